@@ -1,0 +1,158 @@
+/**
+ * The catalogue of errors that a person can see. Each has a stable code, one sentence that says what is
+ * wrong (with the numbers), and the next step. `docs/errors.md` lists them; a test compares the two.
+ *
+ * Data-path results are Status numbers (status.ts), not these.
+ */
+
+interface Entry {
+  /** {name} stands for a parameter. */
+  readonly message: string;
+  readonly next: string;
+  /** Exit code of a command that ends with it: 1 failed, 64 wrong usage. */
+  readonly exit: 1 | 64;
+  /** Status of the admin API's answer. */
+  readonly http: 400 | 401 | 403 | 404 | 409 | 500 | 503 | 507;
+}
+
+export const CATALOGUE = {
+  // Usage
+  SIZE_INVALID: {
+    message: "'{size}' is not a size",
+    next: "use a positive number with K, M, G, T or P (powers of 1024), for example 10G",
+    exit: 64,
+    http: 400,
+  },
+  SIZE_UNALIGNED: {
+    message: "size {size} is not a multiple of 4096",
+    next: "use {next} instead",
+    exit: 64,
+    http: 400,
+  },
+  SIZE_TOO_LARGE: {
+    message: "size {size} is over the limit of {limit} bytes",
+    next: "use a smaller size",
+    exit: 64,
+    http: 400,
+  },
+  NAME_INVALID: {
+    message: "'{name}' is not a volume name",
+    next: "use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    exit: 64,
+    http: 400,
+  },
+  ARGUMENT_INVALID: { message: "{what}", next: "{hint}", exit: 64, http: 400 },
+  // Volumes
+  VOLUME_EXISTS: {
+    message: "a volume named '{name}' exists already",
+    next: "choose another name, or remove it first with: lamina volume rm {name}",
+    exit: 1,
+    http: 409,
+  },
+  VOLUME_UNKNOWN: {
+    message: "there is no volume named '{name}'",
+    next: "list them with: lamina volume ls",
+    exit: 1,
+    http: 404,
+  },
+  VOLUME_IN_USE: {
+    message: "volume '{name}' is open on {connections} connection(s)",
+    next: "detach its clients first",
+    exit: 1,
+    http: 409,
+  },
+  VOLUME_SHRINK: {
+    message: "volume '{name}' has {size} bytes and cannot shrink to {wanted}",
+    next: "create a smaller volume and copy the data",
+    exit: 1,
+    http: 409,
+  },
+  VOLUMES_FULL: {
+    message: "the store has room for {limit} volumes and all are taken",
+    next: "remove a volume first",
+    exit: 1,
+    http: 507,
+  },
+  REPLICAS_TOO_MANY: {
+    message: "{replicas} replicas were asked for but there is {nodes} node",
+    next: "use --replicas {nodes}, or add nodes first",
+    exit: 1,
+    http: 409,
+  },
+  // Devices
+  DEVICE_NOT_BLANK: {
+    message: "{path} is not blank: it begins with {found}",
+    next: "if its data may be destroyed: lamina format --force {path}",
+    exit: 1,
+    http: 409,
+  },
+  DEVICE_FOREIGN: {
+    message: "{path} is not a Lamina device",
+    next: "check the path, or format it with: lamina format {path}",
+    exit: 1,
+    http: 409,
+  },
+  DEVICE_DAMAGED: {
+    message: "{path} is damaged: {what}",
+    next: "look at it with: lamina fsck {path}",
+    exit: 1,
+    http: 500,
+  },
+  DEVICE_NEWER: {
+    message: "{path} has format version {found}; this program reads up to {known}",
+    next: "use a newer Lamina",
+    exit: 1,
+    http: 409,
+  },
+  DEVICE_TOO_SMALL: {
+    message: "{path} has {size} bytes, too few for a store",
+    next: "give it at least {least} bytes",
+    exit: 1,
+    http: 409,
+  },
+  DEVICE_BUSY: {
+    message: "{path} is in use by {holder}",
+    next: "stop that process first, or use another --data directory",
+    exit: 1,
+    http: 409,
+  },
+  DEVICE_FAILED: {
+    message: "device {path} has failed: {what}",
+    next: "check the disk; afterwards verify with lamina fsck and start again",
+    exit: 1,
+    http: 503,
+  },
+} as const satisfies Record<string, Entry>;
+
+export type ErrorCode = keyof typeof CATALOGUE;
+
+export class LaminaError extends Error {
+  override readonly name = "LaminaError";
+  /** Stable; part of the interface. Printed as LAMINA_<code>. */
+  readonly code: ErrorCode;
+  /** The next step, one clause. */
+  readonly next: string;
+  readonly params: Readonly<Record<string, string | number>>;
+
+  constructor(code: ErrorCode, params: Readonly<Record<string, string | number>> = {}, cause?: unknown) {
+    super(fill(CATALOGUE[code].message, params), cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.next = fill(CATALOGUE[code].next, params);
+    this.params = params;
+  }
+
+  get exitCode(): number {
+    return CATALOGUE[this.code].exit;
+  }
+
+  get httpStatus(): number {
+    return CATALOGUE[this.code].http;
+  }
+}
+
+function fill(template: string, params: Readonly<Record<string, string | number>>): string {
+  return template.replace(/\{(\w+)\}/g, (whole, name: string) => {
+    const value = params[name];
+    return value === undefined ? whole : String(value);
+  });
+}

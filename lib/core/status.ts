@@ -1,0 +1,20 @@
+/**
+ * Result of one data-path operation. Values are the error numbers that NBD puts on the wire (proto.md,
+ * "Error values"), so no table stands between a store's answer and a client's. Zero is success.
+ */
+export const Status = {
+  Ok: 0,
+  /** Operation not permitted: read-only volume, or the owner was fenced. */
+  Perm: 1,
+  /** The bytes cannot be had: bit rot without a second copy, or a failed device. */
+  Io: 5,
+  NoMem: 12,
+  Inval: 22,
+  /** Only under `--on-full enospc`; otherwise a write to a full device waits. */
+  NoSpace: 28,
+  Overflow: 75,
+  NotSup: 95,
+  Shutdown: 108,
+} as const;
+
+export type Status = (typeof Status)[keyof typeof Status];

@@ -1,0 +1,80 @@
+/**
+ * The I/O engine's face. Two engines implement it: `ring` (io_uring through the addon) and `threads`
+ * (the thread pool and node:net), chosen at start.
+ */
+import type { Checksums } from "../core/checksum.js";
+import type { Clock, Random, Ticker } from "../core/clock.js";
+import type { Disk } from "../core/disk.js";
+import type { Pool } from "../core/pool.js";
+import type { ByteStream } from "../core/stream.js";
+
+export type EngineKind = "ring" | "threads";
+
+export interface EngineOptions {
+  /** "auto" takes the ring where the kernel allows it, and says in `fallbackReason` why not. */
+  readonly kind: EngineKind | "auto";
+  readonly poolBytes: number;
+}
+
+export interface Engine extends Ticker {
+  readonly kind: EngineKind;
+  /** Why the ring was not taken, in one sentence; null when it was, or was not wanted. */
+  readonly fallbackReason: string | null;
+  readonly pool: Pool;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly checksums: Checksums;
+  /**
+   * Opens a file or block device for direct I/O, holding an exclusive flock on the very descriptor that does
+   * the I/O. Waits for the requests of a killed holder to end (`onWait` is told once, with the holder when it
+   * is known). Throws LaminaError: DEVICE_BUSY when a live process holds it.
+   */
+  openDisk(options: OpenDiskOptions): Promise<OpenedDisk>;
+  listen(address: ListenAddress, onStream: (stream: ByteStream) => void): Promise<Listener>;
+  connect(address: ListenAddress): Promise<ByteStream>;
+  /** Counters for metrics; plain numbers, read at scrape time. */
+  stats(): EngineStats;
+  /** All disks, listeners and streams must be closed before. */
+  close(): Promise<void>;
+}
+
+export interface OpenDiskOptions {
+  readonly path: string;
+  /** For a file: create it with this length (sparse) when it does not exist. */
+  readonly createBytes?: number;
+  readonly readOnly?: boolean;
+  readonly onWait?: (reason: string) => void;
+}
+
+export interface OpenedDisk {
+  readonly disk: Disk;
+  readonly created: boolean;
+  readonly kind: "file" | "block";
+  /** O_DIRECT was refused: said loudly by the caller. */
+  readonly direct: boolean;
+  /** Part of the boot id: BLKGETDISKSEQ of a block device, mount id of a file. */
+  readonly instanceTag: string;
+  /** Reserves space (fallocate) so that later writes to the range cannot run out of it. File only. */
+  reserve(offset: number, length: number): Promise<void>;
+}
+
+export type ListenAddress =
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "unix"; readonly path: string }
+  /** An inherited descriptor (systemd socket activation). */
+  | { readonly kind: "fd"; readonly fd: number };
+
+export interface Listener {
+  /** The real address: port 0 shows the port that was given. */
+  readonly address: ListenAddress;
+  close(): Promise<void>;
+}
+
+export interface EngineStats {
+  readonly enters: number;
+  readonly submissions: number;
+  readonly completions: number;
+  readonly wakeups: number;
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+}
