@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Node, its headers, the npm packages and the build, each made only when it is missing or stale.
+
+NODE_LEAST=20.19
+
+check_node() {
+  have node || die "node is missing" "install Node $NODE_LEAST or later (nodejs.org, or: apt-get install nodejs npm)"
+  have npm || die "npm is missing" "install npm, which comes with Node (Debian: apt-get install npm)"
+  node -e '
+    const [least, own] = [process.argv[1], process.versions.node].map((v) => v.split(".").map(Number));
+    process.exit(own[0] > least[0] || (own[0] === least[0] && own[1] >= least[1]) ? 0 : 1);
+  ' "$NODE_LEAST" || die "Node $(node --version) is too old" "install Node $NODE_LEAST or later"
+}
+
+# The addon is compiled against the headers of the very node that runs it; nothing is fetched for that.
+check_node_headers() {
+  local prefix
+  prefix=$(node -p 'path.dirname(path.dirname(process.execPath))')
+  [ -e "$prefix/include/node/node_api.h" ] && [ -e "$prefix/include/node/uv.h" ] && return 0
+  # Debian's own nodejs keeps them in a package of their own.
+  if dpkg-query -S "$(readlink -f "$(command -v node)")" >/dev/null 2>&1 && apt-cache show libnode-dev >/dev/null 2>&1 &&
+    dpkg-query -W -f '${Depends}' nodejs 2>/dev/null | grep -q libnode; then
+    install_missing "the headers of Node" "no-such-command libnode-dev"
+    return 0
+  fi
+  die "the headers of Node $(node --version) are not in $prefix/include/node" \
+    "install them with Node (nodejs.org's archives have them; Debian: apt-get install libnode-dev)"
+}
+
+# npm ci only when what is installed is not what the lock file says: the folder may be in use by others.
+install_dependencies() {
+  node "$ROOT/scripts/lib/dependencies-current.mjs" "$ROOT" && return 0
+  say "installing npm packages"
+  (cd "$ROOT" && npm ci --no-audit --no-fund --loglevel=error >&2) || die "npm ci failed" "see the lines above"
+}
+
+# Stale: a source (or its folder, which changes when a file is removed) is younger than the last build, or
+# the build was made by another major version of Node.
+build_is_current() {
+  local stamp=$ROOT/dist/.built-by
+  [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(node -p 'process.versions.modules')" ] || return 1
+  local -a sources=()
+  local path
+  for path in lib addon scripts test package-lock.json package.json tsconfig.json tsconfig.base.json; do
+    [ ! -e "$ROOT/$path" ] || sources+=("$ROOT/$path")
+  done
+  [ -z "$(find "${sources[@]}" \( -name dist -o -name build -o -name node_modules \) -prune -o -newer "$stamp" -print -quit)" ]
+}
+
+build() {
+  build_is_current && return 0
+  say "building"
+  local started
+  started=$(mktemp "${TMPDIR:-/tmp}/lamina-build.XXXXXX")
+  (cd "$ROOT" && npm run --silent build >&2) || {
+    rm -f "$started"
+    die "the build failed" "see the lines above"
+  }
+  mkdir -p "$ROOT/dist"
+  node -p 'process.versions.modules' >"$ROOT/dist/.built-by"
+  # As old as the start of the build: what changed meanwhile is built next time.
+  touch -r "$started" "$ROOT/dist/.built-by"
+  rm -f "$started"
+}
