@@ -1,0 +1,259 @@
+/**
+ * The server under test, as a process of its own. Lamina by default; LAMINA_TEST_SERVER=nbdkit puts nbdkit's
+ * file plugin in its place, which shows whether a test asks for something that is Lamina's fault or its own.
+ */
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { check, Program, type RunResult, run } from "./process.js";
+
+const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "");
+
+export const SERVER_KIND: string = process.env["LAMINA_TEST_SERVER"] ?? "lamina";
+
+/** Enough for every test; the file is sparse and its tables are in proportion. */
+const CAPACITY_DEFAULT = "16G";
+
+export interface ServerOptions {
+  /** An existing data directory; without it a new one, removed by `dispose`. */
+  readonly data?: string;
+  /** Size of the backing file, as the command line writes it. */
+  readonly capacity?: string;
+  /** Further arguments of `lamina serve`. */
+  readonly args?: readonly string[];
+}
+
+export interface TestServer {
+  readonly host: string;
+  readonly port: number;
+  readonly pid: number;
+  readonly data: string;
+  /** The program as it runs now; another one after `start`. */
+  readonly program: Program;
+  uri(volume: string): string;
+  createVolume(name: string, size: string): Promise<void>;
+  /** The file that holds the data. */
+  backingFile(volume: string): string;
+  start(): Promise<void>;
+  /** Ends cleanly; its exit code must be 0. */
+  stop(): Promise<void>;
+  kill(): Promise<void>;
+  /** Kills what runs and removes what was made. */
+  dispose(): Promise<void>;
+}
+
+/** Starts a server with an empty store, or on `options.data`. */
+export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
+  const server = SERVER_KIND === "nbdkit" ? new NbdkitServer(options) : new LaminaServer(options);
+  await server.start();
+  return server;
+}
+
+/** A new directory with a short path: unix sockets inside it must fit into 107 bytes. */
+export function scratchDirectory(parent: string = process.env["LAMINA_TEST_DIR"] ?? tmpdir()): string {
+  return mkdtempSync(join(parent, "lamina-"));
+}
+
+abstract class ServerBase implements TestServer {
+  readonly host = "127.0.0.1";
+  readonly data: string;
+  port = 0;
+  #program: Program | null = null;
+  readonly #ownsData: boolean;
+
+  constructor(options: ServerOptions) {
+    this.#ownsData = options.data === undefined;
+    this.data = options.data ?? scratchDirectory();
+  }
+
+  get program(): Program {
+    if (this.#program === null) throw new Error("the server was not started");
+    return this.#program;
+  }
+
+  get pid(): number {
+    return this.program.pid;
+  }
+
+  uri(volume: string): string {
+    return `nbd://${this.host}:${this.port}/${volume}`;
+  }
+
+  async start(): Promise<void> {
+    this.#program = await this.launch();
+  }
+
+  async stop(): Promise<void> {
+    const result = await this.program.end("SIGTERM");
+    this.stopped(result);
+  }
+
+  async kill(): Promise<void> {
+    await this.program.end("SIGKILL");
+  }
+
+  async dispose(): Promise<void> {
+    if (this.#program !== null) await this.kill();
+    if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** Starts the program and waits until it serves; sets `port`. */
+  protected abstract launch(): Promise<Program>;
+  protected stopped(_result: RunResult): void {}
+  abstract createVolume(name: string, size: string): Promise<void>;
+  abstract backingFile(volume: string): string;
+}
+
+export class LaminaServer extends ServerBase {
+  readonly #capacity: string;
+  readonly #args: readonly string[];
+
+  constructor(options: ServerOptions = {}) {
+    super(options);
+    this.#capacity = options.capacity ?? CAPACITY_DEFAULT;
+    this.#args = options.args ?? [];
+  }
+
+  async createVolume(name: string, size: string): Promise<void> {
+    await this.lamina("volume", "create", name, "--size", size);
+  }
+
+  backingFile(): string {
+    return join(this.data, "store.0");
+  }
+
+  /** Runs a command of the CLI against this server; it must succeed. */
+  async lamina(...args: string[]): Promise<string> {
+    return await check(LAMINA, [...args, "--data", this.data]);
+  }
+
+  /** The same, parsed. */
+  async json(...args: string[]): Promise<unknown> {
+    return JSON.parse(await this.lamina(...args, "--json")) as unknown;
+  }
+
+  /** Checks the stopped store. */
+  async fsck(): Promise<RunResult> {
+    return await run(LAMINA, ["fsck", "--data", this.data]);
+  }
+
+  /** Once given, the port stays: clients that reconnect expect it. */
+  protected async launch(): Promise<Program> {
+    const args = [
+      "serve",
+      "--data",
+      this.data,
+      "--listen",
+      `${this.host}:${this.port}`,
+      "--admin",
+      "127.0.0.1:0",
+    ];
+    const program = new Program(LAMINA, [...args, "--capacity", this.#capacity, ...this.#args]);
+    const ready = await program.printed(/^lamina ready nbd:\/\/[^\s]*:(\d+)/m);
+    this.port = Number(ready[1]);
+    return program;
+  }
+
+  protected override stopped(result: RunResult): void {
+    if (result.code !== 0)
+      throw new Error(`the server did not end cleanly: ${result.code ?? result.signal}\n${result.stderr}`);
+  }
+}
+
+export const LAMINA: string = join(ROOT, "bin", "lamina");
+
+/** nbdkit serves a folder: a volume is a sparse file in it. It has no checksums and no fsck. */
+class NbdkitServer extends ServerBase {
+  createVolume(name: string, size: string): Promise<void> {
+    const path = this.backingFile(name);
+    writeFileSync(path, "");
+    truncateSync(path, bytesOf(size));
+    return Promise.resolve();
+  }
+
+  backingFile(volume: string): string {
+    return join(this.data, "exports", volume);
+  }
+
+  protected async launch(): Promise<Program> {
+    mkdirSync(join(this.data, "exports"), { recursive: true });
+    if (this.port === 0) this.port = await freePort();
+    const pidFile = join(this.data, "pid");
+    rmSync(pidFile, { force: true });
+    const args = [
+      "-f",
+      "-i",
+      this.host,
+      "-p",
+      String(this.port),
+      "-P",
+      pidFile,
+      "file",
+      `dir=${join(this.data, "exports")}`,
+    ];
+    const program = new Program("nbdkit", args);
+    while (!existsSync(pidFile)) {
+      if (!program.isRunning) throw new Error(`nbdkit ended: ${program.stderr}`);
+      await pause(10);
+    }
+    return program;
+  }
+}
+
+/** A TCP port that nobody listens on at the moment. */
+export async function freePort(): Promise<number> {
+  const { createServer } = await import("node:net");
+  return await new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once("error", reject);
+    probe.listen(0, "127.0.0.1", () => {
+      const address = probe.address();
+      probe.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+    });
+  });
+}
+
+export async function pause(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+export function bytesOf(size: string): number {
+  const match = /^(\d+)([KMGT]?)$/.exec(size);
+  const unit = UNITS[match?.[2] ?? "?"];
+  if (match === null || unit === undefined) throw new Error(`not a size: ${size}`);
+  return Number(match[1]) * unit;
+}
+
+/** Bytes that a file really takes (st_blocks), as `du` counts. */
+export function allocatedBytes(path: string): number {
+  return statSync(path).blocks * 512;
+}
+
+/** Bytes that everything below a folder takes. */
+export function allocatedBytesBelow(folder: string): number {
+  let sum = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
+    if (entry.isFile()) sum += allocatedBytes(join(entry.parentPath ?? entry.path, entry.name));
+  }
+  return sum;
+}
+
+/** A field of /proc/PID/status in bytes, for example VmHWM. */
+export function processMemory(pid: number, field: "VmHWM" | "VmRSS"): number {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  const match = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status);
+  if (match === null) throw new Error(`no ${field} of ${pid}`);
+  return Number(match[1]) * 1024;
+}
