@@ -33,6 +33,24 @@ export function blockSeed(extentSeed: number, block: number): number {
   return (extentSeed + Math.imul(block, BLOCK_SEED_STEP)) >>> 0;
 }
 
+/** Seed of a volume's checksums, from its id (its lineage: clones will keep their parent's). */
+export function volumeSeed(volume: number): number {
+  return mix32(mix32(volume >>> 0) ^ Math.floor(volume / 2 ** 32));
+}
+
+/** Seed of an extent's checksums: `mix32` is a bijection, so no two extents of a volume share one. */
+export function extentSeed(seedOfVolume: number, extent: number): number {
+  return mix32((seedOfVolume ^ extent) >>> 0);
+}
+
+/** A bijection of u32 that spreads neighbouring inputs over all bits (the finalizer of MurmurHash3). */
+export function mix32(value: number): number {
+  let x = value | 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
 /** Entry of a block without bytes: zeros at the bottom layer. */
 export const ENTRY_ABSENT = 0;
 /** Entry of a block reserved for zeros over a lower layer. Not used while volumes have one layer. */

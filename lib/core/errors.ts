@@ -79,6 +79,36 @@ export const CATALOGUE = {
     exit: 1,
     http: 409,
   },
+  VOLUME_READ_ONLY: {
+    message: "volume '{name}' is read-only",
+    next: "make it writable first with: lamina volume set {name} --read-only=false",
+    exit: 1,
+    http: 409,
+  },
+  DESCRIPTION_TOO_LONG: {
+    message: "the description has {bytes} bytes, more than {limit}",
+    next: "shorten it",
+    exit: 64,
+    http: 400,
+  },
+  RECORD_TOO_LARGE: {
+    message: "the record of volume '{name}' would have {bytes} bytes, more than {limit}",
+    next: "use fewer or shorter access rules",
+    exit: 1,
+    http: 507,
+  },
+  RECORD_DAMAGED: {
+    message: "the record of volume {id} cannot be read: {what}",
+    next: "look at the device with: lamina fsck",
+    exit: 1,
+    http: 500,
+  },
+  STRIPE_INVALID: {
+    message: "a stripe of {count} × {unit} bytes is not possible",
+    next: "use a stripe count of 1 to {countMax} and a stripe unit that is a power of two from 4K to {unitMax} bytes",
+    exit: 64,
+    http: 400,
+  },
   // Devices
   DEVICE_NOT_BLANK: {
     message: "{path} is not blank: it begins with {found}",
@@ -121,6 +151,49 @@ export const CATALOGUE = {
     next: "check the disk; afterwards verify with lamina fsck and start again",
     exit: 1,
     http: 503,
+  },
+  // Redis
+  REDIS_URL_INVALID: {
+    message: "the Redis URL cannot be used: {what}",
+    next: "use redis://HOST:PORT/DB, rediss://, unix:///PATH, redis-sentinel://HOST,HOST/MASTER or redis-cluster://HOST,HOST",
+    exit: 64,
+    http: 400,
+  },
+  REDIS_SERVER_MISSING: {
+    message: "redis-server is not installed: it is not on PATH",
+    next: "install it (apt-get install redis-server), name a running one with --redis URL, or serve without: --redis none",
+    exit: 1,
+    http: 503,
+  },
+  REDIS_UNREACHABLE: {
+    message: "Redis at {redis} cannot be reached: {what}",
+    next: "start it or correct --redis; volumes do not need it",
+    exit: 1,
+    http: 503,
+  },
+  REDIS_TOO_OLD: {
+    message: "Redis at {redis} has version {found}",
+    next: "use Redis {least} or later",
+    exit: 1,
+    http: 503,
+  },
+  REDIS_EVICTS: {
+    message: "Redis at {redis} may drop keys: its maxmemory-policy is {policy}",
+    next: "set it to noeviction: redis-cli config set maxmemory-policy noeviction",
+    exit: 1,
+    http: 503,
+  },
+  REDIS_READ_ONLY: {
+    message: "Redis at {redis} is a replica and takes no writes",
+    next: "name its master, or its sentinels with redis-sentinel://",
+    exit: 1,
+    http: 503,
+  },
+  REDIS_FOREIGN: {
+    message: "Redis at {redis} belongs to another Lamina store ({found}, this one is {own})",
+    next: "use another Redis or database number, or empty this one with FLUSHDB if that store is gone",
+    exit: 1,
+    http: 409,
   },
 } as const satisfies Record<string, Entry>;
 

@@ -40,6 +40,8 @@ export const ExtentFlag = {
   Fua: 1,
   /** Zero: leave provisioned, written zeros. */
   NoHole: 2,
+  /** On a full device answer NoSpace at once (`--on-full enospc`) instead of waiting for space. */
+  NoWait: 4,
 } as const;
 
 /** Largest number of blocks of one Write or Read: one pool buffer. */

@@ -30,8 +30,8 @@ export const POOL_BYTES_MAX = 4 * GIB - MIB;
 /** Smallest pool that can always finish an admitted request. */
 export const POOL_BYTES_MIN = 16 * MIB;
 
-/** Largest volume: block numbers stay exact in a double and extent indexes in a u32. */
-export const VOLUME_BYTES_MAX = 8 * 1024 * TIB;
+/** Largest volume: 4 PiB. Byte offsets, and sums of two of them, stay exact in a double. */
+export const VOLUME_BYTES_MAX = 4 * 1024 * TIB;
 /** Sizes of volumes are multiples of this. */
 export const VOLUME_SIZE_GRAIN = BLOCK_BYTES;
 
@@ -54,6 +54,7 @@ assert(PAYLOAD_BYTES_MAX % PIECE_BYTES === 0, "payloads are whole pieces");
 // A request that was admitted must be able to finish with the smallest pool: one payload may be waiting in
 // pieces while one piece is on its way to the disk.
 assert(POOL_BYTES_MIN >= 4 * PIECE_BYTES, "the smallest pool holds several pieces");
+assert(2 * VOLUME_BYTES_MAX <= Number.MAX_SAFE_INTEGER + 1, "byte offsets are exact");
 assert(POOL_BYTES_MAX < 2 ** 32, "pool offsets are u32");
 assert(REQUESTS_PER_CONNECTION_MAX >= 128, "the kernel sends 128 requests per connection");
 assert(HANDSHAKES_MAX < CONNECTIONS_MAX, "finished handshakes always find room");
