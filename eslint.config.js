@@ -29,6 +29,21 @@ export default tseslint.config(
     },
   },
   {
+    files: ["test/**/*.ts"],
+    rules: {
+      // A subtest's promise is tap's to wait for.
+      "@typescript-eslint/no-floating-promises": [
+        "error",
+        {
+          allowForKnownSafePromises: [
+            { from: "package", name: "PromiseWithSubtest", package: "@tapjs/core" },
+            { from: "package", name: "PromiseWithSubtest", package: "@tapjs/test" },
+          ],
+        },
+      ],
+    },
+  },
+  {
     files: CORE_ROOMS,
     rules: {
       "no-restricted-globals": [
