@@ -1,0 +1,705 @@
+/**
+ * A simulated device and the disk handle that a process has on it.
+ *
+ * Fault models
+ *  - Volatile until sync. `write`, `zero` and `appendNow` change what reads see; what a power loss leaves of
+ *    a 512-byte sector is its durable content or any version of it since, each sector by itself: lost, torn,
+ *    reordered. Only a `sync` asked for after a completion makes it certain.
+ *  - The log goes through the page cache: an append is seen by reads at once and kept by a kill; a power loss
+ *    keeps any sectors of any of its pages.
+ *  - Kill: requests in flight may have landed, wholly, in part or not at all; all of them have before the
+ *    device can be opened again (the lock on the data descriptor sees to that; it is tested with real
+ *    processes, not here).
+ *  - No order: requests in flight complete in any order; a read that races with a write sees any mix of
+ *    sectors. Payloads are fetched from memory when they land, as by a DMA engine, so memory that is reused too
+ *    early shows.
+ *  - EIO: of a read nothing is delivered; of a write any sectors may have landed; of a sync any of the
+ *    covered versions are marked clean without ever becoming durable, and the next sync does not try them
+ *    again (ATC'20 "Can applications recover from fsync failures?").
+ *  - Misdirected writes land on another data block; misdirected reads bring another block's bytes.
+ *  - Rot: one bit of a data block at rest changes.
+ *  - Full: a write into a hole fails with ENOSPC while the device has no page left.
+ *  - Slow: for a while every request takes 1000 times as long.
+ *
+ * The device itself checks its callers: alignment and bounds, no two changes in flight to one page, no use after
+ * close.
+ */
+import type { Disk, DiskListener } from "../../lib/core/disk.js";
+import { DiskErrno } from "../../lib/core/disk.js";
+import { BLOCK_BYTES, BLOCK_SHIFT } from "../../lib/core/limits.js";
+import { type Arena, ZERO_PAGE } from "./arena.js";
+import { registerAt } from "./content.js";
+import { type SimPool, simMemory } from "./memory.js";
+import type { Prng } from "./prng.js";
+import { Violation } from "./violation.js";
+import type { SimProcess, SimWorld } from "./world.js";
+
+export const SECTOR_BYTES = 512;
+const SECTORS_PER_PAGE = BLOCK_BYTES / SECTOR_BYTES;
+const ALL_SECTORS = 0xff;
+const SLOW_FACTOR = 1000;
+/** Pages that a fault looks at to find one that holds data. */
+const VICTIM_TRIES = 24;
+
+const Kind = { Read: 0, Write: 1, Zero: 2, Sync: 3 } as const;
+type Kind = (typeof Kind)[keyof typeof Kind];
+const KIND_NAMES = ["read", "write", "zero", "sync"] as const;
+
+/** Probabilities per request. */
+export interface DeviceFaults {
+  readEio: number;
+  writeEio: number;
+  syncEio: number;
+  misdirectedRead: number;
+  misdirectedWrite: number;
+}
+
+export interface DeviceOptions {
+  readonly sizeBytes: number;
+  readonly alignBytes: number;
+  readonly zeroGrainBytes: number;
+  /** Usual latency of a request; the real one is spread around it. */
+  readonly latencyUs: number;
+}
+
+/** Told about data whose bytes a fault has changed or hidden; registers as in content.ts. */
+export interface DeviceWitness {
+  /** `lost`: older bytes that were once right may be there now; else only bytes that were never right. */
+  tainted(register: number, lost: boolean): void;
+  /** A read failed or brought other bytes: what is in flight may fail, or a moment later. */
+  readFault(): void;
+}
+
+class Request {
+  kind: Kind = Kind.Read;
+  offset = 0;
+  memory = 0;
+  length = 0;
+  listener: DiskListener | null = null;
+  tag = 0;
+  /** Sync: volatile versions below this are covered. */
+  bound = 0;
+  active = false;
+}
+
+export class SimDevice {
+  readonly world: SimWorld;
+  readonly options: DeviceOptions;
+  readonly faults: DeviceFaults = {
+    readEio: 0,
+    writeEio: 0,
+    syncEio: 0,
+    misdirectedRead: 0,
+    misdirectedWrite: 0,
+  };
+  witness: DeviceWitness | null = null;
+  /** Virtual time until which the device is slow. */
+  slowUntilUs = 0;
+  /** Offsets below this are provisioned: writes there never meet ENOSPC. */
+  provisionedBelow = 0;
+  /** Pages beyond the provisioned ones that the device can hold. */
+  spacePages = Number.POSITIVE_INFINITY;
+  /** Since the last sync that failed: nothing may be acknowledged. Cleared by power loss or reopening. */
+  syncFailed = false;
+  /** Counts every injected failure of a read, so that an operation can tell whether one met it. */
+  readFaults = 0;
+
+  readonly #arena: Arena;
+  readonly #random: Prng;
+  readonly #pages: number;
+  readonly #current: Int32Array;
+  readonly #durable: Int32Array;
+  readonly #changing: Uint8Array;
+  #usedPages = 0;
+
+  // Versions that are not durable yet, in the order in which they landed.
+  #versionPage = new Int32Array(1024);
+  #versionContent = new Int32Array(1024);
+  #versionMask = new Uint8Array(1024);
+  #versionCount = 0;
+  /** Number of the version at index 0. */
+  #versionBase = 0;
+
+  readonly #requests: Request[] = [];
+  readonly #idle: number[] = [];
+  #inFlight = 0;
+  #handle: SimDiskHandle | null = null;
+
+  constructor(world: SimWorld, arena: Arena, options: DeviceOptions) {
+    this.world = world;
+    this.options = options;
+    this.#arena = arena;
+    this.#random = world.random.fork("device");
+    this.#pages = options.sizeBytes >>> BLOCK_SHIFT;
+    this.#current = new Int32Array(this.#pages);
+    this.#durable = new Int32Array(this.#pages);
+    this.#changing = new Uint8Array(this.#pages);
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Opens the device for a process. What the one before had in flight has landed by now. */
+  open(process: SimProcess, pool: SimPool): SimDiskHandle {
+    this.crashInFlight();
+    this.#handle?.abandon();
+    this.#handle = new SimDiskHandle(this, process, pool);
+    this.syncFailed = false;
+    return this.#handle;
+  }
+
+  /** The process was killed: what was in flight has landed in part, now or later, but before `open`. */
+  crashInFlight(): void {
+    for (let index = 0; index < this.#requests.length; index++) {
+      const request = this.#requests[index]!;
+      if (!request.active) continue;
+      if (request.kind === Kind.Write || request.kind === Kind.Zero) this.#landSome(request);
+      this.#release(index, request);
+    }
+  }
+
+  /** The power fails: of every version that is not durable, any sectors are lost. */
+  powerLoss(): void {
+    this.crashInFlight();
+    const keep = this.#keepRule();
+    const count = this.#versionCount;
+    for (let i = 0; i < count; i++) {
+      const mask = this.#versionMask[i]! & keep(i, count);
+      if (mask !== 0) this.#makeDurable(this.#versionPage[i]!, this.#versionContent[i]!, mask);
+      this.#arena.drop(this.#versionContent[i]!);
+    }
+    this.#versionBase += count;
+    this.#versionCount = 0;
+    for (let page = 0; page < this.#pages; page++) {
+      if (this.#current[page] !== this.#durable[page]) {
+        this.#arena.hold(this.#durable[page]!);
+        this.#setCurrent(page, this.#durable[page]!);
+      }
+    }
+    this.world.coverage.count("fault:versions-at-power-loss", count);
+  }
+
+  /** One of the shapes in which losses come; which sectors of version `index` of `count` are kept. */
+  #keepRule(): (index: number, count: number) => number {
+    const random = this.#random;
+    switch (random.below(8)) {
+      case 0:
+        return () => 0;
+      case 1:
+        return () => ALL_SECTORS;
+      case 2: {
+        const cut = random.u32() / 2 ** 32;
+        return (index, count) => (index < cut * count ? ALL_SECTORS : 0);
+      }
+      case 3: {
+        const cut = random.u32() / 2 ** 32;
+        return (index, count) => (index < cut * count ? 0 : ALL_SECTORS);
+      }
+      case 4: {
+        const probability = random.pick([0.05, 0.5, 0.95]);
+        return () => (random.chance(probability) ? ALL_SECTORS : 0);
+      }
+      case 5: {
+        // One lost version among kept ones finds what leans on a single record.
+        let lost = -1;
+        return (index, count) => {
+          if (lost < 0) lost = random.below(count);
+          return index === lost ? 0 : ALL_SECTORS;
+        };
+      }
+      default:
+        return () => random.u32() & ALL_SECTORS;
+    }
+  }
+
+  /** Flips one bit of a data block at rest; false when none was found. */
+  rot(): boolean {
+    const page = this.#findData();
+    if (page < 0) return false;
+    this.#taintPage(page, false);
+    const content = this.#arena.take();
+    const at = this.#arena.offsetOf(content);
+    const { bytes } = simMemory();
+    const from = this.#arena.offsetOf(this.#current[page]!);
+    bytes.copyWithin(at, from, from + BLOCK_BYTES);
+    const bit = this.#random.below(BLOCK_BYTES * 8);
+    bytes[at + (bit >> 3)]! ^= 1 << (bit & 7);
+    this.#setCurrent(page, content);
+    this.#arena.hold(content);
+    this.#setDurable(page, content);
+    this.world.coverage.count("fault:rot");
+    if (this.world.trace !== null) this.world.say(`fault: bit ${bit} of page ${page} flips`);
+    return true;
+  }
+
+  // --- for SimDiskHandle -------------------------------------------------------------------------------
+
+  submit(
+    handle: SimDiskHandle,
+    kind: Kind,
+    offset: number,
+    memory: number,
+    length: number,
+    listener: DiskListener,
+    tag: number,
+  ): void {
+    this.#check(kind, offset, memory, length);
+    const index = this.#idle.pop() ?? this.#requests.push(new Request()) - 1;
+    const request = this.#requests[index]!;
+    request.kind = kind;
+    request.offset = offset;
+    request.memory = memory;
+    request.length = length;
+    request.listener = listener;
+    request.tag = tag;
+    request.bound = this.#versionBase + this.#versionCount;
+    request.active = true;
+    this.#inFlight++;
+    if (kind === Kind.Read || kind === Kind.Write) handle.pool.busy(memory, length, 1);
+    if (kind === Kind.Write || kind === Kind.Zero) this.#markChanging(request, 1);
+    this.world.at(this.#latency(kind, length), this, handle.process, kind, index);
+    if (this.world.trace !== null) {
+      this.world.say(`disk: ${KIND_NAMES[kind]} ${offset}+${length} asked`);
+    }
+  }
+
+  append(offset: number, memory: number, length: number): number {
+    if (offset < 0 || length < 0 || offset + length > this.options.sizeBytes)
+      throw new Violation("CONTRACT", `append ${offset}+${length} outside the device`);
+    if (this.world.trace !== null) this.world.say(`disk: append ${offset}+${length}`);
+    let at = offset;
+    const end = offset + length;
+    while (at < end) {
+      const page = at >>> BLOCK_SHIFT;
+      if (this.#changing[page] !== 0)
+        throw new Violation("CONTRACT", `append to page ${page} while a write to it is in flight`);
+      const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
+      this.#land(page, at, stop, memory + (at - offset), ALL_SECTORS);
+      at = stop;
+    }
+    this.world.note(offset);
+    return length;
+  }
+
+  simEvent(_code: number, tag: number): void {
+    const request = this.#requests[tag]!;
+    const { listener, tag: callerTag, kind } = request;
+    let result: number;
+    switch (kind) {
+      case Kind.Read:
+        result = this.#finishRead(request);
+        break;
+      case Kind.Write:
+      case Kind.Zero:
+        result = this.#finishChange(request);
+        break;
+      case Kind.Sync:
+        result = this.#finishSync(request);
+        break;
+    }
+    if (this.world.trace !== null) {
+      this.world.say(`disk: ${KIND_NAMES[kind]} ${request.offset}+${request.length} done: ${result}`);
+    }
+    this.#release(tag, request);
+    this.world.note(result);
+    listener!.diskDone(callerTag, result);
+  }
+
+  // --- requests ----------------------------------------------------------------------------------------
+
+  #check(kind: Kind, offset: number, memory: number, length: number): void {
+    if (kind === Kind.Sync) return;
+    const grain = kind === Kind.Zero ? this.options.zeroGrainBytes : this.options.alignBytes;
+    const aligned = offset % grain === 0 && length % grain === 0 && memory % this.options.alignBytes === 0;
+    if (!aligned || length <= 0 || offset < 0 || offset + length > this.options.sizeBytes)
+      throw new Violation(
+        "CONTRACT",
+        `${KIND_NAMES[kind]} of ${length} bytes at ${offset}, memory ${memory}`,
+      );
+    if (kind === Kind.Read) return;
+    const last = (offset + length - 1) >>> BLOCK_SHIFT;
+    for (let page = offset >>> BLOCK_SHIFT; page <= last; page++) {
+      if (this.#changing[page] !== 0)
+        throw new Violation("I19", `a second change of page ${page} was asked for while one is in flight`);
+    }
+  }
+
+  #markChanging(request: Request, change: 1 | -1): void {
+    const last = (request.offset + request.length - 1) >>> BLOCK_SHIFT;
+    for (let page = request.offset >>> BLOCK_SHIFT; page <= last; page++) {
+      this.#changing[page] = this.#changing[page]! + change;
+    }
+  }
+
+  #release(index: number, request: Request): void {
+    if (request.kind === Kind.Write || request.kind === Kind.Zero) this.#markChanging(request, -1);
+    if (request.kind === Kind.Read || request.kind === Kind.Write)
+      this.#handle!.pool.busy(request.memory, request.length, -1);
+    request.active = false;
+    request.listener = null;
+    this.#inFlight--;
+    this.#idle.push(index);
+  }
+
+  #latency(kind: Kind, length: number): number {
+    const base = this.options.latencyUs * (kind === Kind.Sync ? 4 : 1);
+    const spread = 0.5 + this.#random.u32() / 2 ** 32;
+    const tail = this.#random.chance(0.02) ? 20 : 1;
+    const slow = this.world.nowUs < this.slowUntilUs ? SLOW_FACTOR : 1;
+    return (base * spread + length / 2000) * tail * slow;
+  }
+
+  #finishRead(request: Request): number {
+    if (this.#random.chance(this.faults.readEio)) {
+      this.world.coverage.count("fault:read-eio");
+      this.#readFaulted();
+      return DiskErrno.EIO;
+    }
+    const { bytes } = simMemory();
+    let from = request.offset;
+    const misdirected =
+      this.faults.misdirectedRead > 0 && this.#random.chance(this.faults.misdirectedRead)
+        ? this.#misdirectedRead(request)
+        : -1;
+    if (misdirected >= 0) from = misdirected;
+    const end = from + request.length;
+    let to = request.memory;
+    for (let at = from; at < end; ) {
+      const page = at >>> BLOCK_SHIFT;
+      const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
+      const source = this.#arena.offsetOf(this.#current[page]!) + (at & (BLOCK_BYTES - 1));
+      bytes.copyWithin(to, source, source + (stop - at));
+      if (this.#changing[page] !== 0) this.#mixInFlight(page, at, stop, to);
+      to += stop - at;
+      at = stop;
+    }
+    return request.length;
+  }
+
+  /** A read that races with a write of `page` sees any of its sectors already changed. */
+  #mixInFlight(page: number, from: number, to: number, memory: number): void {
+    const { bytes } = simMemory();
+    for (const other of this.#requests) {
+      if (!other.active || (other.kind !== Kind.Write && other.kind !== Kind.Zero)) continue;
+      if (other.offset > page * BLOCK_BYTES || other.offset + other.length <= page * BLOCK_BYTES) continue;
+      const seen = this.#random.u32();
+      for (let at = from; at < to; at += SECTOR_BYTES) {
+        if ((seen & (1 << ((at >>> 9) & 31))) === 0) continue;
+        if (at < other.offset || at >= other.offset + other.length) continue;
+        const target = memory + (at - from);
+        if (other.kind === Kind.Zero) bytes.fill(0, target, target + SECTOR_BYTES);
+        else {
+          const source = other.memory + (at - other.offset);
+          bytes.copyWithin(target, source, source + SECTOR_BYTES);
+        }
+      }
+    }
+  }
+
+  #finishChange(request: Request): number {
+    if (request.kind === Kind.Write) {
+      if (this.#outOfSpace(request)) {
+        this.world.coverage.count("fault:enospc");
+        return DiskErrno.ENOSPC;
+      }
+      if (this.faults.misdirectedWrite > 0 && this.#random.chance(this.faults.misdirectedWrite)) {
+        if (this.#misdirectWrite(request)) return request.length;
+      }
+    }
+    if (this.#random.chance(this.faults.writeEio)) {
+      this.world.coverage.count(request.kind === Kind.Write ? "fault:write-eio" : "fault:zero-eio");
+      this.#landSome(request);
+      return DiskErrno.EIO;
+    }
+    const end = request.offset + request.length;
+    for (let at = request.offset; at < end; ) {
+      const page = at >>> BLOCK_SHIFT;
+      const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
+      const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
+      this.#land(page, at, stop, source, ALL_SECTORS);
+      at = stop;
+    }
+    return request.length;
+  }
+
+  #outOfSpace(request: Request): boolean {
+    if (this.spacePages === Number.POSITIVE_INFINITY) return false;
+    const last = (request.offset + request.length - 1) >>> BLOCK_SHIFT;
+    let wanted = 0;
+    for (let page = request.offset >>> BLOCK_SHIFT; page <= last; page++) {
+      if (this.#current[page] === ZERO_PAGE && page * BLOCK_BYTES >= this.provisionedBelow) wanted++;
+    }
+    return wanted > 0 && this.#usedPages + wanted > this.spacePages;
+  }
+
+  #finishSync(request: Request): number {
+    const covered = Math.max(0, Math.min(this.#versionCount, request.bound - this.#versionBase));
+    const failing = this.#random.chance(this.faults.syncEio);
+    for (let i = 0; i < covered; i++) {
+      const kept = !failing || this.#random.chance(0.5);
+      if (kept) this.#makeDurable(this.#versionPage[i]!, this.#versionContent[i]!, this.#versionMask[i]!);
+      this.#arena.drop(this.#versionContent[i]!);
+    }
+    this.#versionPage.copyWithin(0, covered, this.#versionCount);
+    this.#versionContent.copyWithin(0, covered, this.#versionCount);
+    this.#versionMask.copyWithin(0, covered, this.#versionCount);
+    this.#versionCount -= covered;
+    this.#versionBase += covered;
+    if (!failing) return 0;
+    this.syncFailed = true;
+    this.world.coverage.count("fault:sync-eio");
+    return DiskErrno.EIO;
+  }
+
+  // --- faults of single requests -----------------------------------------------------------------------
+
+  #readFaulted(): void {
+    this.readFaults++;
+    this.witness?.readFault();
+  }
+
+  /** Offset of another data block to read instead, or −1. Only reads of data are led astray. */
+  #misdirectedRead(request: Request): number {
+    if (request.length !== BLOCK_BYTES || !this.#holdsData(request.offset >>> BLOCK_SHIFT)) return -1;
+    const other = this.#findData();
+    if (other < 0 || other === request.offset >>> BLOCK_SHIFT) return -1;
+    this.world.coverage.count("fault:misdirected-read");
+    this.#readFaulted();
+    return other * BLOCK_BYTES;
+  }
+
+  /** Lands a one-block data write on another data block; false when that cannot be done now. */
+  #misdirectWrite(request: Request): boolean {
+    if (request.length !== BLOCK_BYTES || registerAt(request.memory) < 0) return false;
+    const victim = this.#findData();
+    const page = request.offset >>> BLOCK_SHIFT;
+    if (victim < 0 || victim === page) return false;
+    this.#taintPage(victim, true);
+    this.#taintMemory(request.memory, true);
+    this.#land(victim, victim * BLOCK_BYTES, (victim + 1) * BLOCK_BYTES, request.memory, ALL_SECTORS);
+    this.world.coverage.count("fault:misdirected-write");
+    if (this.world.trace !== null) this.world.say(`fault: write for page ${page} lands on page ${victim}`);
+    return true;
+  }
+
+  #findData(): number {
+    for (let i = 0; i < VICTIM_TRIES; i++) {
+      const page = this.#random.below(this.#pages);
+      if (this.#changing[page] === 0 && this.#holdsData(page) && this.#current[page] === this.#durable[page])
+        return page;
+    }
+    return -1;
+  }
+
+  #holdsData(page: number): boolean {
+    const content = this.#current[page]!;
+    return content !== ZERO_PAGE && this.#dataIn(this.#arena.offsetOf(content));
+  }
+
+  #dataIn(offset: number): boolean {
+    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
+      if (registerAt(offset + sector * SECTOR_BYTES) >= 0) return true;
+    }
+    return false;
+  }
+
+  #taintPage(page: number, lost: boolean): void {
+    this.#taintMemory(this.#arena.offsetOf(this.#current[page]!), lost);
+  }
+
+  #taintMemory(offset: number, lost: boolean): void {
+    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
+      const register = registerAt(offset + sector * SECTOR_BYTES);
+      if (register >= 0) this.witness?.tainted(register, lost);
+    }
+  }
+
+  // --- contents ----------------------------------------------------------------------------------------
+
+  /** Any sectors of the request land. */
+  #landSome(request: Request): void {
+    const whole = this.#random.below(4);
+    const end = request.offset + request.length;
+    for (let at = request.offset; at < end; ) {
+      const page = at >>> BLOCK_SHIFT;
+      const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
+      const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
+      const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : this.#random.u32() & ALL_SECTORS;
+      if (keep !== 0) this.#land(page, at, stop, source, keep);
+      at = stop;
+    }
+  }
+
+  /**
+   * Changes the bytes from … to − 1 (inside `page`) to those at `source` of the memory, or to zeros when that
+   * is −1, but only in the sectors of `keep`.
+   */
+  #land(page: number, from: number, to: number, source: number, keep: number): void {
+    const start = page * BLOCK_BYTES;
+    const mask = sectorMask(from - start, to - start) & keep;
+    if (mask === 0) return;
+    const content = this.#newContent(page, from - start, to - start, source, mask);
+    this.#addVersion(page, content, mask);
+    this.#arena.hold(content);
+    this.#setCurrent(page, content);
+  }
+
+  #newContent(page: number, from: number, to: number, source: number, mask: number): number {
+    const whole = from === 0 && to === BLOCK_BYTES && mask === ALL_SECTORS;
+    if (whole && source < 0) return ZERO_PAGE;
+    const content = this.#arena.take();
+    const { bytes } = simMemory();
+    const target = this.#arena.offsetOf(content);
+    if (whole) {
+      bytes.copyWithin(target, source, source + BLOCK_BYTES);
+      return content;
+    }
+    const before = this.#arena.offsetOf(this.#current[page]!);
+    bytes.copyWithin(target, before, before + BLOCK_BYTES);
+    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
+      if ((mask & (1 << sector)) === 0) continue;
+      const begin = Math.max(from, sector * SECTOR_BYTES);
+      const end = Math.min(to, (sector + 1) * SECTOR_BYTES);
+      if (source < 0) bytes.fill(0, target + begin, target + end);
+      else bytes.copyWithin(target + begin, source + (begin - from), source + (end - from));
+    }
+    return content;
+  }
+
+  #addVersion(page: number, content: number, mask: number): void {
+    if (this.#versionCount === this.#versionPage.length) this.#growVersions();
+    const index = this.#versionCount++;
+    this.#versionPage[index] = page;
+    this.#versionContent[index] = content;
+    this.#versionMask[index] = mask;
+  }
+
+  #growVersions(): void {
+    const wanted = this.#versionPage.length * 2;
+    const page = new Int32Array(wanted);
+    const content = new Int32Array(wanted);
+    const mask = new Uint8Array(wanted);
+    page.set(this.#versionPage);
+    content.set(this.#versionContent);
+    mask.set(this.#versionMask);
+    this.#versionPage = page;
+    this.#versionContent = content;
+    this.#versionMask = mask;
+  }
+
+  #makeDurable(page: number, content: number, mask: number): void {
+    if (mask === ALL_SECTORS) {
+      this.#arena.hold(content);
+      this.#setDurable(page, content);
+      return;
+    }
+    const merged = this.#arena.take();
+    const { bytes } = simMemory();
+    const target = this.#arena.offsetOf(merged);
+    const before = this.#arena.offsetOf(this.#durable[page]!);
+    const after = this.#arena.offsetOf(content);
+    bytes.copyWithin(target, before, before + BLOCK_BYTES);
+    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
+      if ((mask & (1 << sector)) === 0) continue;
+      const at = sector * SECTOR_BYTES;
+      bytes.copyWithin(target + at, after + at, after + at + SECTOR_BYTES);
+    }
+    this.#setDurable(page, merged);
+  }
+
+  /** Takes over the caller's hold on `content`. */
+  #setCurrent(page: number, content: number): void {
+    const before = this.#current[page]!;
+    if (page * BLOCK_BYTES >= this.provisionedBelow) {
+      this.#usedPages += (content === ZERO_PAGE ? 0 : 1) - (before === ZERO_PAGE ? 0 : 1);
+    }
+    this.#arena.drop(before);
+    this.#current[page] = content;
+  }
+
+  /** Takes over the caller's hold on `content`. */
+  #setDurable(page: number, content: number): void {
+    this.#arena.drop(this.#durable[page]!);
+    this.#durable[page] = content;
+  }
+
+  /** Offset in the simulation memory of what a read of `page` would show now. */
+  contentOf(page: number): number {
+    return this.#arena.offsetOf(this.#current[page]!);
+  }
+
+  get usedPages(): number {
+    return this.#usedPages;
+  }
+}
+
+function sectorMask(from: number, to: number): number {
+  const first = Math.floor(from / SECTOR_BYTES);
+  const last = Math.floor((to - 1) / SECTOR_BYTES);
+  return ((1 << (last + 1)) - 1) & ~((1 << first) - 1);
+}
+
+/** The device as one process has it open: lib/core's Disk. */
+export class SimDiskHandle implements Disk {
+  readonly sizeBytes: number;
+  readonly alignBytes: number;
+  readonly zeroGrainBytes: number;
+  readonly process: SimProcess;
+  readonly pool: SimPool;
+  readonly #device: SimDevice;
+  #closed = false;
+
+  constructor(device: SimDevice, process: SimProcess, pool: SimPool) {
+    this.#device = device;
+    this.process = process;
+    this.pool = pool;
+    this.sizeBytes = device.options.sizeBytes;
+    this.alignBytes = device.options.alignBytes;
+    this.zeroGrainBytes = device.options.zeroGrainBytes;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  read(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
+    this.#use();
+    this.#device.submit(this, Kind.Read, offset, memory, length, listener, tag);
+  }
+
+  write(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
+    this.#use();
+    this.#device.submit(this, Kind.Write, offset, memory, length, listener, tag);
+  }
+
+  zero(offset: number, length: number, listener: DiskListener, tag: number): void {
+    this.#use();
+    this.#device.submit(this, Kind.Zero, offset, 0, length, listener, tag);
+  }
+
+  sync(listener: DiskListener, tag: number): void {
+    this.#use();
+    this.#device.submit(this, Kind.Sync, 0, 0, 0, listener, tag);
+  }
+
+  appendNow(offset: number, memory: number, length: number): number {
+    this.#use();
+    return this.#device.append(offset, memory, length);
+  }
+
+  close(): void {
+    this.#use();
+    this.#closed = true;
+  }
+
+  /** Another process has the device now. */
+  abandon(): void {
+    this.#closed = true;
+  }
+
+  #use(): void {
+    if (this.#closed) throw new Violation("CONTRACT", "the disk was used after it was closed");
+    if (!this.process.alive) throw new Violation("CONTRACT", "a dead process used the disk");
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * What the simulator reports: the invariant (DESIGN §10 and the house's own), in words, and what was seen.
+ */
+export const INVARIANTS = {
+  I1: "A flushed sector returns that value or a later write's after any faults that leave one valid copy's disk intact.",
+  I2: "An acknowledged write survives kill -9 of any set of processes.",
+  I3: "Each sector is a register: a read returns the last acknowledged write or a concurrent one; two reads with no write between agree.",
+  I4: "After power loss a sector holds a value that no flushed write superseded; the first read settles it.",
+  I5: "Non-overlapping sub-block writes never lose each other.",
+  I6: "A FLUSH reply implies that every write acknowledged before it was received is stable.",
+  I7: "At rest absent blocks are zeros on the device and every present block matches its checksum.",
+  I8: "A read never returns bytes that fail their checksum; what cannot be read is an error, and only where a fault was.",
+  I17: "A slot belongs to at most one live extent; free + live + freeing = all; a free slot is durably zero.",
+  I18: "Bytes written by one volume are never readable from another.",
+  I19: "At most one write is in flight per block; memory handed to the disk is left alone until it answers.",
+  I21: "Every state that a crash can leave recovers to a legal one.",
+  I22: "After a failed fsync a device acknowledges nothing.",
+  I23: "When faults stop, all pending I/O completes in bounded time; memory stays bounded.",
+  ASSERT: "The program's own assertions hold.",
+  CONTRACT: "The disk is asked only for what its interface allows.",
+} as const;
+
+export type Invariant = keyof typeof INVARIANTS;
+
+export class Violation extends Error {
+  override readonly name = "Violation";
+  readonly invariant: Invariant;
+
+  constructor(invariant: Invariant, seen: string, cause?: unknown) {
+    super(`${invariant}: ${seen}`, cause === undefined ? undefined : { cause });
+    this.invariant = invariant;
+  }
+
+  get words(): string {
+    return INVARIANTS[this.invariant];
+  }
+}
