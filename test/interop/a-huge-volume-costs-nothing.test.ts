@@ -71,7 +71,7 @@ for (const [name, ...make] of [
     // ext4's limit is one block below 16 TiB.
     const { server, uri } = await serveVolume(t, `${16 * 2 ** 40 - MIB}`);
     const disk = await LoopDevice.attach(uri);
-    t.teardown(async () => await disk.detach());
+    t.teardown(async () => disk.detach());
     await check(name, [...make, disk.device]);
     await disk.mount(name.replace("mkfs.", ""));
     await disk.unmount();

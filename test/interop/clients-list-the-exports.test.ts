@@ -8,7 +8,7 @@ t.test(
   requires({ commands: ["nbdinfo", "nbd-client", "qemu-nbd"] }),
   async (t) => {
     const server = await startServer();
-    t.teardown(async () => await server.dispose());
+    t.teardown(async () => server.dispose());
     const names = ["alpha", "beta.2", `long-${"x".repeat(57)}`];
     for (const name of names) await server.createVolume(name, "16M");
 

@@ -58,7 +58,7 @@ for (const { name, make, verify } of FILE_SYSTEMS) {
   t.test(`${name}: files survive, deleted space comes back, fsck is clean`, needs, async (t) => {
     const { server, uri } = await serveVolume(t, "1G");
     const disk = await LoopDevice.attach(uri);
-    t.teardown(async () => await disk.detach());
+    t.teardown(async () => disk.detach());
 
     await check(make[0], [...make.slice(1), disk.device]);
     await disk.mount(name);

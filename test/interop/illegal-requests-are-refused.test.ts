@@ -22,7 +22,7 @@ const SYSTEM_PYTHON = { PATH: "/usr/bin:/bin:/usr/sbin:/sbin" };
 
 async function nbdsh(uri: string | null, script: string): Promise<string> {
   const connect = uri === null ? [] : ["-u", uri];
-  return await check("nbdsh", [...connect, "-c", PRELUDE + script], { env: SYSTEM_PYTHON });
+  return check("nbdsh", [...connect, "-c", PRELUDE + script], { env: SYSTEM_PYTHON });
 }
 
 const needs = requires({ commands: ["nbdsh"] });

@@ -7,7 +7,7 @@ import { serveVolume } from "./support/volume.js";
 
 /** qemu-io reports a failed pattern check and a failed command on standard output, with exit code 1. */
 async function qemuIo(uri: string, ...commands: string[]): Promise<string> {
-  return await check("qemu-io", [
+  return check("qemu-io", [
     "-f",
     "raw",
     "-d",

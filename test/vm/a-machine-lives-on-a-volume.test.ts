@@ -46,7 +46,7 @@ touch /enter-root
 t.test("root file system on the volume: write, reboot, read back", requires(GUEST_NEEDS), async (t) => {
   const { uri } = await serveVolume(t, "2G");
   const guest = await Guest.boot({ job: JOB, disk: uri });
-  t.teardown(async () => await guest.dispose());
+  t.teardown(async () => guest.dispose());
   const result = await guest.ended();
   if (result.code !== 0) t.comment(result.console);
   t.match(result.console, /^GUEST wrote 41 files$/m);

@@ -44,7 +44,7 @@ nbd-client -d /dev/nbd0
 t.test("nbd-client -b 4096 -C 4: ext4 and xfs", requires(GUEST_NEEDS), async (t) => {
   const { server } = await serveVolume(t, SIZE);
   const guest = await Guest.boot({ job: job("10.0.2.2", server.port) });
-  t.teardown(async () => await guest.dispose());
+  t.teardown(async () => guest.dispose());
   const result = await guest.ended();
   if (result.code !== 0) t.comment(result.console);
   t.equal(result.code, 0, "the job ended well");

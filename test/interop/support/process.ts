@@ -37,7 +37,7 @@ export async function run(
   const program = new Program(command, args, options);
   if (options.input !== undefined) program.child.stdin?.end(options.input);
   else program.child.stdin?.end();
-  return await program.ended;
+  return program.ended;
 }
 
 /** Runs a program that must succeed. Throws with its output otherwise. Returns its standard output. */
@@ -92,12 +92,12 @@ export class Program {
   /** Sends a signal and waits for the end. */
   async end(signal: NodeJS.Signals): Promise<RunResult> {
     if (this.isRunning) this.child.kill(signal);
-    return await this.ended;
+    return this.ended;
   }
 
   /** Resolves with the first match of `pattern` in standard output. Rejected when the program ends before. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
-    return await new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       const look = (): void => {
         const match = pattern.exec(this.stdout);
         if (match === null) return;

@@ -47,6 +47,7 @@ export interface TestServer {
   start(): Promise<void>;
   /** Ends cleanly; its exit code must be 0. */
   stop(): Promise<void>;
+  /** Also while `start` waits, which is then rejected. */
   kill(): Promise<void>;
   /** Kills what runs and removes what was made. */
   dispose(): Promise<void>;
@@ -90,7 +91,8 @@ abstract class ServerBase implements TestServer {
   }
 
   async start(): Promise<void> {
-    this.#program = await this.launch();
+    this.#program = this.launch();
+    await this.untilReady(this.#program);
   }
 
   async stop(): Promise<void> {
@@ -107,8 +109,9 @@ abstract class ServerBase implements TestServer {
     if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  /** Starts the program and waits until it serves; sets `port`. */
-  protected abstract launch(): Promise<Program>;
+  protected abstract launch(): Program;
+  /** Waits until it serves, and sets `port`; rejected when it ends before. */
+  protected abstract untilReady(program: Program): Promise<void>;
   protected stopped(_result: RunResult): void {}
   abstract createVolume(name: string, size: string): Promise<void>;
   abstract backingFile(volume: string): string;
@@ -134,7 +137,7 @@ export class LaminaServer extends ServerBase {
 
   /** Runs a command of the CLI against this server; it must succeed. */
   async lamina(...args: string[]): Promise<string> {
-    return await check(LAMINA, [...args, "--data", this.data]);
+    return check(LAMINA, [...args, "--data", this.data]);
   }
 
   /** The same, parsed. */
@@ -144,11 +147,11 @@ export class LaminaServer extends ServerBase {
 
   /** Checks the stopped store. */
   async fsck(): Promise<RunResult> {
-    return await run(LAMINA, ["fsck", "--data", this.data]);
+    return run(LAMINA, ["fsck", "--data", this.data]);
   }
 
   /** Once given, the port stays: clients that reconnect expect it. */
-  protected async launch(): Promise<Program> {
+  protected launch(): Program {
     const args = [
       "serve",
       "--data",
@@ -158,10 +161,12 @@ export class LaminaServer extends ServerBase {
       "--admin",
       "127.0.0.1:0",
     ];
-    const program = new Program(LAMINA, [...args, "--capacity", this.#capacity, ...this.#args]);
+    return new Program(LAMINA, [...args, "--capacity", this.#capacity, ...this.#args]);
+  }
+
+  protected async untilReady(program: Program): Promise<void> {
     const ready = await program.printed(/^lamina ready nbd:\/\/[^\s]*:(\d+)/m);
     this.port = Number(ready[1]);
-    return program;
   }
 
   protected override stopped(result: RunResult): void {
@@ -173,7 +178,15 @@ export class LaminaServer extends ServerBase {
 export const LAMINA: string = join(ROOT, "bin", "lamina");
 
 /** nbdkit serves a folder: a volume is a sparse file in it. It has no checksums and no fsck. */
-class NbdkitServer extends ServerBase {
+export class NbdkitServer extends ServerBase {
+  readonly #filters: readonly string[];
+
+  constructor(options: ServerOptions = {}, filters: readonly string[] = []) {
+    super(options);
+    this.#filters = filters;
+    mkdirSync(join(this.data, "exports"), { recursive: true });
+  }
+
   createVolume(name: string, size: string): Promise<void> {
     const path = this.backingFile(name);
     writeFileSync(path, "");
@@ -185,35 +198,34 @@ class NbdkitServer extends ServerBase {
     return join(this.data, "exports", volume);
   }
 
-  protected async launch(): Promise<Program> {
-    mkdirSync(join(this.data, "exports"), { recursive: true });
+  override async start(): Promise<void> {
     if (this.port === 0) this.port = await freePort();
-    const pidFile = join(this.data, "pid");
-    rmSync(pidFile, { force: true });
-    const args = [
-      "-f",
-      "-i",
-      this.host,
-      "-p",
-      String(this.port),
-      "-P",
-      pidFile,
-      "file",
-      `dir=${join(this.data, "exports")}`,
-    ];
-    const program = new Program("nbdkit", args);
-    while (!existsSync(pidFile)) {
+    await super.start();
+  }
+
+  protected launch(): Program {
+    rmSync(this.#pidFile, { force: true });
+    const address = ["-f", "-i", this.host, "-p", String(this.port), "-P", this.#pidFile];
+    const filters = this.#filters.map((filter) => `--filter=${filter}`);
+    return new Program("nbdkit", [...address, ...filters, "file", `dir=${join(this.data, "exports")}`]);
+  }
+
+  protected async untilReady(program: Program): Promise<void> {
+    while (!existsSync(this.#pidFile)) {
       if (!program.isRunning) throw new Error(`nbdkit ended: ${program.stderr}`);
       await pause(10);
     }
-    return program;
+  }
+
+  get #pidFile(): string {
+    return join(this.data, "pid");
   }
 }
 
 /** A TCP port that nobody listens on at the moment. */
 export async function freePort(): Promise<number> {
   const { createServer } = await import("node:net");
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once("error", reject);
     probe.listen(0, "127.0.0.1", () => {

@@ -11,7 +11,7 @@ export interface Served {
 
 export async function serveVolume(t: Test, size: string, options: ServerOptions = {}): Promise<Served> {
   const server = await startServer(options);
-  t.teardown(async () => await server.dispose());
+  t.teardown(async () => server.dispose());
   await server.createVolume(VOLUME, size);
   return { server, uri: server.uri(VOLUME) };
 }
