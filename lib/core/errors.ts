@@ -195,6 +195,43 @@ export const CATALOGUE = {
     exit: 1,
     http: 409,
   },
+  // The I/O engine
+  ADDON_MISSING: {
+    message: "the native addon cannot be loaded from {path}: {what}",
+    next: "build it with: npm run build:addon",
+    exit: 1,
+    http: 500,
+  },
+  RING_REFUSED: {
+    message: "io_uring cannot be used: {what}",
+    next: "use --io-engine threads, or a kernel (6.1 or later) and a container profile that allow io_uring",
+    exit: 1,
+    http: 500,
+  },
+  POOL_REFUSED: {
+    message: "a buffer pool of {size} bytes cannot be had: {what}",
+    next: "give the process more memory, or make the pool smaller",
+    exit: 1,
+    http: 500,
+  },
+  DEVICE_UNOPENABLE: {
+    message: "{path} cannot be opened: {what}",
+    next: "check the path and its permissions",
+    exit: 1,
+    http: 409,
+  },
+  LISTEN_REFUSED: {
+    message: "cannot listen on {address}: {what}",
+    next: "choose another address, or stop whoever uses this one",
+    exit: 1,
+    http: 409,
+  },
+  CONNECT_REFUSED: {
+    message: "cannot connect to {address}: {what}",
+    next: "check that the server runs and that the address is right",
+    exit: 1,
+    http: 503,
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ErrorCode = keyof typeof CATALOGUE;

@@ -35,20 +35,27 @@ export class Pool {
   readonly #waiters: PoolWaiter[] = [];
   #waking = false;
 
-  /** `bytes` starts at an address that is a multiple of 4096 and is a whole number of 1 MiB pieces long. */
-  constructor(bytes: Uint8Array) {
+  /**
+   * `bytes` starts at an address that is a multiple of 4096 and is a whole number of 1 MiB pieces long. A
+   * thread that shares the memory with others hands out its part of it only: whole pieces `from` … `to`.
+   */
+  constructor(bytes: Uint8Array, from = 0, to = bytes.length) {
     assert(bytes.length % PIECE_BYTES === 0 && bytes.length > 0, "the pool is a whole number of pieces");
+    assert(from % PIECE_BYTES === 0 && to % PIECE_BYTES === 0, "a part is a whole number of pieces");
+    assert(0 <= from && from < to && to <= bytes.length, "a part lies inside the pool");
     assert(bytes.length <= POOL_BYTES_MAX, "pool offsets are u32");
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.capacityBytes = bytes.length;
-    this.#freeBytes = bytes.length;
+    this.capacityBytes = to - from;
+    this.#freeBytes = to - from;
     this.#pages = bytes.length >>> BLOCK_SHIFT;
     this.#state = new Uint8Array(this.#pages);
     this.#next = new Int32Array(this.#pages).fill(NONE);
     this.#previous = new Int32Array(this.#pages).fill(NONE);
     this.#heads = new Int32Array(ORDER_MAX + 1).fill(NONE);
-    for (let page = this.#pages - PIECE_BLOCKS; page >= 0; page -= PIECE_BLOCKS) this.#push(page, ORDER_MAX);
+    const first = from >>> BLOCK_SHIFT;
+    const last = (to >>> BLOCK_SHIFT) - PIECE_BLOCKS;
+    for (let page = last; page >= first; page -= PIECE_BLOCKS) this.#push(page, ORDER_MAX);
   }
 
   get freeBytes(): number {

@@ -13,7 +13,24 @@ export type EngineKind = "ring" | "threads";
 export interface EngineOptions {
   /** "auto" takes the ring where the kernel allows it, and says in `fallbackReason` why not. */
   readonly kind: EngineKind | "auto";
+  /** Rounded up to whole pieces of 1 MiB. */
   readonly poolBytes: number;
+  /** This thread allocates only from the first so many bytes; the rest is shared out. By default all. */
+  readonly poolOwnBytes?: number;
+  /** Instead of fresh memory, maps that of another thread's engine: its `poolShare`, with this part of it. */
+  readonly poolShare?: PoolShare;
+  /** TCP_USER_TIMEOUT of all TCP streams: how long sent bytes may stay unacknowledged. By default the system's. */
+  readonly tcpUserTimeoutMs?: number;
+}
+
+/** Names a pool to another thread of the process; plain numbers, so that it can be posted. */
+export interface PoolShare {
+  /** The memfd. It stays open as long as the engine that made it. */
+  readonly fd: number;
+  readonly poolBytes: number;
+  /** Part that the receiver may allocate from, in whole pieces. The giver keeps away by its `poolOwnBytes`. */
+  readonly from: number;
+  readonly to: number;
 }
 
 export interface Engine extends Ticker {
@@ -21,6 +38,8 @@ export interface Engine extends Ticker {
   /** Why the ring was not taken, in one sentence; null when it was, or was not wanted. */
   readonly fallbackReason: string | null;
   readonly pool: Pool;
+  /** For `EngineOptions.poolShare` of another thread. */
+  poolShare(from: number, to: number): PoolShare;
   readonly clock: Clock;
   readonly random: Random;
   readonly checksums: Checksums;

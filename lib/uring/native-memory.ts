@@ -1,0 +1,60 @@
+/**
+ * The memory behind the pool: a memfd mapped shared, so that each thread maps it for itself and a buffer has
+ * one offset in all of them. Behind the pool's bytes lies a stretch that is always zero, from which runs of
+ * zeros are written where a file system cannot punch holes.
+ */
+import { LaminaError } from "../core/errors.js";
+import { MIB, PIECE_BYTES } from "../core/limits.js";
+import { Pool } from "../core/pool.js";
+import type { Addon } from "./addon.js";
+import type { EngineOptions, PoolShare } from "./api.js";
+import { errnoText } from "./errno.js";
+
+export const ZEROS_BYTES = MIB;
+
+export class SharedMemory {
+  readonly id: number;
+  readonly address: number;
+  readonly pool: Pool;
+  readonly poolBytes: number;
+  readonly #addon: Addon;
+  readonly #fd: number;
+
+  constructor(addon: Addon, options: EngineOptions) {
+    this.#addon = addon;
+    const share = options.poolShare;
+    const whole = wholePieces(share?.poolBytes ?? options.poolBytes);
+    const mapping =
+      share === undefined
+        ? addon.memoryCreate(whole + ZEROS_BYTES)
+        : addon.memoryAttach(share.fd, whole + ZEROS_BYTES);
+    if (typeof mapping === "number") {
+      throw new LaminaError("POOL_REFUSED", { size: whole, what: errnoText(mapping) });
+    }
+    this.id = mapping.id;
+    this.#fd = share?.fd ?? mapping.fd;
+    this.address = mapping.address;
+    this.poolBytes = whole;
+    const bytes = new Uint8Array(mapping.buffer, 0, whole);
+    const own = wholePieces(options.poolOwnBytes ?? whole);
+    this.pool = new Pool(bytes, share?.from ?? 0, share?.to ?? own);
+  }
+
+  /** Names a part of the pool to another thread. */
+  share(from: number, to: number): PoolShare {
+    return { fd: this.#fd, poolBytes: this.poolBytes, from, to };
+  }
+
+  /** Offset of the stretch of zeros: read only. */
+  get zerosOffset(): number {
+    return this.poolBytes;
+  }
+
+  close(): void {
+    this.#addon.memoryClose(this.id);
+  }
+}
+
+function wholePieces(bytes: number): number {
+  return Math.ceil(bytes / PIECE_BYTES) * PIECE_BYTES;
+}

@@ -1,0 +1,163 @@
+/**
+ * Turns of the ring: one turn takes what has completed, delivers it, runs the tasks for the end of the batch
+ * and submits what all of them asked for, again and again while there is something to do; then it leaves the
+ * thread to Node's own loop until the bell rings.
+ *
+ * Invariants
+ *  1. Nothing is delivered outside a turn, and turns do not nest.
+ *  2. Whatever is asked for outside a turn is submitted by a turn that is scheduled at once.
+ *  3. The bell is silent only inside a turn; a turn ends only after a look at the queue with the bell on.
+ */
+import type { Ticker, TickTask } from "../core/clock.js";
+import type { Addon } from "./addon.js";
+import { Patience } from "./patience.js";
+import { Ring, type RingTarget } from "./ring.js";
+
+/** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
+const TURN_MS_MAX = 2;
+
+export class RingLoop implements Ticker {
+  readonly ring: Ring;
+  /** Calls of the bell. */
+  wakeups = 0;
+
+  readonly #patience = new Patience();
+  #inTurn = false;
+  #scheduled = false;
+  readonly #tasks: TickTask[] = [];
+  #taskNext = 0;
+  readonly #postedTargets: RingTarget[] = [];
+  readonly #postedResults: number[] = [];
+  #postedNext = 0;
+  #holders = 0;
+  #held = false;
+  #closed = false;
+  readonly #onImmediate = (): void => {
+    this.#scheduled = false;
+    if (!this.#closed) this.#turn();
+  };
+
+  constructor(native: Addon) {
+    this.ring = new Ring(native, () => {
+      this.wakeups++;
+      if (!this.#closed) this.#turn();
+    });
+    this.ring.onPrepared = () => {
+      if (!this.#inTurn) this.schedule();
+    };
+  }
+
+  atTickEnd(task: TickTask): void {
+    this.#tasks.push(task);
+    if (!this.#inTurn) this.schedule();
+  }
+
+  /** Delivers `result` to `target` in this turn or the next: a completion that needs no kernel. */
+  post(target: RingTarget, result: number): void {
+    this.#postedTargets.push(target);
+    this.#postedResults.push(result);
+    if (!this.#inTurn) this.schedule();
+  }
+
+  /** Runs `event`, which comes from Node's loop (a timer), as the first event of a turn. */
+  run(event: () => void): void {
+    this.post({ ringDone: event }, 0);
+  }
+
+  /** Open sockets keep the process alive also while nothing is asked of them. */
+  addHolder(): void {
+    this.#holders++;
+    this.schedule();
+  }
+
+  dropHolder(): void {
+    this.#holders--;
+    if (!this.#inTurn) this.schedule();
+  }
+
+  schedule(): void {
+    if (this.#scheduled || this.#closed) return;
+    this.#scheduled = true;
+    setImmediate(this.#onImmediate);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.ring.close();
+  }
+
+  #turn(): void {
+    const ring = this.ring;
+    const endsAt = performance.now() + TURN_MS_MAX;
+    this.#inTurn = true;
+    ring.mute();
+    try {
+      // Work that the kernel put off until we enter is done here.
+      ring.submit(0);
+      for (;;) {
+        this.#deliver();
+        if (this.#closed) return;
+        const wait = this.#anythingLeft() || ring.inFlight === 0 ? 0 : this.#patience.waitMicros();
+        ring.submit(wait);
+        const more = this.#anythingLeft();
+        if (wait > 0) this.#patience.learn(more);
+        if (more) {
+          if (performance.now() < endsAt) continue;
+          this.schedule();
+          break;
+        }
+        ring.unmute();
+        if (!ring.ready()) break;
+        ring.mute();
+      }
+    } finally {
+      this.#inTurn = false;
+      if (!this.#closed) this.#endTurn();
+    }
+  }
+
+  /** Completions, posted events and tasks, until there is none of them. */
+  #deliver(): void {
+    this.ring.collect();
+    this.ring.deliver();
+    while (this.#postedTargets.length > 0 || this.#tasks.length > 0) {
+      this.#deliverPosted();
+      this.#runTasks();
+      if (this.#closed) return;
+    }
+  }
+
+  // Both lists may grow under their loops. The index is a field so that a listener that throws is not called
+  // again by the next turn.
+
+  #deliverPosted(): void {
+    while (this.#postedNext < this.#postedTargets.length) {
+      const at = this.#postedNext++;
+      this.#postedTargets[at]!.ringDone(this.#postedResults[at]!, 0);
+    }
+    this.#postedTargets.length = 0;
+    this.#postedResults.length = 0;
+    this.#postedNext = 0;
+  }
+
+  #runTasks(): void {
+    while (this.#taskNext < this.#tasks.length) this.#tasks[this.#taskNext++]!.tick();
+    this.#tasks.length = 0;
+    this.#taskNext = 0;
+  }
+
+  #anythingLeft(): boolean {
+    return this.ring.ready() || this.#postedTargets.length > 0 || this.#tasks.length > 0;
+  }
+
+  #endTurn(): void {
+    this.ring.unmute();
+    // Also after an exception: what it left undelivered is delivered by the next turn.
+    if (this.#anythingLeft()) this.schedule();
+    const hold = this.#holders > 0 || this.ring.inFlight > 0;
+    if (hold !== this.#held) {
+      this.#held = hold;
+      this.ring.hold(hold);
+    }
+  }
+}

@@ -1,0 +1,228 @@
+/** Listening and connecting on the ring. */
+import { lstatSync, unlinkSync } from "node:fs";
+import { connect as netConnect } from "node:net";
+import { LaminaError } from "../core/errors.js";
+import type { ByteStream } from "../core/stream.js";
+import {
+  Errno,
+  IORING_ACCEPT_MULTISHOT,
+  IORING_ASYNC_CANCEL_ALL,
+  IORING_ASYNC_CANCEL_FD,
+  IORING_CQE_F_MORE,
+  IORING_OP_ACCEPT,
+  IORING_OP_ASYNC_CANCEL,
+  IORING_OP_CONNECT,
+  IPPROTO_TCP,
+  SO_KEEPALIVE,
+  SOCK_CLOEXEC,
+  SOL_SOCKET,
+  SQE_WORD,
+  TCP_NODELAY,
+  TCP_USER_TIMEOUT,
+} from "./abi.js";
+import { addressText, listenAddressOf, peerOf, resolveHost, UNIX_SOCKET } from "./address.js";
+import type { ListenAddress, Listener } from "./api.js";
+import { errnoOf, errnoText } from "./errno.js";
+import { RingStream, type StreamContext } from "./ring-stream.js";
+
+const BACKLOG = 511;
+/** A process out of descriptors accepts again after this time; until then clients wait in the backlog. */
+const ACCEPT_RETRY_MS = 100;
+const IOPRIO_SHIFT = 16;
+const TWO_32 = 2 ** 32;
+/** sockaddr_un, the longest of those in use, rounded up. */
+const SOCKADDR_BYTES = 128;
+
+export interface NetContext extends StreamContext {
+  readonly tcpUserTimeoutMs: number | undefined;
+}
+
+type OnStream = (stream: ByteStream) => void;
+
+export async function ringListen(
+  context: NetContext,
+  wanted: ListenAddress,
+  onStream: OnStream,
+): Promise<Listener> {
+  const fd = await listeningDescriptor(context, wanted);
+  if (fd < 0) throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(fd) });
+  const name = context.addon.socketName(fd);
+  if (typeof name === "number") {
+    throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(name) });
+  }
+  return new RingListener(context, fd, listenAddressOf(name), wanted.kind === "unix", onStream);
+}
+
+async function listeningDescriptor(context: NetContext, wanted: ListenAddress): Promise<number> {
+  const { addon } = context;
+  switch (wanted.kind) {
+    case "fd":
+      return wanted.fd;
+    case "tcp": {
+      let hosts: string[];
+      try {
+        hosts = await resolveHost(wanted.host);
+      } catch (error) {
+        return errnoOf(error);
+      }
+      return addon.socketListen(hosts[0]!, wanted.port, BACKLOG);
+    }
+    case "unix": {
+      const fd = addon.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
+      if (fd !== Errno.EADDRINUSE || !(await isStale(wanted.path))) return fd;
+      unlinkSync(wanted.path);
+      return addon.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
+    }
+  }
+}
+
+/** A socket file that nobody listens on: what a killed process leaves behind. */
+export function isStale(path: string): Promise<boolean> {
+  if (!lstatSync(path).isSocket()) return Promise.resolve(false);
+  return new Promise((resolve) => {
+    const probe = netConnect(path);
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once("error", (error: NodeJS.ErrnoException) => resolve(error.code === "ECONNREFUSED"));
+  });
+}
+
+class RingListener implements Listener {
+  readonly address: ListenAddress;
+  readonly #context: NetContext;
+  readonly #fd: number;
+  readonly #unlink: boolean;
+  readonly #onStream: OnStream;
+  #accepting = false;
+  #retry: NodeJS.Timeout | null = null;
+  #onClosed: (() => void) | null = null;
+
+  constructor(context: NetContext, fd: number, address: ListenAddress, unlink: boolean, onStream: OnStream) {
+    this.#context = context;
+    this.#fd = fd;
+    this.address = address;
+    this.#unlink = unlink;
+    this.#onStream = onStream;
+    context.loop.addHolder();
+    this.#accept();
+  }
+
+  async close(): Promise<void> {
+    if (this.#onClosed !== null) return;
+    await new Promise<void>((resolve) => {
+      this.#onClosed = resolve;
+      if (this.#retry !== null) clearTimeout(this.#retry);
+      if (!this.#accepting) {
+        this.#finish();
+        return;
+      }
+      const { ring } = this.#context.loop;
+      const at = ring.prepare({ ringDone: () => {} });
+      ring.words[at + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_ASYNC_CANCEL;
+      ring.words[at + SQE_WORD.fd] = this.#fd;
+      ring.words[at + SQE_WORD.opFlags] = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL;
+    });
+  }
+
+  /** One request that goes on accepting until it ends with an error or is cancelled. */
+  #accept(): void {
+    this.#accepting = true;
+    const { ring } = this.#context.loop;
+    const at = ring.prepare({ ringDone: (result, flags) => this.#accepted(result, flags) });
+    ring.words[at + SQE_WORD.opcodeFlagsIoprio] =
+      IORING_OP_ACCEPT | (IORING_ACCEPT_MULTISHOT << IOPRIO_SHIFT);
+    ring.words[at + SQE_WORD.fd] = this.#fd;
+    ring.words[at + SQE_WORD.opFlags] = SOCK_CLOEXEC;
+  }
+
+  #accepted(result: number, flags: number): void {
+    this.#accepting = (flags & IORING_CQE_F_MORE) !== 0;
+    if (result >= 0) this.#welcome(result);
+    if (this.#accepting) return;
+    if (this.#onClosed !== null) this.#finish();
+    else if (result >= 0) this.#accept();
+    else this.#retry = setTimeout(() => this.#accept(), ACCEPT_RETRY_MS);
+  }
+
+  #welcome(fd: number): void {
+    const { addon } = this.#context;
+    if (this.#onClosed !== null) {
+      addon.fileClose(fd);
+      return;
+    }
+    const peer = peerOf(addon.socketPeer(fd));
+    if (peer.family === "tcp") tuneTcp(this.#context, fd);
+    this.#onStream(new RingStream(this.#context, fd, peer));
+  }
+
+  #finish(): void {
+    this.#context.addon.fileClose(this.#fd);
+    if (this.#unlink && this.address.kind === "unix") unlinkQuietly(this.address.path);
+    this.#context.loop.dropHolder();
+    this.#onClosed?.();
+  }
+}
+
+export function unlinkQuietly(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}
+
+/** Replies must not wait for more data, and a peer that vanished must be noticed. */
+function tuneTcp(context: NetContext, fd: number): void {
+  const { addon } = context;
+  addon.socketOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  addon.socketOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  if (context.tcpUserTimeoutMs !== undefined) {
+    addon.socketOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, context.tcpUserTimeoutMs);
+  }
+}
+
+export async function ringConnect(context: NetContext, address: ListenAddress): Promise<ByteStream> {
+  const refused = (errno: number): LaminaError =>
+    new LaminaError("CONNECT_REFUSED", { address: addressText(address), what: errnoText(errno) });
+  if (address.kind === "fd") throw refused(Errno.EINVAL);
+  const port = address.kind === "tcp" ? address.port : UNIX_SOCKET;
+  let hosts: string[];
+  try {
+    hosts = address.kind === "tcp" ? await resolveHost(address.host) : [address.path];
+  } catch (error) {
+    throw refused(errnoOf(error));
+  }
+  let result: number = Errno.EINVAL;
+  for (const host of hosts) {
+    result = await connectOne(context, host, port);
+    if (result < 0) continue;
+    if (port !== UNIX_SOCKET) tuneTcp(context, result);
+    return new RingStream(context, result, peerOf(context.addon.socketPeer(result)));
+  }
+  throw refused(result);
+}
+
+/** A connected descriptor, or −errno. */
+async function connectOne(context: NetContext, host: string, port: number): Promise<number> {
+  const { addon, loop } = context;
+  const fd = addon.socketOpen(host, port);
+  if (fd < 0) return fd;
+  const result = await new Promise<number>((resolve) => {
+    const { ring } = loop;
+    const at = ring.arenaTake(SOCKADDR_BYTES);
+    const bytes = new Uint8Array(ring.arenaWords.buffer, ring.arenaWords.byteOffset + at, SOCKADDR_BYTES);
+    const length = addon.socketAddress(host, port, bytes);
+    const address = ring.arenaAddress(at);
+    const entry = ring.prepare({ ringDone: resolve });
+    ring.words[entry + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_CONNECT;
+    ring.words[entry + SQE_WORD.fd] = fd;
+    ring.words[entry + SQE_WORD.addr] = address;
+    ring.words[entry + SQE_WORD.addr + 1] = address / TWO_32;
+    ring.words[entry + SQE_WORD.off] = length;
+  });
+  if (result === 0) return fd;
+  addon.fileClose(fd);
+  return result;
+}
