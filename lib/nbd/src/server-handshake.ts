@@ -424,13 +424,15 @@ export class ServerHandshake {
     else this.#read("skipped-data", length);
   }
 
+  /** How the current option is treated; undefined when this server does not know it. */
+  #rule(): OptionRule | undefined {
+    if (this.#option === NBD_OPT_EXTENDED_HEADERS && !this.#offersExtended) return undefined;
+    return ServerHandshake.#RULES.get(this.#option);
+  }
+
   /** Whether the data of the current option will be looked at, `length` bytes of it. */
   #keeps(length: number): boolean {
-    return (
-      length <= OPTION_DATA_BYTES_MAX &&
-      ServerHandshake.#RULES.get(this.#option)?.data === "kept" &&
-      !this.#barred()
-    );
+    return length <= OPTION_DATA_BYTES_MAX && this.#rule()?.data === "kept" && !this.#barred();
   }
 
   // ---- Options ------------------------------------------------------------------------------------------
@@ -442,14 +444,14 @@ export class ServerHandshake {
       this.#bar();
       return;
     }
-    const rule = ServerHandshake.#RULES.get(this.#option);
+    const rule = this.#rule();
     if (rule === undefined) this.#fail(NBD_REP_ERR_UNSUP, "the option is unknown");
     else rule.run(this, data);
   }
 
   /** The option has arrived and its data was thrown away. */
   #optionSkipped(): void {
-    const rule = ServerHandshake.#RULES.get(this.#option);
+    const rule = this.#rule();
     if (rule === undefined || rule.data === "ignored" || this.#barred()) {
       this.#optionWhole(NO_BYTES);
       return;
@@ -551,8 +553,7 @@ export class ServerHandshake {
   }
 
   #extendedHeaders(): void {
-    if (!this.#offersExtended) this.#fail(NBD_REP_ERR_UNSUP, "the option is unknown");
-    else if (this.#mode === ReplyMode.Extended) {
+    if (this.#mode === ReplyMode.Extended) {
       this.#fail(NBD_REP_ERR_INVALID, "extended headers are in use already");
     } else {
       this.#mode = ReplyMode.Extended;
