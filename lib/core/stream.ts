@@ -15,6 +15,11 @@ export interface ByteStream {
    * `pieces` may be reused on return; the memory it names may not until `streamSent`. `count` ≤ 512.
    */
   send(pieces: Uint32Array, count: number): void;
+  /**
+   * Whether the peer has hung up or ended its side, even if bytes it sent before have not been received.
+   * A stream that cannot tell leaves it out.
+   */
+  peerGone?(): boolean;
   /** No more will be sent; the peer sees the end of the stream. */
   shutdown(): void;
   /**

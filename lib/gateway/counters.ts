@@ -1,0 +1,51 @@
+/**
+ * What the gateway counts, in typed arrays: counting costs no allocation and no lock, and a scrape reads the
+ * numbers as they are.
+ */
+
+/** Rows of the arrays: the NBD command number, and the last one for everything that is no command. */
+export const COUNTED_TYPES = 9;
+/** Latency buckets: bucket i counts requests of less than 2^i microseconds; the last one takes the rest. */
+export const LATENCY_BUCKETS = 28;
+
+export class Counters {
+  /** Answered requests, and those of them answered with an error, by type. */
+  readonly requests: Float64Array = new Float64Array(COUNTED_TYPES);
+  readonly errors: Float64Array = new Float64Array(COUNTED_TYPES);
+  /** Bytes of the ranges of answered requests without error, by type. */
+  readonly bytes: Float64Array = new Float64Array(COUNTED_TYPES);
+  /** COUNTED_TYPES rows of LATENCY_BUCKETS: from the receive that brought the request to its reply's send. */
+  readonly latency: Float64Array = new Float64Array(COUNTED_TYPES * LATENCY_BUCKETS);
+  /** Sum of those latencies in microseconds, by type. */
+  readonly latencySum: Float64Array = new Float64Array(COUNTED_TYPES);
+
+  connectionsAccepted = 0;
+  /** Closed at once, because a limit was reached. */
+  connectionsRefused = 0;
+  handshakesTimedOut = 0;
+  /** Ended by us because the peer broke the protocol. */
+  protocolErrors = 0;
+  /** Refused by validation: out of range, read-only, unknown. */
+  invalidRequests = 0;
+  sends = 0;
+  receives = 0;
+  /** Times a socket was left unread, by cause. */
+  stalledForMemory = 0;
+  stalledForRequests = 0;
+  /** Replies that were begun before all of their bytes were read, for want of memory. */
+  streamedReplies = 0;
+  /** Connections that were cut because such a reply then failed. */
+  streamedFailures = 0;
+  /** Older connections that were ended for a new one of their volume because their peer had gone. */
+  supersededConnections = 0;
+
+  answered(type: number, status: number, bytes: number, microseconds: number): void {
+    const row = type < COUNTED_TYPES ? type : COUNTED_TYPES - 1;
+    this.requests[row]!++;
+    if (status !== 0) this.errors[row]!++;
+    else this.bytes[row]! += bytes;
+    this.latencySum[row]! += microseconds;
+    const bucket = microseconds < 1 ? 0 : 32 - Math.clz32(microseconds);
+    this.latency[row * LATENCY_BUCKETS + Math.min(bucket, LATENCY_BUCKETS - 1)]!++;
+  }
+}

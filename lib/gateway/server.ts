@@ -1,0 +1,200 @@
+/**
+ * All connections of one thread: limits, the hand-over between an old and a new connection of a volume,
+ * shutdown. Streams are given to it (`accept`); it opens no socket itself.
+ *
+ * Invariants
+ *  1. At most `connectionsMax` connections, `handshakesMax` of them in the handshake; one more is closed at
+ *     once, before anything is allocated for it.
+ *  2. Before a new connection of a volume executes anything, the older ones whose peers have gone are ended
+ *     and what they had in the volume is done. So a write that such a client sends again never loses to its
+ *     own stale first copy.
+ */
+import type { Clock, Ticker } from "../core/clock.js";
+import { CONNECTIONS_MAX, HANDSHAKES_MAX } from "../core/limits.js";
+import type { Pool } from "../core/pool.js";
+import type { ByteStream, StreamListener } from "../core/stream.js";
+import { CommandPool } from "./command.js";
+import { Connection, type ConnectionOptions, type ConnectionOwner } from "./connection.js";
+import { Counters } from "./counters.js";
+import { SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "./limits.js";
+import { MapGate } from "./map-gate.js";
+import { Memory } from "./memory.js";
+import { SendScratch } from "./outlet.js";
+import type { GatewayParts } from "./parts.js";
+
+export interface ServerEnvironment {
+  readonly pool: Pool;
+  readonly clock: Clock;
+  readonly ticker: Ticker;
+}
+
+export interface ServerOptions extends ConnectionOptions {
+  readonly connectionsMax?: number;
+  readonly handshakesMax?: number;
+  /** A connection has ended; `reason` is empty when it ended as it should. */
+  readonly onEnd?: (connection: Connection, reason: string) => void;
+}
+
+/** What is running now; the counters are in `counters`. */
+export interface ServerStats {
+  readonly connections: number;
+  readonly handshakes: number;
+  readonly requestsInFlight: number;
+  readonly poolBytesHeld: number;
+  readonly poolBytesLimit: number;
+  readonly waitingForMemory: number;
+}
+
+interface Admission {
+  /** Connections that must have left the volume first. */
+  readonly before: Set<Connection>;
+  readonly go: () => void;
+}
+
+export class GatewayServer implements ConnectionOwner {
+  readonly counters: Counters = new Counters();
+  readonly #parts: GatewayParts;
+  readonly #options: ServerOptions;
+  readonly #connectionsMax: number;
+  readonly #handshakesMax: number;
+  readonly #connections = new Set<Connection>();
+  #admissions: Admission[] = [];
+  #handshakes = 0;
+  #number = 0;
+  #shuttingDown = false;
+  #closed: (() => void) | null = null;
+
+  constructor(environment: ServerEnvironment, options: ServerOptions) {
+    const { pool, clock, ticker } = environment;
+    this.#options = options;
+    this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
+    this.#handshakesMax = options.handshakesMax ?? HANDSHAKES_MAX;
+    const zeros = pool.allocate(ZEROS_BYTES);
+    pool.bytes.fill(0, zeros, zeros + ZEROS_BYTES);
+    this.#parts = {
+      pool,
+      memory: new Memory(pool, ticker),
+      commands: new CommandPool(),
+      maps: new MapGate(),
+      scratch: new SendScratch(zeros),
+      counters: this.counters,
+      clock,
+      ticker,
+    };
+  }
+
+  get shuttingDown(): boolean {
+    return this.#shuttingDown;
+  }
+
+  get connections(): ReadonlySet<Connection> {
+    return this.#connections;
+  }
+
+  stats(): ServerStats {
+    const { commands, memory } = this.#parts;
+    return {
+      connections: this.#connections.size,
+      handshakes: this.#handshakes,
+      requestsInFlight: commands.commandsInUse,
+      poolBytesHeld: memory.usedBytes,
+      poolBytesLimit: memory.limitBytes,
+      waitingForMemory: memory.waiting,
+    };
+  }
+
+  /** Takes a new stream over. At a limit, or while shutting down, it is closed at once. */
+  accept(stream: ByteStream): void {
+    const full = this.#connections.size >= this.#connectionsMax || this.#handshakes >= this.#handshakesMax;
+    const home = full || this.#shuttingDown ? -1 : this.#parts.memory.takeHome();
+    if (home < 0) {
+      this.counters.connectionsRefused++;
+      stream.setListener(NOBODY);
+      stream.close();
+      return;
+    }
+    this.counters.connectionsAccepted++;
+    this.#number++;
+    this.#handshakes++;
+    const connection = new Connection(this.#number, stream, home, this.#parts, this.#options, this);
+    this.#connections.add(connection);
+    connection.start();
+  }
+
+  /**
+   * Refuses new connections and requests, finishes what is in flight, closes all connections, then calls
+   * `done` once. Connections that take no replies are cut after SHUTDOWN_GRACE_MS.
+   */
+  close(done: () => void): void {
+    this.#shuttingDown = true;
+    const timer = this.#parts.clock.setTimer(SHUTDOWN_GRACE_MS, () => this.#cutAll());
+    this.#closed = () => {
+      timer.cancel();
+      this.#parts.pool.free(this.#parts.scratch.zeros);
+      done();
+    };
+    for (const connection of this.#connections) connection.shutDown();
+    this.#maybeClosed();
+  }
+
+  #cutAll(): void {
+    for (const connection of [...this.#connections]) connection.cut("the server is shutting down");
+  }
+
+  #maybeClosed(): void {
+    if (!this.#shuttingDown) return;
+    if (this.#connections.size === 0) {
+      const closed = this.#closed;
+      this.#closed = null;
+      closed?.();
+      return;
+    }
+    // Those in the handshake are told so as long as others keep the server up anyway, and not longer.
+    if (this.#connections.size > this.#handshakes) return;
+    for (const connection of [...this.#connections]) connection.cut("the server is shutting down");
+  }
+
+  // ---- Told by connections ----------------------------------------------------------------------------------
+
+  handshakeEnded(): void {
+    this.#handshakes--;
+  }
+
+  admit(connection: Connection, volume: number, go: () => void): void {
+    const before = new Set<Connection>();
+    for (const older of [...this.#connections]) {
+      if (older === connection || older.volume !== volume) continue;
+      if (older.phase === "transmission" && older.peerGone) {
+        this.counters.supersededConnections++;
+        older.cut("its peer had gone when a new connection of the volume came");
+      }
+      if (older.phase === "closing" && older.inVolume > 0) before.add(older);
+    }
+    if (before.size === 0) go();
+    else this.#admissions.push({ before, go });
+  }
+
+  connectionDrained(connection: Connection): void {
+    const ready: Admission[] = [];
+    this.#admissions = this.#admissions.filter((admission) => {
+      admission.before.delete(connection);
+      if (admission.before.size > 0) return true;
+      ready.push(admission);
+      return false;
+    });
+    for (const { go } of ready) go();
+  }
+
+  connectionOver(connection: Connection, reason: string): void {
+    this.#connections.delete(connection);
+    this.#options.onEnd?.(connection, reason);
+    this.#maybeClosed();
+  }
+}
+
+/** Listens to streams that are closed as soon as they come. */
+const NOBODY: StreamListener = {
+  streamReceived(): void {},
+  streamSent(): void {},
+  streamClosed(): void {},
+};
