@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -177,8 +177,19 @@ static napi_value socket_shutdown(napi_env env, napi_callback_info info) {
   return make_number(env, shutdown(fd, how) == 0 ? 0 : -errno);
 }
 
+/* socketGone(fd): 1 when the peer has hung up or ended its side, whatever is still unread; 0 or -errno */
+static napi_value socket_gone(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Instance *instance;
+  int32_t fd;
+  if (!arguments_get(env, info, 1, args, &instance) || !get_i32(env, args[0], &fd)) return NULL;
+  struct pollfd state = {.fd = fd, .events = POLLRDHUP};
+  if (poll(&state, 1, 0) < 0) return make_number(env, -errno);
+  return make_number(env, (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0);
+}
+
 const Method SOCKET_METHODS[] = {
     {"socketListen", socket_listen}, {"socketOpen", socket_open},     {"socketAddress", socket_address},
     {"socketName", socket_name},     {"socketPeer", socket_peer},     {"socketOption", socket_option},
-    {"socketShutdown", socket_shutdown}, {NULL, NULL},
+    {"socketShutdown", socket_shutdown}, {"socketGone", socket_gone}, {NULL, NULL},
 };

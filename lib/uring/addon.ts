@@ -88,6 +88,8 @@ export interface Addon {
   socketName(fd: number): SocketName | number;
   socketPeer(fd: number): SocketName | number;
   socketOption(fd: number, level: number, name: number, value: number): number;
+  /** 1: the peer has hung up or ended its side. */
+  socketGone(fd: number): number;
   socketShutdown(fd: number, how: number): number;
 
   notifySend(path: string, state: string): number;

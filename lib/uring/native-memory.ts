@@ -16,6 +16,8 @@ export class SharedMemory {
   readonly id: number;
   readonly address: number;
   readonly pool: Pool;
+  /** Read only. */
+  readonly zeros: Uint8Array;
   readonly poolBytes: number;
   readonly #addon: Addon;
   readonly #fd: number;
@@ -36,6 +38,7 @@ export class SharedMemory {
     this.address = mapping.address;
     this.poolBytes = whole;
     const bytes = new Uint8Array(mapping.buffer, 0, whole);
+    this.zeros = new Uint8Array(mapping.buffer, whole, ZEROS_BYTES);
     const own = wholePieces(options.poolOwnBytes ?? whole);
     this.pool = new Pool(bytes, share?.from ?? 0, share?.to ?? own);
   }
@@ -45,7 +48,7 @@ export class SharedMemory {
     return { fd: this.#fd, poolBytes: this.poolBytes, from, to };
   }
 
-  /** Offset of the stretch of zeros: read only. */
+  /** Where `zeros` begins, as an offset like the pool's. */
   get zerosOffset(): number {
     return this.poolBytes;
   }

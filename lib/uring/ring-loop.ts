@@ -10,8 +10,9 @@
  */
 import type { Ticker, TickTask } from "../core/clock.js";
 import type { Addon } from "./addon.js";
+import { Batch, type EventTarget } from "./batch.js";
 import { Patience } from "./patience.js";
-import { Ring, type RingTarget } from "./ring.js";
+import { Ring } from "./ring.js";
 
 /** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
 const TURN_MS_MAX = 2;
@@ -24,11 +25,7 @@ export class RingLoop implements Ticker {
   readonly #patience = new Patience();
   #inTurn = false;
   #scheduled = false;
-  readonly #tasks: TickTask[] = [];
-  #taskNext = 0;
-  readonly #postedTargets: RingTarget[] = [];
-  readonly #postedResults: number[] = [];
-  #postedNext = 0;
+  readonly #batch = new Batch();
   #holders = 0;
   #held = false;
   #closed = false;
@@ -48,20 +45,19 @@ export class RingLoop implements Ticker {
   }
 
   atTickEnd(task: TickTask): void {
-    this.#tasks.push(task);
+    this.#batch.addTask(task);
     if (!this.#inTurn) this.schedule();
   }
 
   /** Delivers `result` to `target` in this turn or the next: a completion that needs no kernel. */
-  post(target: RingTarget, result: number): void {
-    this.#postedTargets.push(target);
-    this.#postedResults.push(result);
+  post(target: EventTarget, result: number): void {
+    this.#batch.post(target, result);
     if (!this.#inTurn) this.schedule();
   }
 
   /** Runs `event`, which comes from Node's loop (a timer), as the first event of a turn. */
   run(event: () => void): void {
-    this.post({ ringDone: event }, 0);
+    this.post({ eventDone: event }, 0);
   }
 
   /** Open sockets keep the process alive also while nothing is asked of them. */
@@ -116,38 +112,14 @@ export class RingLoop implements Ticker {
     }
   }
 
-  /** Completions, posted events and tasks, until there is none of them. */
   #deliver(): void {
     this.ring.collect();
     this.ring.deliver();
-    while (this.#postedTargets.length > 0 || this.#tasks.length > 0) {
-      this.#deliverPosted();
-      this.#runTasks();
-      if (this.#closed) return;
-    }
-  }
-
-  // Both lists may grow under their loops. The index is a field so that a listener that throws is not called
-  // again by the next turn.
-
-  #deliverPosted(): void {
-    while (this.#postedNext < this.#postedTargets.length) {
-      const at = this.#postedNext++;
-      this.#postedTargets[at]!.ringDone(this.#postedResults[at]!, 0);
-    }
-    this.#postedTargets.length = 0;
-    this.#postedResults.length = 0;
-    this.#postedNext = 0;
-  }
-
-  #runTasks(): void {
-    while (this.#taskNext < this.#tasks.length) this.#tasks[this.#taskNext++]!.tick();
-    this.#tasks.length = 0;
-    this.#taskNext = 0;
+    this.#batch.drain();
   }
 
   #anythingLeft(): boolean {
-    return this.ring.ready() || this.#postedTargets.length > 0 || this.#tasks.length > 0;
+    return this.ring.ready() || !this.#batch.empty;
   }
 
   #endTurn(): void {

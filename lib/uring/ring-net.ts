@@ -1,6 +1,5 @@
 /** Listening and connecting on the ring. */
-import { lstatSync, unlinkSync } from "node:fs";
-import { connect as netConnect } from "node:net";
+import { unlinkSync } from "node:fs";
 import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
 import {
@@ -20,12 +19,19 @@ import {
   TCP_NODELAY,
   TCP_USER_TIMEOUT,
 } from "./abi.js";
-import { addressText, listenAddressOf, peerOf, resolveHost, UNIX_SOCKET } from "./address.js";
+import {
+  addressText,
+  BACKLOG,
+  isStale,
+  listenAddressOf,
+  peerOf,
+  resolveHost,
+  UNIX_SOCKET,
+} from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
 import { errnoOf, errnoText } from "./errno.js";
 import { RingStream, type StreamContext } from "./ring-stream.js";
 
-const BACKLOG = 511;
 /** A process out of descriptors accepts again after this time; until then clients wait in the backlog. */
 const ACCEPT_RETRY_MS = 100;
 const IOPRIO_SHIFT = 16;
@@ -74,19 +80,6 @@ async function listeningDescriptor(context: NetContext, wanted: ListenAddress): 
       return addon.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
     }
   }
-}
-
-/** A socket file that nobody listens on: what a killed process leaves behind. */
-export function isStale(path: string): Promise<boolean> {
-  if (!lstatSync(path).isSocket()) return Promise.resolve(false);
-  return new Promise((resolve) => {
-    const probe = netConnect(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(false);
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) => resolve(error.code === "ECONNREFUSED"));
-  });
 }
 
 class RingListener implements Listener {
@@ -165,7 +158,7 @@ class RingListener implements Listener {
   }
 }
 
-export function unlinkQuietly(path: string): void {
+function unlinkQuietly(path: string): void {
   try {
     unlinkSync(path);
   } catch (error) {

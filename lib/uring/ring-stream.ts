@@ -29,6 +29,7 @@ import {
   SQE_WORD,
 } from "./abi.js";
 import type { Addon } from "./addon.js";
+import type { EventTarget } from "./batch.js";
 import type { SharedMemory } from "./native-memory.js";
 import type { RingTarget } from "./ring.js";
 import type { RingLoop } from "./ring-loop.js";
@@ -52,12 +53,12 @@ export class RingStream implements ByteStream {
   readonly #fd: number;
   #listener: StreamListener = NOBODY;
 
-  readonly #onReceived: RingTarget;
+  readonly #onReceived: RingTarget & EventTarget;
   #receiving = false;
   /** The last receive emptied the socket: the next one waits first instead of trying in vain. */
   #socketEmpty = false;
 
-  readonly #onSent: RingTarget;
+  readonly #onSent: RingTarget & EventTarget;
   #sending = false;
   /** (offset, length) pairs of the send in flight, for what a short send leaves over. */
   #pieces: Uint32Array = new Uint32Array(64);
@@ -74,8 +75,14 @@ export class RingStream implements ByteStream {
     this.#context = context;
     this.#fd = fd;
     this.peer = peer;
-    this.#onReceived = { ringDone: (result, flags) => this.#received(result, flags) };
-    this.#onSent = { ringDone: (result) => this.#sent(result) };
+    this.#onReceived = {
+      ringDone: (result, flags) => this.#received(result, flags),
+      eventDone: (result) => this.#received(result, 0),
+    };
+    this.#onSent = {
+      ringDone: (result) => this.#sent(result),
+      eventDone: (result) => this.#sent(result),
+    };
     context.loop.addHolder();
   }
 
@@ -115,6 +122,10 @@ export class RingStream implements ByteStream {
     this.#sendRest();
   }
 
+  peerGone(): boolean {
+    return !this.#closed && this.#context.addon.socketGone(this.#fd) === 1;
+  }
+
   shutdown(): void {
     this.#shutdownWanted = true;
     if (!this.#sending && !this.#closing) this.#context.addon.socketShutdown(this.#fd, SHUT_WR);
@@ -124,7 +135,7 @@ export class RingStream implements ByteStream {
     if (this.#closing) return;
     this.#closing = true;
     if (this.#receiving || this.#sending) this.#cancel();
-    else this.#context.loop.post({ ringDone: () => this.#finishClose() }, 0);
+    else this.#context.loop.post({ eventDone: () => this.#finishClose() }, 0);
   }
 
   #received(result: number, flags: number): void {
