@@ -1,0 +1,190 @@
+/**
+ * The benchmark: the same fio rows against Lamina and C servers, by turns, several rounds, medians and ratios.
+ * Started by scripts/bench, which says how.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
+import { dirname } from "node:path";
+import { parseArgs } from "node:util";
+import { scratchDirectory } from "../../test/interop/support/server.js";
+import { measure, prefill, type Sample } from "./measure.js";
+import { type BenchReport, markdown, type RowResult } from "./report.js";
+import { type Medium, ROWS, type Row } from "./rows.js";
+import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "./servers.js";
+
+const MIB = 1 << 20;
+
+interface Plan {
+  readonly servers: readonly BenchServer[];
+  readonly rows: readonly Row[];
+  readonly media: readonly { readonly medium: Medium; readonly folder: string }[];
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly sizeBytes: number;
+  readonly out: string | null;
+}
+
+function plan(): Plan {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      servers: { type: "string", default: "lamina,nbdkit,qemu-nbd,nbd-server" },
+      against: { type: "string" },
+      media: { type: "string", default: "ram,disk" },
+      rows: { type: "string" },
+      rounds: { type: "string" },
+      seconds: { type: "string" },
+      "size-mib": { type: "string" },
+      "ram-dir": { type: "string", default: "/dev/shm" },
+      "disk-dir": { type: "string", default: "/var/tmp" },
+      "lamina-arg": { type: "string", multiple: true, default: [] },
+      out: { type: "string" },
+    },
+  });
+  const pattern = values.rows === undefined ? null : new RegExp(values.rows);
+  const rows = ROWS.filter((row) =>
+    pattern === null ? !values.quick || row.quick === true : pattern.test(row.name),
+  );
+  const folders: Record<string, string> = { ram: values["ram-dir"], disk: values["disk-dir"] };
+  const media = values.media.split(",").map((medium) => {
+    const folder = folders[medium];
+    if (folder === undefined) throw new Error(`'${medium}' is not a medium: ram or disk`);
+    return { medium: medium as Medium, folder };
+  });
+  return {
+    servers: chosenServers(values.servers.split(","), values.against, values["lamina-arg"]),
+    rows,
+    media,
+    rounds: Number(values.rounds ?? (values.quick ? 2 : 5)),
+    seconds: Number(values.seconds ?? (values.quick ? 2 : 4)),
+    sizeBytes: Number(values["size-mib"] ?? (values.quick ? 256 : 1024)) * MIB,
+    out: values.out ?? null,
+  };
+}
+
+function chosenServers(
+  names: readonly string[],
+  against: string | undefined,
+  args: readonly string[],
+): BenchServer[] {
+  const servers: BenchServer[] = names.map((name) => {
+    switch (name) {
+      case "lamina":
+        return new Lamina("lamina", root(), args);
+      case "nbdkit":
+        return new NbdkitFile();
+      case "qemu-nbd":
+        return new QemuNbd();
+      case "nbd-server":
+        return new NbdServer(process.env["NBD_SERVER"] ?? "nbd-server");
+      default:
+        throw new Error(`'${name}' is not a server: lamina, nbdkit, qemu-nbd, nbd-server`);
+    }
+  });
+  if (against !== undefined) servers.splice(1, 0, new Lamina("lamina before", against, args));
+  return servers;
+}
+
+function root(): string {
+  return new URL("../../", import.meta.url).pathname.replace(/dist\/$/, "");
+}
+
+/** A medium's rows: all servers are up, and only one is asked at a time. */
+async function runMedium(plan: Plan, medium: Medium, parent: string): Promise<RowResult[]> {
+  const folder = scratchDirectory(parent);
+  // Page-cache servers answer disk rows from memory.
+  const servers = plan.servers.filter((server) => medium === "ram" || !server.cached);
+  try {
+    for (const server of servers) {
+      await server.start(folder, plan.sizeBytes);
+      await prefill(server, plan.sizeBytes);
+    }
+    const results: RowResult[] = [];
+    for (const row of plan.rows) results.push(await runRow(plan, medium, row, servers));
+    return results;
+  } finally {
+    for (const server of servers) await server.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function runRow(
+  plan: Plan,
+  medium: Medium,
+  row: Row,
+  servers: readonly BenchServer[],
+): Promise<RowResult> {
+  const samples: Record<string, Sample[]> = Object.fromEntries(servers.map(({ name }) => [name, []]));
+  for (let round = 0; round < plan.rounds; round++) {
+    for (let turn = 0; turn < servers.length; turn++) {
+      // Nobody is always first.
+      const server = servers[(turn + round) % servers.length]!;
+      const sample = await measure(server, row, plan.seconds, plan.sizeBytes);
+      samples[server.name]!.push(sample);
+      const cpu = (sample.userUs + sample.systemUs).toFixed(1);
+      const iops = Math.round(sample.iops);
+      const latency = `p50 ${Math.round(sample.p50Us)} µs  p99 ${Math.round(sample.p99Us)} µs`;
+      console.error(`${medium}  ${row.name}  ${server.name}: ${iops} IOPS  ${latency}  ${cpu} µs CPU`);
+    }
+  }
+  return { row: row.name, medium, samples };
+}
+
+function versionOf(command: string, args: readonly string[]): string {
+  try {
+    const text = execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+    return /\d+\.\d+(\.\d+)?/.exec(text)?.[0] ?? "?";
+  } catch {
+    return "?";
+  }
+}
+
+function commit(): string {
+  try {
+    return execFileSync("git", ["describe", "--always", "--dirty"], { cwd: root(), encoding: "utf8" }).trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+function machine(): Record<string, string | number> {
+  const model = cpus()[0]?.model ?? "unknown CPU";
+  return {
+    CPU: `${cpus().length} × ${model}`,
+    memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
+    Linux: release(),
+  };
+}
+
+async function main(): Promise<void> {
+  const chosen = plan();
+  const rows: RowResult[] = [];
+  for (const { medium, folder } of chosen.media) rows.push(...(await runMedium(chosen, medium, folder)));
+  const report: BenchReport = {
+    when: new Date().toISOString().slice(0, 10),
+    command: `scripts/bench ${process.argv.slice(2).join(" ")}`.trim(),
+    commit: commit(),
+    machine: machine(),
+    versions: {
+      Node: process.versions.node,
+      fio: versionOf("fio", ["--version"]),
+      nbdkit: versionOf("nbdkit", ["--version"]),
+      "qemu-nbd": versionOf("qemu-nbd", ["--version"]),
+    },
+    seconds: chosen.seconds,
+    rounds: chosen.rounds,
+    sizeBytes: chosen.sizeBytes,
+    servers: chosen.servers.map(({ name }) => name),
+    rows,
+  };
+  const text = markdown(report);
+  console.log(text);
+  if (chosen.out === null) return;
+  mkdirSync(dirname(chosen.out), { recursive: true });
+  writeFileSync(`${chosen.out}.json`, `${JSON.stringify(report, null, 1)}\n`);
+  writeFileSync(`${chosen.out}.md`, text);
+  console.error(`wrote ${chosen.out}.json and ${chosen.out}.md`);
+}
+
+await main();

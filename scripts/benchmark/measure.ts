@@ -1,0 +1,85 @@
+/** One measurement: fio's nbd engine against one server. */
+import { check } from "../../test/interop/support/process.js";
+import { cpuTime } from "./cpu-time.js";
+import type { Row } from "./rows.js";
+import type { BenchServer } from "./servers.js";
+
+export interface Sample {
+  readonly iops: number;
+  readonly megabytesPerSecond: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  readonly p999Us: number;
+  /** Server CPU per request. */
+  readonly userUs: number;
+  readonly systemUs: number;
+}
+
+interface FioSide {
+  readonly total_ios: number;
+  readonly io_bytes: number;
+  readonly iops: number;
+  readonly bw_bytes: number;
+  readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
+}
+
+interface FioReport {
+  readonly jobs: readonly { readonly error: number; readonly read: FioSide; readonly write: FioSide }[];
+}
+
+export async function measure(
+  server: BenchServer,
+  row: Row,
+  seconds: number,
+  sizeBytes: number,
+): Promise<Sample> {
+  const args = [
+    "--name=row",
+    "--ioengine=nbd",
+    `--uri=${server.uri}`,
+    `--rw=${row.rw}`,
+    `--bs=${row.blockBytes}`,
+    `--iodepth=${row.depth}`,
+    `--numjobs=${row.connections}`,
+    `--size=${sizeBytes}`,
+    "--time_based",
+    `--runtime=${seconds}`,
+    "--norandommap",
+    "--randrepeat=0",
+    // Incompressible and never zeros: nobody may save the work.
+    "--refill_buffers",
+    "--group_reporting",
+    "--output-format=json",
+    ...(row.flushEvery === undefined ? [] : [`--fsync=${row.flushEvery}`]),
+  ];
+  const before = cpuTime(server.pid);
+  const text = await check("fio", args);
+  const after = cpuTime(server.pid);
+  const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
+  const [job] = report.jobs;
+  if (job === undefined || job.error !== 0)
+    throw new Error(`fio failed on ${server.name}, ${row.name}: ${text}`);
+  const side = job.read.total_ios > job.write.total_ios ? job.read : job.write;
+  const percentile = (key: string): number => (side.clat_ns.percentile?.[key] ?? 0) / 1000;
+  return {
+    iops: side.iops,
+    megabytesPerSecond: side.bw_bytes / 1e6,
+    p50Us: percentile("50.000000"),
+    p99Us: percentile("99.000000"),
+    p999Us: percentile("99.900000"),
+    userUs: (after.userUs - before.userUs) / side.total_ios,
+    systemUs: (after.systemUs - before.systemUs) / side.total_ios,
+  };
+}
+
+/** Writes every block once, so that no row measures allocation. */
+export async function prefill(server: BenchServer, sizeBytes: number): Promise<void> {
+  const io = ["--ioengine=nbd", `--uri=${server.uri}`, "--rw=write", "--bs=1m", "--iodepth=4"];
+  await check("fio", [
+    "--name=prefill",
+    ...io,
+    `--size=${sizeBytes}`,
+    "--end_fsync=1",
+    "--output-format=json",
+  ]);
+}

@@ -1,0 +1,92 @@
+/** Medians, ratios and the Markdown table. */
+import type { Sample } from "./measure.js";
+import type { Medium } from "./rows.js";
+
+export interface RowResult {
+  readonly row: string;
+  readonly medium: Medium;
+  /** Samples by server, in the order of the rounds. */
+  readonly samples: Readonly<Record<string, readonly Sample[]>>;
+}
+
+export interface BenchReport {
+  readonly when: string;
+  readonly command: string;
+  readonly commit: string;
+  readonly machine: Readonly<Record<string, string | number>>;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly sizeBytes: number;
+  readonly servers: readonly string[];
+  readonly rows: readonly RowResult[];
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  if (sorted.length === 0) return Number.NaN;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** Half of the distance between the extremes, in percent of the median: what a difference must exceed. */
+export function spreadPercent(values: readonly number[]): number {
+  return ((Math.max(...values) - Math.min(...values)) / 2 / median(values)) * 100;
+}
+
+/** Median over the rounds of first / other, both measured in the same round. */
+export function pairedRatio(first: readonly Sample[], other: readonly Sample[]): number {
+  return median(first.map((sample, round) => sample.iops / other[round]!.iops));
+}
+
+function cell(samples: readonly Sample[]): string {
+  const of = (pick: (sample: Sample) => number): number => median(samples.map(pick));
+  const iops = Math.round(of((s) => s.iops)).toLocaleString("en");
+  const cpu = of((s) => s.userUs + s.systemUs).toFixed(1);
+  const latency = `${Math.round(of((s) => s.p50Us))}/${Math.round(of((s) => s.p99Us))}`;
+  return `${iops} ±${spreadPercent(samples.map((s) => s.iops)).toFixed(0)} % · ${latency} · ${cpu}`;
+}
+
+function table(report: BenchReport, medium: Medium): string[] {
+  const rows = report.rows.filter((row) => row.medium === medium);
+  const servers = report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
+  const [subject, ...others] = servers;
+  if (subject === undefined) return [];
+  const head = ["row", ...servers, ...others.map((other) => `× ${other}`)];
+  const lines = [`| ${head.join(" | ")} |`, `|${head.map(() => "---").join("|")}|`];
+  for (const { row, samples } of rows) {
+    const own = samples[subject];
+    if (own === undefined) continue;
+    const cells = servers.map((server) => (samples[server] === undefined ? "–" : cell(samples[server])));
+    const ratios = others.map((other) =>
+      samples[other] === undefined ? "–" : pairedRatio(own, samples[other]).toFixed(2),
+    );
+    lines.push(`| ${[row, ...cells, ...ratios].join(" | ")} |`);
+  }
+  return lines;
+}
+
+const MEDIA: Readonly<Record<Medium, string>> = { ram: "RAM-backed (tmpfs)", disk: "On disk" };
+
+export function markdown(report: BenchReport): string {
+  const machine = Object.entries(report.machine).map(([key, value]) => `${key} ${value}`);
+  const versions = Object.entries(report.versions).map(([key, value]) => `${key} ${value}`);
+  const out = [
+    "# Benchmark",
+    "",
+    `\`${report.command}\` at ${report.commit}, ${report.when}.`,
+    "",
+    `${machine.join(", ")}. ${versions.join(", ")}.`,
+    "",
+    `One client (fio, nbd engine) and all servers on one machine over loopback TCP. ${report.sizeBytes >> 20} MiB,`,
+    `prefilled; ${report.rounds} rounds of ${report.seconds} s a row, the servers by turns. A cell: median IOPS ± half`,
+    "the spread · p50/p99 µs · server CPU µs per request (user and system, all threads and children). × is the",
+    "median over the rounds of the IOPS of the first server divided by the other's in the same round.",
+    "",
+  ];
+  for (const medium of ["ram", "disk"] as const) {
+    const lines = table(report, medium);
+    if (lines.length > 2) out.push(`## ${MEDIA[medium]}`, "", ...lines, "");
+  }
+  return out.join("\n");
+}

@@ -1,0 +1,182 @@
+/** The servers that are compared, each with a backing of its own in one folder, all on loopback TCP. */
+import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { check, Program } from "../../test/interop/support/process.js";
+import { freePort, pause } from "../../test/interop/support/server.js";
+
+const HOST = "127.0.0.1";
+const EXPORT = "v";
+/** Steps of 50 ms that a server may take until it takes connections. */
+const READY_STEPS_MAX = 600;
+
+export interface BenchServer {
+  readonly name: string;
+  /** Answers from the page cache: its disk rows say nothing about the disk. */
+  readonly cached: boolean;
+  /** Starts it over a backing of `sizeBytes` in `folder`. */
+  start(folder: string, sizeBytes: number): Promise<void>;
+  readonly uri: string;
+  readonly pid: number;
+  stop(): Promise<void>;
+}
+
+abstract class ServerBase implements BenchServer {
+  abstract readonly name: string;
+  abstract readonly cached: boolean;
+  protected port = 0;
+  protected program: Program | null = null;
+
+  get uri(): string {
+    return `nbd://${HOST}:${this.port}/${EXPORT}`;
+  }
+
+  get pid(): number {
+    if (this.program === null) throw new Error(`${this.name} does not run`);
+    return this.program.pid;
+  }
+
+  async start(folder: string, sizeBytes: number): Promise<void> {
+    const own = join(folder, this.name.replaceAll(/[^a-z0-9-]/g, "_"));
+    rmSync(own, { recursive: true, force: true });
+    mkdirSync(own, { recursive: true });
+    this.port = await freePort();
+    await this.launch(own, sizeBytes);
+  }
+
+  async stop(): Promise<void> {
+    await this.program?.end("SIGTERM");
+    this.program = null;
+  }
+
+  protected abstract launch(folder: string, sizeBytes: number): Promise<void>;
+
+  protected async listening(): Promise<void> {
+    for (let i = 0; i < READY_STEPS_MAX; i++) {
+      if (this.program !== null && !this.program.isRunning) {
+        throw new Error(`${this.program.command} ended: ${this.program.stderr}`);
+      }
+      if (await accepts(this.port)) return;
+      await pause(50);
+    }
+    throw new Error(`${this.name} does not take connections`);
+  }
+}
+
+async function accepts(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: HOST, port });
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}
+
+function sparseFile(folder: string, sizeBytes: number): string {
+  const path = join(folder, "disk");
+  writeFileSync(path, "");
+  truncateSync(path, sizeBytes);
+  return path;
+}
+
+export class Lamina extends ServerBase {
+  readonly name: string;
+  readonly cached = false;
+  readonly #program: string;
+  readonly #arguments: readonly string[];
+
+  /** `checkout`: folder of a built checkout. */
+  constructor(name: string, checkout: string, args: readonly string[] = []) {
+    super();
+    this.name = name;
+    this.#program = join(checkout, "bin", "lamina");
+    this.#arguments = args;
+  }
+
+  protected async launch(folder: string, sizeBytes: number): Promise<void> {
+    const data = join(folder, "data");
+    const listen = ["--listen", `${HOST}:${this.port}`, "--admin", `${HOST}:0`];
+    // Room for the volume and the reserve of free slots.
+    const capacity = ["--capacity", String(2 * sizeBytes)];
+    this.program = new Program(this.#program, [
+      "serve",
+      "--data",
+      data,
+      ...listen,
+      ...capacity,
+      ...this.#arguments,
+    ]);
+    await this.program.printed(/^lamina ready /m);
+    await check(this.#program, ["volume", "create", EXPORT, "--size", String(sizeBytes), "--data", data]);
+  }
+}
+
+export class NbdkitFile extends ServerBase {
+  readonly name = "nbdkit file";
+  readonly cached = true;
+
+  protected async launch(folder: string, sizeBytes: number): Promise<void> {
+    const file = sparseFile(folder, sizeBytes);
+    const address = ["-f", "-i", HOST, "-p", String(this.port)];
+    this.program = new Program("nbdkit", [...address, "-e", EXPORT, "file", `file=${file}`]);
+    await this.listening();
+  }
+}
+
+export class QemuNbd extends ServerBase {
+  readonly name = "qemu-nbd";
+  readonly cached = false;
+
+  protected async launch(folder: string, sizeBytes: number): Promise<void> {
+    const file = sparseFile(folder, sizeBytes);
+    const io = ["--cache=none", "--aio=io_uring", "--discard=unmap"];
+    const address = ["-b", HOST, "-p", String(this.port), "-x", EXPORT];
+    this.program = new Program("qemu-nbd", ["-t", "-e", "16", "-f", "raw", ...io, ...address, file]);
+    await this.listening();
+  }
+}
+
+/** It always becomes a daemon; `program` is the path of the binary, which need not be installed. */
+export class NbdServer extends ServerBase {
+  readonly name = "nbd-server";
+  readonly cached = true;
+  readonly #binary: string;
+  #daemon = 0;
+
+  constructor(binary: string) {
+    super();
+    this.#binary = binary;
+    // A daemon does not end with us by itself.
+    process.on("exit", () => {
+      if (this.#daemon !== 0) process.kill(this.#daemon, "SIGKILL");
+    });
+  }
+
+  override get pid(): number {
+    return this.#daemon;
+  }
+
+  protected async launch(folder: string, sizeBytes: number): Promise<void> {
+    const file = sparseFile(folder, sizeBytes);
+    const config = join(folder, "config");
+    const pidFile = join(folder, "pid");
+    const generic = `[generic]\nlistenaddr = ${HOST}\nport = ${this.port}\nallowlist = true\n`;
+    writeFileSync(
+      config,
+      `${generic}[${EXPORT}]\nexportname = ${file}\nflush = true\nfua = true\ntrim = true\n`,
+    );
+    await check(this.#binary, ["-C", config, "-p", pidFile]);
+    await this.listening();
+    while (!existsSync(pidFile)) await pause(20);
+    this.#daemon = Number(readFileSync(pidFile, "utf8"));
+  }
+
+  override async stop(): Promise<void> {
+    if (this.#daemon === 0) return;
+    process.kill(this.#daemon, "SIGTERM");
+    while (existsSync(`/proc/${this.#daemon}`)) await pause(20);
+    this.#daemon = 0;
+  }
+}
