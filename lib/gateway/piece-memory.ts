@@ -99,7 +99,7 @@ export class PieceMemory {
 
   /** A buffer for an encoded answer: as large as can be had up to `bytes`, or false. */
   takeForAnswer(piece: Piece, bytes: number): boolean {
-    for (let size = bytes; size >= BLOCK_BYTES; size = nextSmaller(size)) {
+    for (let size = Math.max(bytes, BLOCK_BYTES); size >= BLOCK_BYTES; size = nextSmaller(size)) {
       const memory = this.#memory.allocate(this.#user, size);
       if (memory < 0) continue;
       piece.origin = Origin.Pool;
