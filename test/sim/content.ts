@@ -27,18 +27,30 @@ export function fillGranule(offset: number, granuleBytes: number, id: number, re
   for (let i = first + 3; i < end; i++) words[i] = id;
 }
 
-/** Write id of the granule at `offset` as `register` must have it: ID_ZEROS, ID_GARBAGE or an id. */
+/** A long granule's words are compared at this stride, from a start that varies with the register. */
+const STRIDE = 4;
+/** Granules up to this many words are compared whole. */
+const WHOLE_WORDS = 32;
+
+/**
+ * Write id of the granule at `offset` as `register` must have it: ID_ZEROS, ID_GARBAGE or an id. Torn and misplaced
+ * sectors always show; of single wrong words inside a long granule one in STRIDE does.
+ */
 export function identify(offset: number, granuleBytes: number, register: number): number {
   const words = simMemory().words;
   const first = offset >> 2;
   const end = first + (granuleBytes >> 2);
   const id = words[first]!;
+  const stride = end - first > WHOLE_WORDS ? STRIDE : 1;
+  const start = first + 3 + (stride === 1 ? 0 : register & (STRIDE - 1));
   let differing = 0;
   if (id === 0) {
-    for (let i = first; i < end; i++) differing |= words[i]!;
+    differing = words[first + 1]! | words[first + 2]! | words[end - 1]!;
+    for (let i = start; i < end; i += stride) differing |= words[i]!;
     return differing === 0 ? ID_ZEROS : ID_GARBAGE;
   }
-  for (let i = first + 3; i < end; i++) differing |= words[i]! ^ id;
+  differing = words[end - 1]! ^ id;
+  for (let i = start; i < end; i += stride) differing |= words[i]! ^ id;
   if (differing !== 0 || words[first + 1] !== register) return ID_GARBAGE;
   return words[first + 2] === checkOf(id, register) ? id : ID_GARBAGE;
 }

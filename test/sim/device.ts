@@ -103,6 +103,12 @@ export class SimDevice {
   syncFailed = false;
   /** Counts every injected failure of a read, so that an operation can tell whether one met it. */
   readFaults = 0;
+  /** The same since the device was opened. */
+  readFaultsOfLife = 0;
+  /** Writes and zeroings that were failed since the device was opened. */
+  writeFaults = 0;
+  /** When `syncFailed` was set. */
+  syncFailedAtUs = 0;
 
   readonly #arena: Arena;
   readonly #random: Prng;
@@ -146,6 +152,8 @@ export class SimDevice {
     this.#handle?.abandon();
     this.#handle = new SimDiskHandle(this, process, pool);
     this.syncFailed = false;
+    this.writeFaults = 0;
+    this.readFaultsOfLife = 0;
     return this.#handle;
   }
 
@@ -409,6 +417,7 @@ export class SimDevice {
     }
     if (this.#random.chance(this.faults.writeEio)) {
       this.world.coverage.count(request.kind === Kind.Write ? "fault:write-eio" : "fault:zero-eio");
+      this.writeFaults++;
       this.#landSome(request);
       return DiskErrno.EIO;
     }
@@ -448,6 +457,7 @@ export class SimDevice {
     this.#versionBase += covered;
     if (!failing) return 0;
     this.syncFailed = true;
+    this.syncFailedAtUs = this.world.nowUs;
     this.world.coverage.count("fault:sync-eio");
     return DiskErrno.EIO;
   }
@@ -456,6 +466,7 @@ export class SimDevice {
 
   #readFaulted(): void {
     this.readFaults++;
+    this.readFaultsOfLife++;
     this.witness?.readFault();
   }
 
@@ -664,32 +675,27 @@ export class SimDiskHandle implements Disk {
   }
 
   read(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
-    this.#use();
-    this.#device.submit(this, Kind.Read, offset, memory, length, listener, tag);
+    if (this.#use()) this.#device.submit(this, Kind.Read, offset, memory, length, listener, tag);
   }
 
   write(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
-    this.#use();
-    this.#device.submit(this, Kind.Write, offset, memory, length, listener, tag);
+    if (this.#use()) this.#device.submit(this, Kind.Write, offset, memory, length, listener, tag);
   }
 
   zero(offset: number, length: number, listener: DiskListener, tag: number): void {
-    this.#use();
-    this.#device.submit(this, Kind.Zero, offset, 0, length, listener, tag);
+    if (this.#use()) this.#device.submit(this, Kind.Zero, offset, 0, length, listener, tag);
   }
 
   sync(listener: DiskListener, tag: number): void {
-    this.#use();
-    this.#device.submit(this, Kind.Sync, 0, 0, 0, listener, tag);
+    if (this.#use()) this.#device.submit(this, Kind.Sync, 0, 0, 0, listener, tag);
   }
 
   appendNow(offset: number, memory: number, length: number): number {
-    this.#use();
-    return this.#device.append(offset, memory, length);
+    return this.#use() ? this.#device.append(offset, memory, length) : length;
   }
 
   close(): void {
-    this.#use();
+    if (!this.#use()) return;
     this.#closed = true;
   }
 
@@ -698,8 +704,10 @@ export class SimDiskHandle implements Disk {
     this.#closed = true;
   }
 
-  #use(): void {
+  /** False for a dead process: what is left of its promises must not do anything. */
+  #use(): boolean {
+    if (!this.process.alive) return false;
     if (this.#closed) throw new Violation("CONTRACT", "the disk was used after it was closed");
-    if (!this.process.alive) throw new Violation("CONTRACT", "a dead process used the disk");
+    return true;
   }
 }

@@ -24,11 +24,14 @@ export type Invariant = keyof typeof INVARIANTS;
 
 export class Violation extends Error {
   override readonly name = "Violation";
+  /** The first one of the run: it counts even where the program under test has caught it on its way. */
+  static raised: Violation | null = null;
   readonly invariant: Invariant;
 
   constructor(invariant: Invariant, seen: string, cause?: unknown) {
     super(`${invariant}: ${seen}`, cause === undefined ? undefined : { cause });
     this.invariant = invariant;
+    Violation.raised ??= this;
   }
 
   get words(): string {

@@ -79,7 +79,13 @@ export class SimWorld {
     for (;;) {
       if (!queue.pop()) return false;
       const owner = queue.owner;
-      if (owner !== null && !owner.alive) continue;
+      if (owner !== null) {
+        if (!owner.alive) continue;
+        if (owner.pausedUntilUs > queue.time) {
+          queue.push(owner.pausedUntilUs, queue.target!, owner, queue.code, queue.tag);
+          continue;
+        }
+      }
       this.nowUs = queue.time;
       this.coverage.events++;
       this.note(queue.time);
@@ -103,6 +109,8 @@ export class SimProcess implements Clock, Ticker, Random {
   readonly world: SimWorld;
   readonly #random: Prng;
   alive = true;
+  /** SIGSTOP: until then nothing reaches the process; then everything at once. */
+  pausedUntilUs = 0;
   /** Clock rate of this machine, a few per cent around 1: nobody may rely on exact rates. */
   readonly #rate: number;
   #tasks: TickTask[] = [];

@@ -1,0 +1,176 @@
+/**
+ * What a run is, drawn from its seed: sizes, tunables, the mix of operations, and which of them and which faults
+ * are switched on at all (swarm testing: leaving things out lets the others go further).
+ */
+import { BLOCK_BYTES, KIB, MIB } from "../../lib/core/limits.js";
+import type { StoreTunables } from "../../lib/store/options.js";
+import { Prng } from "./prng.js";
+
+/** Everything that a run may leave out. Names are what `--without` takes. */
+export const FEATURES = [
+  // operations
+  "flush",
+  "fua",
+  "zero",
+  "free",
+  "no-hole",
+  "map",
+  "zero-payload",
+  "drop",
+  "records",
+  "scrub",
+  "grow",
+  // ends of a life
+  "kill",
+  "power",
+  "clean",
+  "kill-while-opening",
+  // faults
+  "read-eio",
+  "write-eio",
+  "sync-eio",
+  "misdirected-read",
+  "misdirected-write",
+  "rot",
+  "full",
+  "slow",
+  "pause",
+] as const;
+export type Feature = (typeof FEATURES)[number];
+
+export type FrontKind = "store" | "volume" | "nbd";
+
+export interface RunOptions {
+  readonly seed: number;
+  /** Operations of the whole run; drawn when not given. */
+  readonly operations?: number;
+  readonly without?: readonly Feature[];
+  readonly front?: FrontKind;
+}
+
+export interface RunConfig {
+  readonly seed: number;
+  readonly front: FrontKind;
+  readonly features: ReadonlySet<Feature>;
+  readonly operations: number;
+  readonly lives: number;
+  readonly volumes: number;
+  readonly extentsPerVolume: number;
+  readonly extentBlocks: number;
+  readonly granuleBytes: number;
+  readonly clients: number;
+  readonly capacityBytes: number;
+  readonly logBytes: number;
+  readonly alignBytes: number;
+  readonly zeroGrainBytes: number;
+  readonly latencyUs: number;
+  /** Pause of a client between its operations, at most. */
+  readonly thinkUs: number;
+  /** Share of operations that go to a few extents, for overwrites. */
+  readonly hotShare: number;
+  /** Longest operation in blocks. */
+  readonly blocksMax: number;
+  readonly writeShare: number;
+  readonly flushShare: number;
+  readonly fuaShare: number;
+  readonly zeroShare: number;
+  readonly freeShare: number;
+  readonly mapShare: number;
+  readonly onFull: "wait" | "enospc";
+  readonly stripeCount: number;
+  readonly stripeUnitBlocks: number;
+  readonly tunables: Partial<StoreTunables>;
+}
+
+/** Off more often than not: each narrows what can be checked, or slows the rest down. */
+const RARE: Partial<Record<Feature, number>> = {
+  "misdirected-write": 0.12,
+  "misdirected-read": 0.25,
+  "sync-eio": 0.2,
+  "write-eio": 0.3,
+  "read-eio": 0.3,
+  rot: 0.2,
+  full: 0.2,
+  slow: 0.3,
+  pause: 0.3,
+  scrub: 0.4,
+};
+const USUAL = 0.7;
+
+export function configOf(options: RunOptions): RunConfig {
+  const random = Prng.ofSeed(options.seed).fork("config");
+  const features = new Set<Feature>();
+  for (const feature of FEATURES) {
+    const on = random.fork(feature).chance(RARE[feature] ?? USUAL);
+    if (on && options.without?.includes(feature) !== true) features.add(feature);
+  }
+  const drawnFront = random.chance(0.5) ? "store" : "volume";
+  const front = options.front ?? drawnFront;
+  const volumes = random.between(1, 3);
+  const extentsPerVolume = random.between(2, 12);
+  const extentBlocks = random.chance(0.9) ? 16 : 32;
+  const extents = volumes * extentsPerVolume;
+  // Sometimes fewer slots than extents: the device can be full.
+  const slots =
+    features.has("full") && random.chance(0.5) ? Math.ceil(extents * 0.7) : extents + random.between(2, 12);
+  const perSlot = extentBlocks * BLOCK_BYTES + 2 * 4 * KIB + 128;
+  const logBytes = random.pick([16, 16, 24, 32, 64, 128]) * KIB;
+  const records = 16;
+  const metadata = 128 * KIB + 2 * records * BLOCK_BYTES + 8 * BLOCK_BYTES + logBytes;
+  return {
+    seed: options.seed,
+    front,
+    features,
+    operations: options.operations ?? random.pick([60, 200, 600, 600, 2000, 5000]),
+    lives: random.pick([1, 2, 4, 8, 20]),
+    volumes,
+    extentsPerVolume,
+    extentBlocks,
+    granuleBytes: front === "store" ? 512 : random.pick([512, 512, 512, 128, 32]),
+    clients: random.pick([1, 2, 4, 8, 16, 32]),
+    capacityBytes: Math.ceil((metadata + slots * perSlot + extentBlocks * BLOCK_BYTES) / MIB) * MIB,
+    logBytes,
+    alignBytes: random.pick([512, 4096]),
+    zeroGrainBytes: random.pick([4096, 4096, 16384, 65536]),
+    latencyUs: random.pick([20, 100, 400]),
+    thinkUs: random.pick([0, 10, 500, 20_000]),
+    hotShare: random.pick([0, 0.5, 0.9]),
+    blocksMax: random.pick([1, 2, 4, 16]),
+    writeShare: random.pick([0.3, 0.5, 0.7, 0.9]),
+    flushShare: random.pick([0.005, 0.02, 0.1, 0.25]),
+    fuaShare: random.pick([0, 0.05, 0.3]),
+    zeroShare: random.pick([0.02, 0.1, 0.3]),
+    freeShare: random.pick([0.005, 0.03, 0.15]),
+    mapShare: 0.03,
+    onFull: random.chance(0.5) ? "wait" : "enospc",
+    stripeCount: random.pick([1, 1, 2, 3]),
+    stripeUnitBlocks: random.pick([1, 4, 16]),
+    tunables: tunablesOf(random.fork("tunables")),
+  };
+}
+
+function tunablesOf(random: Prng): Partial<StoreTunables> {
+  return {
+    cacheBytes: random.pick([1, 2, 4, 64]) * 8 * KIB,
+    preHotSlots: random.pick([1, 2, 8]),
+    hotSlotsMax: random.pick([1, 2, 4, 64]),
+    coolAfterMs: random.pick([1, 5, 50, 5000]),
+    syncIntervalMs: random.pick([1, 3, 20, 1000]),
+    checkpointAbove: random.pick([0.2, 0.5, 0.8]),
+    checkpointBelow: random.pick([0.05, 0.2]),
+    checkpointBatch: random.pick([1, 2, 8, 64]),
+    reserveShare: random.pick([0, 0.05]),
+    freeingBatch: random.pick([1, 4, 64]),
+    punchBytesMin: random.pick([1, 4, 16]) * BLOCK_BYTES,
+    spaceRetryMs: random.pick([1, 20]),
+  };
+}
+
+/** Probability per request of each fault of the device, where the feature is on. */
+export const FAULT_RATE: Partial<Record<Feature, number>> = {
+  "read-eio": 0.003,
+  "write-eio": 0.003,
+  "sync-eio": 0.005,
+  "misdirected-read": 0.003,
+  "misdirected-write": 0.003,
+};

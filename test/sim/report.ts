@@ -1,0 +1,36 @@
+/** What a person reads: failures with the one command that reproduces them, and what has happened at all. */
+import type { RunOptions } from "./config.js";
+import type { Coverage } from "./coverage.js";
+import { INVARIANTS } from "./violation.js";
+
+export function commandOf(options: RunOptions, trace = true): string {
+  const parts = ["npm run sim -- --seed", String(options.seed)];
+  if (options.operations !== undefined) parts.push("--ticks", String(options.operations));
+  if (options.without !== undefined && options.without.length > 0)
+    parts.push("--without", options.without.join(","));
+  if (options.front !== undefined) parts.push("--front", options.front);
+  if (trace) parts.push("--trace");
+  return parts.join(" ");
+}
+
+export function failureText(invariant: string, message: string, options: RunOptions): string {
+  const words = INVARIANTS[invariant as keyof typeof INVARIANTS] ?? "";
+  return [
+    `seed ${options.seed} breaks ${invariant}: ${words}`,
+    `  seen: ${message}`,
+    `  again: ${commandOf(options)}`,
+  ].join("\n");
+}
+
+/** Operations and faults with their counts, so that what never happens is visible. */
+export function coverageText(coverage: Coverage): string {
+  const groups = new Map<string, [string, number][]>();
+  for (const [name, count] of [...coverage.counts].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const colon = name.indexOf(":");
+    const group = colon < 0 ? "other" : name.slice(0, colon);
+    groups.set(group, [...(groups.get(group) ?? []), [name.slice(colon + 1), count]]);
+  }
+  return [...groups]
+    .map(([group, rows]) => `${group}: ${rows.map(([name, count]) => `${name} ${count}`).join(", ")}`)
+    .join("\n");
+}

@@ -1,0 +1,620 @@
+/**
+ * One run: a device, a number of lives of the program on it, clients, faults, and the checks.
+ *
+ * A life opens the device, serves clients, and ends by kill −9, by power loss or by a clean close; the first two
+ * at any event, opening and closing included. The last life is without faults: everything pending must complete,
+ * everything is read, the device is closed and checked offline.
+ */
+import { InvariantError } from "../../lib/core/assert.js";
+import { BLOCK_BYTES, MIB } from "../../lib/core/limits.js";
+import { startRoutine } from "../../lib/core/routine.js";
+import type { BadBlock, FormatOptions, Store, StoreEnvironment, StoreEvents } from "../../lib/store/api.js";
+import { freshArena } from "./arena.js";
+import { type ClientHost, OpKind, SimClient } from "./clients.js";
+import { configOf, FAULT_RATE, type Feature, type RunConfig, type RunOptions } from "./config.js";
+import type { Coverage } from "./coverage.js";
+import { type DeviceFaults, SimDevice } from "./device.js";
+import type { LifeFront } from "./fronts.js";
+import { History, Taint } from "./history.js";
+import { SIM_POOL_BYTES, SimPool, simMemory } from "./memory.js";
+import { type OpenedFront, openFront } from "./opening.js";
+import type { Prng } from "./prng.js";
+import type { EventTarget } from "./queue.js";
+import type { Subject } from "./subject.js";
+import { Violation } from "./violation.js";
+import { VolumeTable } from "./volume-table.js";
+import { Workload } from "./workload.js";
+import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
+
+/** Virtual time in which anything that was asked for must be over once nothing is faulty. */
+const LIVENESS_US = 600e6;
+/** Events of one life at most; a life that does not get on by then is stuck. */
+const EVENTS_PER_WAIT_MAX = 3_000_000;
+/** Clusters that the checker may hold per register before a run is called unbounded. */
+const FAULT_TICK_US = 2000;
+
+const EVENT_CLIENT = 10;
+const EVENT_FAULT = 11;
+const EVENT_JANITOR = 12;
+
+export interface RunResult {
+  readonly seed: number;
+  readonly hash: string;
+  readonly config: RunConfig;
+  readonly coverage: Coverage;
+  readonly violation: Violation | null;
+}
+
+/** Thrown through a life when its time has come. */
+class LifeEnds extends Error {}
+
+type LifeEnd = "kill" | "power" | "clean";
+
+export async function run(
+  subject: Subject,
+  options: RunOptions,
+  trace: TraceSink | null = null,
+): Promise<RunResult> {
+  const world = new SimWorld(options.seed, trace);
+  const config = configOf(options);
+  Violation.raised = null;
+  let violation: Violation | null = null;
+  try {
+    await new Run(world, config, subject).execute();
+  } catch (error) {
+    violation = Violation.raised ?? asViolation(error);
+    trace?.(`VIOLATION ${violation.message}`);
+  }
+  return { seed: options.seed, hash: world.hash, config, coverage: world.coverage, violation };
+}
+
+function asViolation(error: unknown): Violation {
+  if (error instanceof Violation) return error;
+  const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return new Violation("ASSERT", error instanceof InvariantError ? error.message : what, error);
+}
+
+class Run implements ClientHost, EventTarget, StoreEvents {
+  readonly world: SimWorld;
+  readonly config: RunConfig;
+  readonly history: History;
+  readonly device: SimDevice;
+  readonly granulesPerBlock: number;
+  readonly granulesPerVolume: number;
+  readonly #subject: Subject;
+  readonly #format: FormatOptions;
+  readonly #random: Prng;
+  readonly #faultRandom: Prng;
+  readonly #workload: Workload;
+  readonly #clients: SimClient[];
+  readonly #janitor: SimClient;
+  readonly volumes: VolumeTable;
+
+  #process: SimProcess | null = null;
+  #pool: SimPool | null = null;
+  #store: Store | null = null;
+  #front: LifeFront | null = null;
+  #boot = 1;
+  #write = 0;
+  /** Event number at which this life ends by force. */
+  #endAt = Number.POSITIVE_INFINITY;
+  /** Operations that this life still starts. */
+  #operationsLeft = 0;
+  #faulty = true;
+  /** The device said that it has failed. */
+  #failed: string | null = null;
+  #full = false;
+  /** Control operations in progress: their promises need turns of the real event loop. */
+  #asyncWork = 0;
+  readonly #badBlocks: BadBlock[] = [];
+
+  constructor(world: SimWorld, config: RunConfig, subject: Subject) {
+    this.world = world;
+    this.config = config;
+    this.#subject = subject;
+    this.#random = world.random.fork("run");
+    this.#faultRandom = world.random.fork("faults");
+    this.#workload = new Workload(config, world.random.fork("workload"));
+    this.granulesPerBlock = BLOCK_BYTES / config.granuleBytes;
+    this.granulesPerVolume = config.extentsPerVolume * config.extentBlocks * this.granulesPerBlock;
+    this.history = new History(config.volumes * this.granulesPerVolume);
+    this.device = new SimDevice(world, freshArena(), {
+      sizeBytes: config.capacityBytes,
+      alignBytes: config.alignBytes,
+      zeroGrainBytes: config.zeroGrainBytes,
+      latencyUs: config.latencyUs,
+    });
+    this.device.witness = {
+      tainted: (register, lost) => this.history.taint(register, this.#taintOf(lost)),
+      readFault: () => undefined,
+    };
+    this.#clients = Array.from({ length: config.clients }, (_, number) => new SimClient(this, number));
+    this.#janitor = new SimClient(this, config.clients);
+    this.volumes = new VolumeTable(this, config);
+    this.#format = {
+      deviceId: Uint8Array.from({ length: 16 }, () => this.#random.below(256)),
+      clusterId: new Uint8Array(16).fill(7),
+      capacityBytes: config.capacityBytes,
+      extentBlocks: config.extentBlocks,
+      logBytes: config.logBytes,
+      records: 16,
+    };
+    for (let register = 0; register < config.volumes * this.granulesPerVolume; register++)
+      this.history.create(register);
+  }
+
+  /** While the store takes over bytes after a power loss, damage may be taken over too. */
+  #taintOf(lost: boolean): Taint {
+    if (this.#store?.stats().lossy === true) return Taint.Unknown;
+    return lost ? Taint.Lost : Taint.Rotten;
+  }
+
+  async execute(): Promise<void> {
+    this.device.provisionedBelow = this.#subject.provisionedBytes(this.#format);
+    await this.#formatDevice();
+    if (this.#random.chance(0.5)) this.device.powerLoss();
+    for (let life = 1; life < this.config.lives; life++) await this.#live(life, this.#drawEnd());
+    await this.#lastLife();
+  }
+
+  #has(feature: Feature): boolean {
+    return this.config.features.has(feature);
+  }
+
+  #drawEnd(): LifeEnd {
+    const ends: LifeEnd[] = [];
+    if (this.#has("kill")) ends.push("kill");
+    if (this.#has("power")) ends.push("power");
+    if (this.#has("clean") || ends.length === 0) ends.push("clean");
+    return this.#random.pick(ends);
+  }
+
+  // --- lives ---------------------------------------------------------------------------------------------
+
+  async #formatDevice(): Promise<void> {
+    const environment = this.#newProcess();
+    let over = false;
+    startRoutine(this.#subject.format(environment, this.#format), (error) => {
+      if (error !== null) throw asViolation(error);
+      over = true;
+    });
+    await this.#until(() => over, "formatting");
+    this.#endProcess();
+    this.device.crashInFlight();
+  }
+
+  async #live(life: number, end: LifeEnd): Promise<void> {
+    const { world } = this;
+    world.coverage.count(`life:${end}`);
+    if (world.trace !== null) world.say(`=== life ${life}, to end by ${end}, boot ${this.#boot}`);
+    const share = Math.ceil(this.config.operations / this.config.lives);
+    this.#operationsLeft = this.#random.between(1, 2 * share);
+    // A short life ends while it opens; a long one in the middle of its work, or while it closes.
+    const early = this.#has("kill-while-opening") && this.#random.chance(0.25);
+    const span = early ? this.#random.between(1, 60) : this.#random.between(20, 40 * this.#operationsLeft);
+    this.#endAt = end === "clean" && !early ? Number.POSITIVE_INFINITY : world.coverage.events + span;
+    try {
+      await this.#open();
+      this.#startFaults();
+      this.#wakeClients();
+      await this.#until(() => this.#idle() || this.#failed !== null, "clients to finish");
+      if (this.#failed === null && (end === "clean" || this.#random.chance(0.3))) await this.#closeCleanly();
+      else if (this.#failed === null) await this.#wait(this.#random.between(1, 30_000));
+    } catch (error) {
+      if (!(error instanceof LifeEnds)) throw error;
+    }
+    this.#crash(end === "clean" && this.#random.chance(0.5) ? "power" : end);
+    // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
+    if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
+  }
+
+  /** Ends the life; `end` "clean" means that nothing more than the process is gone. */
+  #crash(end: LifeEnd): void {
+    const { world } = this;
+    this.#endAt = Number.POSITIVE_INFINITY;
+    // A failed device is opened again under another boot id, and what it held in memory is gone.
+    const power = end === "power" || this.#failed !== null;
+    if (world.trace !== null) world.say(power ? "*** power loss" : "*** process ends");
+    this.#endProcess();
+    this.history.oldestReadAt = Number.POSITIVE_INFINITY;
+    if (power) {
+      this.device.powerLoss();
+      this.history.powerLoss();
+      this.#boot++;
+    } else {
+      this.device.crashInFlight();
+      this.history.kill();
+    }
+    this.volumes.crashed();
+  }
+
+  #endProcess(): void {
+    this.#process?.kill();
+    this.#process = null;
+    this.#store = null;
+    this.#front = null;
+    this.#asyncWork = 0;
+    for (const client of [...this.#clients, this.#janitor]) client.orphan();
+  }
+
+  async #lastLife(): Promise<void> {
+    const { world } = this;
+    if (world.trace !== null) world.say("=== last life, without faults");
+    this.#endFaults();
+    this.#failed = null;
+    await this.#open();
+    this.#operationsLeft = this.#random.below(100);
+    this.#wakeClients();
+    await this.#until(() => this.#idle(), "clients to finish");
+    if (this.#random.chance(0.5)) await this.#wait(this.#random.between(1, 3_000_000));
+    await this.#readEverything();
+    await this.#closeCleanly();
+    this.#endProcess();
+    if (this.#random.chance(0.5)) {
+      this.device.powerLoss();
+      this.history.powerLoss();
+    } else {
+      this.device.crashInFlight();
+      this.history.kill();
+    }
+    await this.#checkOffline();
+    await this.#open();
+    this.#operationsLeft = 0;
+    await this.#readEverything();
+    await this.#closeCleanly();
+    this.#endProcess();
+  }
+
+  #newProcess(): StoreEnvironment {
+    const process = this.world.spawn();
+    const pool = new SimPool(this.#random.pick([2 * MIB, 4 * MIB, SIM_POOL_BYTES]));
+    this.#process = process;
+    this.#pool = pool;
+    this.#failed = null;
+    this.#full = false;
+    return {
+      disk: this.device.open(process, pool),
+      pool,
+      clock: process,
+      random: process,
+      ticker: process,
+      checksums: simMemory().checksums,
+      bootId: `boot-${this.#boot}`,
+      events: this,
+    };
+  }
+
+  async #open(): Promise<void> {
+    const environment = this.#newProcess();
+    let opened: OpenedFront | null = null;
+    let failure: unknown = null;
+    this.#asyncWork++;
+    openFront(this.#subject, environment, this, (error, front) => {
+      this.#asyncWork--;
+      failure = error;
+      opened = front;
+    });
+    await this.#until(() => opened !== null || failure !== null, "the device to open");
+    if (failure !== null) throw this.#openFailed(failure);
+    const { store, front } = opened as unknown as OpenedFront;
+    this.#store = store;
+    this.#front = front;
+    this.volumes.checkRecords(store);
+    this.volumes.resume();
+  }
+
+  #openFailed(failure: unknown): Error {
+    if (Violation.raised !== null) return Violation.raised;
+    const faulty = this.device.readFaultsOfLife > 0 || this.device.writeFaults > 0 || this.device.syncFailed;
+    if (!faulty) return new Violation("I21", `the device does not open: ${String(failure)}`, failure);
+    this.world.coverage.count("open:failed");
+    this.#failed = "opening";
+    return new LifeEnds();
+  }
+
+  async #closeCleanly(): Promise<void> {
+    const store = this.#store!;
+    await this.#drain();
+    const at = this.history.tick();
+    let closed = false;
+    this.#asyncWork++;
+    this.volumes.close(() => {
+      store.close((error) => {
+        closed = true;
+        this.#asyncWork--;
+        if (error !== null && this.#failed === null && !this.#wasFaulty())
+          throw new Violation("I23", `the store does not close: ${error.message}`, error);
+        if (error === null) this.history.flushed(at);
+      });
+    });
+    await this.#until(() => closed || this.#failed !== null, "the store to close");
+    if (this.#failed !== null) throw new LifeEnds();
+    this.world.coverage.count("closed");
+    const leaked = this.#pool!.capacityBytes - this.#pool!.freeBytes;
+    if (leaked !== 0 && !this.#wasFaulty())
+      throw new Violation("I23", `${leaked} bytes of the pool are in use after the store was closed`);
+  }
+
+  #wasFaulty(): boolean {
+    return this.device.writeFaults > 0 || this.device.syncFailed || this.device.readFaultsOfLife > 0;
+  }
+
+  /** Waits until control operations are over. */
+  async #drain(): Promise<void> {
+    await this.#until(() => this.volumes.idle || this.#failed !== null, "control operations to finish");
+    if (this.#failed !== null) throw new LifeEnds();
+  }
+
+  async #checkOffline(): Promise<void> {
+    const { fsck } = this.#subject;
+    if (fsck === undefined) return;
+    const environment = this.#newProcess();
+    let findings: readonly { readonly message: string }[] | null = null;
+    startRoutine(fsck(environment), (error, value) => {
+      if (error !== null) throw asViolation(error);
+      findings = value!;
+    });
+    await this.#until(() => findings !== null, "fsck");
+    this.#endProcess();
+    const found = findings! as { readonly message: string }[];
+    if (found.length > 0 && !this.#damaged())
+      throw new Violation("I7", `fsck after a clean close: ${found.map((one) => one.message).join("; ")}`);
+  }
+
+  /** Whether a fault has ever changed bytes at rest in this run. */
+  #damaged(): boolean {
+    const { coverage } = this.world;
+    return coverage.get("fault:rot") + coverage.get("fault:misdirected-write") > 0;
+  }
+
+  async #readEverything(): Promise<void> {
+    const reader = this.#clients[0]!;
+    for (let volume = 0; volume < this.config.volumes; volume++) {
+      const blocks = this.volumes.blocks(volume);
+      for (let block = 0; block < blocks; block += this.config.extentBlocks) {
+        reader.kind = OpKind.Read;
+        reader.volume = volume;
+        reader.fua = false;
+        reader.noHole = false;
+        reader.granule = block * this.granulesPerBlock;
+        reader.granules = this.config.extentBlocks * this.granulesPerBlock;
+        if (!this.volumes.usable(volume) || !this.#front!.admit(reader))
+          throw new Violation("I23", `volume ${volume} cannot be read at the end`);
+        if (!reader.start(this.#front!, 0)) throw new Violation("I23", "no memory for a read at the end");
+        await this.#until(() => !reader.busy, `the answer to ${reader.describe()}`);
+      }
+    }
+  }
+
+  // --- waiting -------------------------------------------------------------------------------------------
+
+  async #until(condition: () => boolean, what: string): Promise<void> {
+    const { world } = this;
+    const deadline = world.nowUs + LIVENESS_US;
+    const eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
+    while (!condition()) {
+      if (this.#asyncWork > 0) await turn();
+      if (Violation.raised !== null) throw Violation.raised;
+      if (condition()) return;
+      if (world.coverage.events >= this.#endAt) throw new LifeEnds();
+      if (!world.step() && this.#asyncWork === 0)
+        throw new Violation("I23", `nothing happens any more while waiting for ${what}`);
+      if (Violation.raised !== null) throw Violation.raised;
+      if (world.nowUs > deadline || world.coverage.events > eventsMax)
+        throw new Violation(
+          "I23",
+          `waited ${((world.nowUs - deadline + LIVENESS_US) / 1e6).toFixed(0)} s for ${what}`,
+        );
+    }
+  }
+
+  /** Lets time pass, while there is something to happen. */
+  async #wait(us: number): Promise<void> {
+    const { world } = this;
+    const until = world.nowUs + us;
+    while (world.queue.nextTime <= until && this.#failed === null) {
+      if (this.#asyncWork > 0) await turn();
+      if (world.coverage.events >= this.#endAt) throw new LifeEnds();
+      if (!world.step()) return;
+      if (Violation.raised !== null) throw Violation.raised;
+    }
+  }
+
+  #idle(): boolean {
+    return this.#operationsLeft === 0 && !this.#janitor.busy && this.#clients.every((client) => !client.busy);
+  }
+
+  // --- clients -------------------------------------------------------------------------------------------
+
+  pool(): SimPool {
+    return this.#pool!;
+  }
+
+  nextWriteId(): number {
+    return ++this.#write;
+  }
+
+  get store(): Store | null {
+    return this.#store;
+  }
+
+  get process(): SimProcess {
+    return this.#process!;
+  }
+
+  asyncBegin(): void {
+    this.#asyncWork++;
+  }
+
+  asyncEnd(): void {
+    this.#asyncWork--;
+  }
+
+  /** Clients that have an operation on the volume. */
+  busyOn(volume: number): boolean {
+    return [...this.#clients, this.#janitor].some((client) => client.busy && client.volume === volume);
+  }
+
+  #wakeClients(): void {
+    for (const client of this.#clients) this.#wake(client);
+  }
+
+  #wake(client: SimClient): void {
+    this.world.at(
+      1 + this.#random.below(this.config.thinkUs + 1),
+      this,
+      this.#process,
+      EVENT_CLIENT,
+      client.number,
+    );
+  }
+
+  done(client: SimClient): void {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const other of this.#clients) if (other.busy && other.invokedAt < oldest) oldest = other.invokedAt;
+    this.history.oldestReadAt = oldest;
+    if (this.#front === null) return;
+    if (client === this.#janitor) return;
+    if (this.#operationsLeft > 0) this.#wake(client);
+  }
+
+  simEvent(code: number, tag: number): void {
+    switch (code) {
+      case EVENT_CLIENT:
+        this.#clientEvent(this.#clients[tag]!);
+        break;
+      case EVENT_FAULT:
+        this.#faultEvent();
+        break;
+      case EVENT_JANITOR:
+        this.#janitorEvent();
+        break;
+    }
+  }
+
+  #clientEvent(client: SimClient): void {
+    if (this.#operationsLeft <= 0 || client.busy || this.#failed !== null) return;
+    this.#workload.draw(client, (volume) => this.volumes.blocks(volume));
+    if (!this.volumes.usable(client.volume) || !this.#front!.admit(client)) {
+      this.#retry(client);
+      return;
+    }
+    if (client.start(this.#front!, this.#workload.zeroChance)) this.#operationsLeft--;
+    else throw new Violation("I23", "the pool has no room for a client's buffer");
+  }
+
+  #retry(client: SimClient): void {
+    this.world.at(5 + this.#random.below(200), this, this.#process, EVENT_CLIENT, client.number);
+  }
+
+  /** Frees extents while writes wait for space: somebody has to. */
+  #janitorEvent(): void {
+    if (!this.#full || this.#front === null) return;
+    this.world.at(2000, this, this.#process, EVENT_JANITOR, 0);
+    const client = this.#janitor;
+    if (client.busy) return;
+    client.kind = OpKind.Free;
+    client.volume = this.#random.below(this.config.volumes);
+    const extents = Math.floor(this.volumes.blocks(client.volume) / this.config.extentBlocks);
+    const perExtent = this.config.extentBlocks * this.granulesPerBlock;
+    client.granule = this.#random.below(extents) * perExtent;
+    client.granules = perExtent;
+    client.fua = false;
+    client.noHole = false;
+    if (!this.volumes.usable(client.volume) || !this.#front.admit(client)) return;
+    client.start(this.#front, 0);
+  }
+
+  // --- faults --------------------------------------------------------------------------------------------
+
+  #startFaults(): void {
+    const { faults } = this.device;
+    const rate = (feature: Feature): number =>
+      this.#has(feature) && this.#faultRandom.chance(0.5) ? (FAULT_RATE[feature] ?? 0) : 0;
+    faults.readEio = rate("read-eio");
+    faults.writeEio = rate("write-eio");
+    faults.syncEio = rate("sync-eio");
+    faults.misdirectedRead = rate("misdirected-read");
+    faults.misdirectedWrite = rate("misdirected-write");
+    this.#faulty = true;
+    this.#nextFault();
+  }
+
+  #endFaults(): void {
+    this.#faulty = false;
+    this.device.slowUntilUs = 0;
+    this.device.spacePages = Number.POSITIVE_INFINITY;
+    const { faults } = this.device;
+    for (const name of Object.keys(faults) as (keyof DeviceFaults)[]) faults[name] = 0;
+  }
+
+  #nextFault(): void {
+    this.world.at(1 + this.#faultRandom.below(2 * FAULT_TICK_US), this, this.#process, EVENT_FAULT, 0);
+  }
+
+  #faultEvent(): void {
+    if (!this.#faulty || this.#operationsLeft === 0) {
+      this.device.spacePages = Number.POSITIVE_INFINITY;
+      return;
+    }
+    this.#nextFault();
+    const random = this.#faultRandom;
+    if (this.#has("rot") && random.chance(0.02)) this.device.rot();
+    if (this.#has("slow") && random.chance(0.01)) {
+      this.world.coverage.count("fault:slow");
+      this.device.slowUntilUs = this.world.nowUs + random.between(1000, 20_000);
+    }
+    if (this.#has("pause") && random.chance(0.02)) {
+      this.world.coverage.count("fault:pause");
+      this.#process!.pausedUntilUs = this.world.nowUs + random.between(1000, 5_000_000);
+    }
+    if (this.#has("full") && random.chance(0.05)) {
+      const room = random.chance(0.5) ? Number.POSITIVE_INFINITY : this.device.usedPages + random.below(8);
+      this.device.spacePages = room;
+    }
+    if (this.#has("scrub") && random.chance(0.01)) {
+      this.world.coverage.count("op:scrub");
+      this.#store!.startScrub(random.pick([1, 100]) * MIB);
+    }
+    this.volumes.maybeChange(random);
+  }
+
+  // --- StoreEvents ---------------------------------------------------------------------------------------
+
+  bitRot(bad: BadBlock): void {
+    this.world.coverage.count("event:bit-rot");
+    this.#badBlocks.push(bad);
+    if (this.world.trace !== null) this.world.say(`store: bit rot in ${JSON.stringify(bad)}`);
+    if (!this.#damaged() && this.device.readFaultsOfLife === 0)
+      throw new Violation("I8", `bit rot was reported where no byte has changed: ${JSON.stringify(bad)}`);
+  }
+
+  full(full: boolean): void {
+    this.world.coverage.count(full ? "event:full" : "event:not-full");
+    if (full && !this.#full) this.world.at(1000, this, this.#process, EVENT_JANITOR, 0);
+    this.#full = full;
+  }
+
+  failed(reason: string): void {
+    this.world.coverage.count("event:failed");
+    if (this.world.trace !== null) this.world.say(`store: failed: ${reason}`);
+    if (this.device.writeFaults === 0 && !this.device.syncFailed && this.device.readFaultsOfLife === 0)
+      throw new Violation("I23", `the device was failed although it did nothing wrong: ${reason}`);
+    this.#failed = reason;
+  }
+
+  lossy(lossy: boolean): void {
+    this.world.coverage.count(lossy ? "event:lossy" : "event:settled");
+  }
+
+  adopted(_volume: number, _extent: number, blocks: number): void {
+    this.world.coverage.count("event:adopted-blocks", blocks);
+  }
+
+  extentChanged(): void {}
+}
+
+/** Lets promises run: a turn of the real event loop. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

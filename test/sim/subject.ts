@@ -1,0 +1,18 @@
+/** What a run puts under test: something with the store's interface, and how to make and open one. */
+import type { Routine } from "../../lib/core/routine.js";
+import type { FormatOptions, Store, StoreEnvironment } from "../../lib/store/api.js";
+import type { OpenStoreOptions } from "../../lib/store/options.js";
+
+export interface Finding {
+  readonly message: string;
+}
+
+export interface Subject {
+  readonly name: string;
+  format(environment: StoreEnvironment, options: FormatOptions): Routine<unknown>;
+  open(environment: StoreEnvironment, options: OpenStoreOptions): Routine<Store>;
+  /** Offline check; an empty list when all is well. Absent where there is nothing to check. */
+  readonly fsck?: (environment: StoreEnvironment) => Routine<readonly Finding[]>;
+  /** Offsets of the device below this are provisioned by the caller before anything is written. */
+  provisionedBytes(options: FormatOptions): number;
+}
