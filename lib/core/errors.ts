@@ -12,7 +12,7 @@ interface Entry {
   /** Exit code of a command that ends with it: 1 failed, 64 wrong usage. */
   readonly exit: 1 | 64;
   /** Status of the admin API's answer. */
-  readonly http: 400 | 401 | 403 | 404 | 409 | 500 | 503 | 507;
+  readonly http: 400 | 401 | 403 | 404 | 405 | 409 | 500 | 503 | 507;
 }
 
 export const CATALOGUE = {
@@ -204,7 +204,7 @@ export const CATALOGUE = {
   },
   RING_REFUSED: {
     message: "io_uring cannot be used: {what}",
-    next: "use --io-engine threads, or a kernel (6.1 or later) and a container profile that allow io_uring",
+    next: "use --io-engine threads, or a kernel (6.0 or later) and a container profile that allow io_uring",
     exit: 1,
     http: 500,
   },
@@ -229,6 +229,43 @@ export const CATALOGUE = {
   CONNECT_REFUSED: {
     message: "cannot connect to {address}: {what}",
     next: "check that the server runs and that the address is right",
+    exit: 1,
+    http: 503,
+  },
+  // The admin API
+  UNAUTHORIZED: {
+    message: "the admin API needs the token of this server",
+    next: "send it as 'Authorization: Bearer TOKEN' (it is in admin.token of the data directory; the CLI takes LAMINA_TOKEN)",
+    exit: 1,
+    http: 401,
+  },
+  HOST_REFUSED: {
+    message: "the admin API does not answer to the host name '{host}'",
+    next: "use its address, or the name that --admin was given",
+    exit: 1,
+    http: 403,
+  },
+  BODY_INVALID: {
+    message: "the body of the request cannot be used: {what}",
+    next: "send JSON as lib/admin/openapi.yaml says",
+    exit: 1,
+    http: 400,
+  },
+  PATH_UNKNOWN: {
+    message: "the admin API has nothing at {path}",
+    next: "see lib/admin/openapi.yaml for what there is",
+    exit: 1,
+    http: 404,
+  },
+  METHOD_UNKNOWN: {
+    message: "the admin API has no {method} for {path}",
+    next: "see lib/admin/openapi.yaml for what there is",
+    exit: 1,
+    http: 405,
+  },
+  EVENT_STREAMS_FULL: {
+    message: "all event streams are taken",
+    next: "close one, or ask for events without streaming",
     exit: 1,
     http: 503,
   },

@@ -37,7 +37,7 @@ function refusal(errno: number): string {
     case ENOSYS:
       return "the kernel has no io_uring, or a container profile hides it";
     case EINVAL:
-      return "the kernel is older than 6.1";
+      return "the kernel is older than 6.0";
     case ENOMEM:
       return "the limit of locked memory (ulimit -l) is used up";
     default:

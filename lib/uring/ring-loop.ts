@@ -11,7 +11,6 @@
 import type { Ticker, TickTask } from "../core/clock.js";
 import type { Addon } from "./addon.js";
 import { Batch, type EventTarget } from "./batch.js";
-import { Patience } from "./patience.js";
 import { Ring } from "./ring.js";
 
 /** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
@@ -22,7 +21,6 @@ export class RingLoop implements Ticker {
   /** Calls of the bell. */
   wakeups = 0;
 
-  readonly #patience = new Patience();
   #inTurn = false;
   #scheduled = false;
   readonly #batch = new Batch();
@@ -89,15 +87,12 @@ export class RingLoop implements Ticker {
     ring.mute();
     try {
       // Work that the kernel put off until we enter is done here.
-      ring.submit(0);
+      ring.submit();
       for (;;) {
         this.#deliver();
         if (this.#closed) return;
-        const wait = this.#anythingLeft() || ring.inFlight === 0 ? 0 : this.#patience.waitMicros();
-        ring.submit(wait);
-        const more = this.#anythingLeft();
-        if (wait > 0) this.#patience.learn(more);
-        if (more) {
+        ring.submit();
+        if (this.#anythingLeft()) {
           if (performance.now() < endsAt) continue;
           this.schedule();
           break;

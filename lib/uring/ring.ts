@@ -18,7 +18,7 @@ import {
   Errno,
   IORING_CQ_EVENTFD_DISABLED,
   IORING_CQE_F_MORE,
-  IORING_SETUP_DEFER_TASKRUN,
+  IORING_SETUP_COOP_TASKRUN,
   IORING_SETUP_SINGLE_ISSUER,
   IORING_SETUP_TASKRUN_FLAG,
   IORING_SQ_CQ_OVERFLOW,
@@ -33,11 +33,12 @@ const SQ_ENTRIES = 1024;
 /** Completions that fit; beyond, the kernel keeps them in a list of its own until there is room. */
 const CQ_ENTRIES = 8192;
 /**
- * Completion work is done when we enter, not whenever the kernel interrupts us: fewer transitions, and warm
- * caches. Linux 6.1.
+ * Completion work is done when this thread enters the kernel anyway, not by interrupting it. Linux 6.0.
+ * Measured against the alternatives in docs/architecture/uring.md.
  */
-export const RING_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
-/** Attempts of 1 ms to make room in a full submission queue before the ring is declared broken. */
+const RING_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+const FLUSH_WAIT_MICROS = 1000;
+/** Attempts to make room in a full submission queue (10 s) before the ring is declared broken. */
 const FLUSH_ATTEMPTS_MAX = 10_000;
 
 export interface RingTarget {
@@ -147,13 +148,9 @@ export class Ring {
     return this.#native.arenaAddress + at;
   }
 
-  /**
-   * Hands everything prepared to the kernel and lets it finish its completion work; with `waitMicros` > 0
-   * waits that long for a completion if there is none. Does nothing when there is nothing to do.
-   */
-  submit(waitMicros: number): void {
-    if (this.#waiting === 0 && waitMicros === 0 && !this.#workPending()) return;
-    this.#enter(waitMicros);
+  /** Hands everything prepared to the kernel and lets it finish its completion work, if there is either. */
+  submit(): void {
+    if (this.#waiting > 0 || this.#workPending()) this.#enter(0);
   }
 
   /** Something completed that was not collected. */
@@ -252,7 +249,7 @@ export class Ring {
   #flush(): void {
     for (let attempt = 0; this.#waiting > 0; attempt++) {
       assert(attempt < FLUSH_ATTEMPTS_MAX, "the kernel takes no submissions");
-      this.#enter(attempt === 0 ? 0 : 1000);
+      this.#enter(attempt === 0 ? 0 : FLUSH_WAIT_MICROS);
       if (this.#waiting > 0) this.collect();
     }
   }
