@@ -29,6 +29,8 @@ export interface ServerOptions {
   readonly data?: string;
   /** Size of the backing file, as the command line writes it. */
   readonly capacity?: string;
+  /** A block device in place of a backing file. */
+  readonly device?: string;
   /** Further arguments of `lamina serve`. */
   readonly args?: readonly string[];
 }
@@ -118,12 +120,15 @@ abstract class ServerBase implements TestServer {
 }
 
 export class LaminaServer extends ServerBase {
-  readonly #capacity: string;
+  readonly #storage: readonly string[];
   readonly #args: readonly string[];
 
   constructor(options: ServerOptions = {}) {
     super(options);
-    this.#capacity = options.capacity ?? CAPACITY_DEFAULT;
+    this.#storage =
+      options.device === undefined
+        ? ["--capacity", options.capacity ?? CAPACITY_DEFAULT]
+        : ["--device", options.device];
     this.#args = options.args ?? [];
   }
 
@@ -161,7 +166,7 @@ export class LaminaServer extends ServerBase {
       "--admin",
       "127.0.0.1:0",
     ];
-    return new Program(LAMINA, [...args, "--capacity", this.#capacity, ...this.#args]);
+    return new Program(LAMINA, [...args, ...this.#storage, ...this.#args]);
   }
 
   protected async untilReady(program: Program): Promise<void> {
