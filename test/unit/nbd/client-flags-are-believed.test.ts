@@ -56,13 +56,16 @@ t.test("H4: EXPORT_NAME is answered with 124 zero bytes unless the client refuse
   }
 });
 
-t.test("H5: a client without fixed newstyle gets ERR_INVALID for all but EXPORT_NAME and ABORT", async (t) => {
-  const server = haggling({}, 2);
-  t.same(typesOf(ask(server, option(NBD_OPT_LIST))), ["NBD_REP_ERR_INVALID"]);
-  t.same(typesOf(ask(server, option(99, text("data")))), ["NBD_REP_ERR_INVALID"]);
-  t.same(typesOf(ask(server, option(NBD_OPT_ABORT))), ["NBD_REP_ACK"]);
-  t.equal(server.state, "closed");
-});
+t.test(
+  "H5: a client without fixed newstyle gets ERR_INVALID for all but EXPORT_NAME and ABORT",
+  async (t) => {
+    const server = haggling({}, 2);
+    t.same(typesOf(ask(server, option(NBD_OPT_LIST))), ["NBD_REP_ERR_INVALID"]);
+    t.same(typesOf(ask(server, option(99, text("data")))), ["NBD_REP_ERR_INVALID"]);
+    t.same(typesOf(ask(server, option(NBD_OPT_ABORT))), ["NBD_REP_ACK"]);
+    t.equal(server.state, "closed");
+  },
+);
 
 t.test("H8: a client without fixed newstyle is served in NOTLS mode", async (t) => {
   const selective = haggling({ tlsMode: "selective" }, 2);

@@ -14,7 +14,19 @@ import {
   OUTPUT_BYTES_HIGH,
 } from "nbd-protocol-ts";
 import t from "tap";
-import { ask, concat, go, haggling, option, say, structuredServer, text, typesOf, u16, u32 } from "./helpers.js";
+import {
+  ask,
+  concat,
+  go,
+  haggling,
+  option,
+  say,
+  structuredServer,
+  text,
+  typesOf,
+  u16,
+  u32,
+} from "./helpers.js";
 
 const HOSTILE = [0, 1, 4095, 4096, 4097, 0x7fffffff, 0x80000000, 0xfffffffa, 0xffffffff];
 const OPTIONS = [...Array(13).keys(), 0xffffffff];
@@ -49,7 +61,15 @@ t.test("CVE-2022-26495: name lengths inside INFO, GO and the context options", a
       const name = text("n".repeat(real));
       const length = 4 + real + tail.length;
       // Around what is really there: the name fits, or reaches into or past what follows it.
-      for (const claimed of [...HOSTILE, length - 8, length - 7, length - 6, length - 5, length - 4, length]) {
+      for (const claimed of [
+        ...HOSTILE,
+        length - 8,
+        length - 7,
+        length - 6,
+        length - 5,
+        length - 4,
+        length,
+      ]) {
         if (claimed < 0) continue;
         const server = structuredServer();
         const types = typesOf(ask(server, option(number, concat(u32(claimed), name, tail))));

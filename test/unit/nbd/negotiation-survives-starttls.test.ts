@@ -127,7 +127,9 @@ t.test("T8: SELECTIVETLS demands TLS for TLS-only exports and hides whether othe
     }
   }
   const texts = ["secret", "nosucy"].map((name) =>
-    Buffer.from(ask(server, go(name))[0]!.data).toString().replace(name, "NAME"),
+    Buffer.from(ask(server, go(name))[0]!.data)
+      .toString()
+      .replace(name, "NAME"),
   );
   t.equal(texts[0], texts[1], "the answers differ in nothing but the name asked for");
   const open = haggling({ tlsMode: "selective", hideUnknown: false });
@@ -135,21 +137,24 @@ t.test("T8: SELECTIVETLS demands TLS for TLS-only exports and hides whether othe
   t.same(typesOf(ask(open, go("secret"))), ["NBD_REP_ERR_TLS_REQD"]);
 });
 
-t.test("T8: SELECTIVETLS says ERR_TLS_REQD to INFO and GO only, and serves the rest in plaintext", async (t) => {
-  const server = haggling({ tlsMode: "selective" });
-  say(server, option(NBD_OPT_STRUCTURED_REPLY));
-  for (const number of [NBD_OPT_LIST_META_CONTEXT, NBD_OPT_SET_META_CONTEXT]) {
-    const answers = ask(server, option(number, contextQuery("secret", [])));
-    t.same(typesOf(answers), ["NBD_REP_ERR_UNKNOWN"]);
-  }
-  const listed = ask(server, option(NBD_OPT_LIST)).map(({ data }) => parseServerReply(data)?.name);
-  t.notOk(listed.includes("secret"), "TLS-only exports are not listed");
-  say(server, go("vol"));
-  t.equal(server.state, "opening");
-  const old = haggling({ tlsMode: "selective" });
-  say(old, option(NBD_OPT_EXPORT_NAME, text("secret")));
-  t.equal(old.state, "dead");
-});
+t.test(
+  "T8: SELECTIVETLS says ERR_TLS_REQD to INFO and GO only, and serves the rest in plaintext",
+  async (t) => {
+    const server = haggling({ tlsMode: "selective" });
+    say(server, option(NBD_OPT_STRUCTURED_REPLY));
+    for (const number of [NBD_OPT_LIST_META_CONTEXT, NBD_OPT_SET_META_CONTEXT]) {
+      const answers = ask(server, option(number, contextQuery("secret", [])));
+      t.same(typesOf(answers), ["NBD_REP_ERR_UNKNOWN"]);
+    }
+    const listed = ask(server, option(NBD_OPT_LIST)).map(({ data }) => parseServerReply(data)?.name);
+    t.notOk(listed.includes("secret"), "TLS-only exports are not listed");
+    say(server, go("vol"));
+    t.equal(server.state, "opening");
+    const old = haggling({ tlsMode: "selective" });
+    say(old, option(NBD_OPT_EXPORT_NAME, text("secret")));
+    t.equal(old.state, "dead");
+  },
+);
 
 t.test("T8: over TLS nobody is told ERR_TLS_REQD any more", async (t) => {
   for (const tlsMode of ["forced", "selective"] as const) {

@@ -1,7 +1,7 @@
 // Option haggling: rows O1–O25 of the conformance list, as far as they need no I/O.
 import {
-  encodeInfoRequest,
   ERROR_TEXT_BYTES_MAX,
+  encodeInfoRequest,
   NBD_FLAG_BLOCK_STATUS_PAYLOAD,
   NBD_FLAG_SEND_DF,
   NBD_FLAG_SEND_FAST_ZERO,
@@ -165,7 +165,10 @@ t.test("O12: LIST sends one SERVER reply per export, then ACK", async (t) => {
   const server = haggling();
   const answers = ask(server, option(NBD_OPT_LIST));
   t.same(typesOf(answers), ["NBD_REP_SERVER", "NBD_REP_SERVER", "NBD_REP_ACK"]);
-  t.same(answers.slice(0, 2).map(({ data }) => parseServerReply(data)?.name), ["vol", "other"]);
+  t.same(
+    answers.slice(0, 2).map(({ data }) => parseServerReply(data)?.name),
+    ["vol", "other"],
+  );
   t.same(typesOf(ask(server, option(NBD_OPT_LIST, text("x")))), ["NBD_REP_ERR_INVALID"], "with data");
   const silent = haggling({ directory: { list: () => null, find: () => undefined } });
   t.same(typesOf(ask(silent, option(NBD_OPT_LIST))), ["NBD_REP_ERR_POLICY"], "forbidden by policy");
@@ -276,17 +279,20 @@ t.test("O18: GO repeats what INFO said with the same parameters", async (t) => {
   }
 });
 
-t.test("O19: behind GO's ACK the transmission begins, without zero padding, and no byte is taken", async (t) => {
-  const server = haggling({}, 1);
-  const behind = text("request bytes");
-  const bytes = concat(go(), behind);
-  t.equal(server.feed(bytes), bytes.length - behind.length, "pipelined requests stay with the caller");
-  t.equal(server.feed(behind), 0);
-  server.opened(VOL);
-  t.same(typesOf(ask(server, new Uint8Array(0))), ["NBD_REP_INFO", "NBD_REP_ACK"]);
-  t.equal(server.state, "transmission");
-  t.equal(server.feed(behind), 0);
-});
+t.test(
+  "O19: behind GO's ACK the transmission begins, without zero padding, and no byte is taken",
+  async (t) => {
+    const server = haggling({}, 1);
+    const behind = text("request bytes");
+    const bytes = concat(go(), behind);
+    t.equal(server.feed(bytes), bytes.length - behind.length, "pipelined requests stay with the caller");
+    t.equal(server.feed(behind), 0);
+    server.opened(VOL);
+    t.same(typesOf(ask(server, new Uint8Array(0))), ["NBD_REP_INFO", "NBD_REP_ACK"]);
+    t.equal(server.state, "transmission");
+    t.equal(server.feed(behind), 0);
+  },
+);
 
 t.test("O20: block sizes are sent to those who ask, and demanded only from those who did not", async (t) => {
   const strict = { ...VOL, blockSizeRequired: true };
@@ -352,16 +358,22 @@ t.test("O22: wrong lengths in LIST_ and SET_META_CONTEXT are ERR_INVALID", async
 });
 
 t.test("O23: SET_META_CONTEXT selects, with unique ids", async (t) => {
-  const selected = negotiate([NBD_OPT_STRUCTURED_REPLY], [
-    "lamina:snapshot/b",
-    "base:allocation",
-    "base:allocation",
-    "base:",
-    "lamina:",
-    "base:nosuch",
-    "x-other:leaf",
-  ]).contexts;
-  t.same(selected.map(({ name }) => name), ["lamina:snapshot/b", "base:allocation"]);
+  const selected = negotiate(
+    [NBD_OPT_STRUCTURED_REPLY],
+    [
+      "lamina:snapshot/b",
+      "base:allocation",
+      "base:allocation",
+      "base:",
+      "lamina:",
+      "base:nosuch",
+      "x-other:leaf",
+    ],
+  ).contexts;
+  t.same(
+    selected.map(({ name }) => name),
+    ["lamina:snapshot/b", "base:allocation"],
+  );
   t.equal(new Set(selected.map(({ id }) => id)).size, 2);
 });
 
