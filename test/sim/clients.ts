@@ -256,6 +256,16 @@ export class SimClient {
     for (let i = 0; i < this.granules; i++) history.doubt(this.firstRegister + i, this.write, at);
   }
 
+  /** There will be no answer, but what was asked for is over. */
+  lost(): void {
+    const host = this.#host;
+    this.#failed(host.history.tick());
+    if (this.memory >= 0) host.pool().free(this.memory);
+    this.memory = -1;
+    this.busy = false;
+    host.done(this);
+  }
+
   /** The process died: there is no answer. */
   orphan(): void {
     this.busy = false;

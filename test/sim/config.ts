@@ -35,6 +35,7 @@ export const FEATURES = [
   "full",
   "slow",
   "pause",
+  "disconnect",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 
@@ -104,7 +105,7 @@ export function configOf(options: RunOptions): RunConfig {
     const on = random.fork(feature).chance(RARE[feature] ?? USUAL);
     if (on && options.without?.includes(feature) !== true) features.add(feature);
   }
-  const drawnFront = random.chance(0.5) ? "store" : "volume";
+  const drawnFront = random.pick(["store", "store", "store", "volume", "volume", "nbd"] as const);
   const front = options.front ?? drawnFront;
   const volumes = random.between(1, 3);
   const extentsPerVolume = random.between(2, 12);

@@ -4,6 +4,7 @@ import type { Store, StoreEnvironment } from "../../lib/store/api.js";
 import { DeviceRegistry } from "../../lib/volume/registry.js";
 import type { RunConfig } from "./config.js";
 import { type LifeFront, StoreFront, VolumeFront } from "./fronts.js";
+import { NbdFront, type NbdHost } from "./nbd-front.js";
 import type { Subject } from "./subject.js";
 import type { VolumeTable } from "./volume-table.js";
 
@@ -15,6 +16,8 @@ export interface OpenedFront {
 export interface OpeningHost {
   readonly config: RunConfig;
   readonly volumes: VolumeTable;
+  /** What connections need of the run. */
+  readonly nbd: Omit<NbdHost, "nameOf">;
 }
 
 export type OpenedBy = (error: unknown, opened: OpenedFront | null) => void;
@@ -46,10 +49,15 @@ async function openVolumes(
 ): Promise<LifeFront> {
   const { config, volumes } = host;
   const registry = new DeviceRegistry({ ...environment, store });
-  const front = new VolumeFront(config, new Array<null>(config.volumes).fill(null));
   volumes.registry = registry;
-  volumes.front = front;
+  volumes.open = config.front === "volume" ? new Array<null>(config.volumes).fill(null) : null;
   for (let volume = 0; volume < config.volumes; volume++) await openVolume(registry, volumes, volume);
+  if (volumes.open !== null) return new VolumeFront(config, volumes.open);
+  const front = new NbdFront(config, environment, registry, {
+    ...host.nbd,
+    nameOf: (volume) => volumes.nameOf(volume),
+  });
+  volumes.beforeClose = (then) => front.close(then);
   return front;
 }
 

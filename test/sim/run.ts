@@ -17,6 +17,7 @@ import { type DeviceFaults, SimDevice } from "./device.js";
 import type { LifeFront } from "./fronts.js";
 import { History, Taint } from "./history.js";
 import { SIM_POOL_BYTES, SimPool, simMemory } from "./memory.js";
+import { NbdFront } from "./nbd-front.js";
 import { type OpenedFront, openFront } from "./opening.js";
 import type { Prng } from "./prng.js";
 import type { EventTarget } from "./queue.js";
@@ -289,16 +290,28 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     let opened: OpenedFront | null = null;
     let failure: unknown = null;
     this.#asyncWork++;
-    openFront(this.#subject, environment, this, (error, front) => {
-      this.#asyncWork--;
-      failure = error;
-      opened = front;
-    });
+    const nbd = {
+      world: this.world,
+      process: this.process,
+      asyncBegin: () => this.asyncBegin(),
+      asyncEnd: () => this.asyncEnd(),
+    };
+    openFront(
+      this.#subject,
+      environment,
+      { config: this.config, volumes: this.volumes, nbd },
+      (error, front) => {
+        this.#asyncWork--;
+        failure = error;
+        opened = front;
+      },
+    );
     await this.#until(() => opened !== null || failure !== null, "the device to open");
     if (failure !== null) throw this.#openFailed(failure);
     const { store, front } = opened as unknown as OpenedFront;
     this.#store = store;
     this.#front = front;
+    if (front instanceof NbdFront) await this.#until(() => front.ready, "connections to be served");
     this.volumes.checkRecords(store);
     this.volumes.resume();
   }
@@ -378,8 +391,10 @@ class Run implements ClientHost, EventTarget, StoreEvents {
         reader.noHole = false;
         reader.granule = block * this.granulesPerBlock;
         reader.granules = this.config.extentBlocks * this.granulesPerBlock;
-        if (!this.volumes.usable(volume) || !this.#front!.admit(reader))
-          throw new Violation("I23", `volume ${volume} cannot be read at the end`);
+        await this.#until(
+          () => this.volumes.usable(volume) && this.#front!.admit(reader),
+          `volume ${volume} to be readable`,
+        );
         if (!reader.start(this.#front!, 0)) throw new Violation("I23", "no memory for a read at the end");
         await this.#until(() => !reader.busy, `the answer to ${reader.describe()}`);
       }
@@ -576,6 +591,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       this.world.coverage.count("op:scrub");
       this.#store!.startScrub(random.pick([1, 100]) * MIB);
     }
+    if (this.#has("disconnect") && this.#front instanceof NbdFront && random.chance(0.1))
+      this.#front.breakOne();
     this.volumes.maybeChange(random);
   }
 

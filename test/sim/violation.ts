@@ -17,7 +17,8 @@ export const INVARIANTS = {
   I22: "After a failed fsync a device acknowledges nothing.",
   I23: "When faults stop, all pending I/O completes in bounded time; memory stays bounded.",
   ASSERT: "The program's own assertions hold.",
-  CONTRACT: "The disk is asked only for what its interface allows.",
+  NBD: "The server keeps the rules of the NBD protocol towards a client that keeps them.",
+  CONTRACT: "Disk and streams are asked only for what their interfaces allow.",
 } as const;
 
 export type Invariant = keyof typeof INVARIANTS;

@@ -3,9 +3,9 @@
  * Each knows what it may be after a crash in the middle.
  */
 import type { Store } from "../../lib/store/api.js";
+import type { Volume } from "../../lib/volume/api.js";
 import type { DeviceRegistry } from "../../lib/volume/registry.js";
 import type { RunConfig } from "./config.js";
-import type { VolumeFront } from "./fronts.js";
 import type { History } from "./history.js";
 import type { Prng } from "./prng.js";
 import { Violation } from "./violation.js";
@@ -41,10 +41,13 @@ export class VolumeTable {
   readonly #records = new Map<number, (string | null)[]>();
   #pending = 0;
   #recordNumber = 0;
-  /** Volume front of this life. */
+  /** Registry of this life; null on the store front. */
   registry: DeviceRegistry | null = null;
-  front: VolumeFront | null = null;
+  /** Volume front of this life: its open volumes. */
+  open: (Volume | null)[] | null = null;
   readonly #releases: (() => void)[] = [];
+  /** What has to be closed before the registry can be. */
+  beforeClose: ((then: () => void) => void) | null = null;
 
   constructor(host: VolumeHost, config: RunConfig) {
     this.#host = host;
@@ -52,7 +55,7 @@ export class VolumeTable {
     this.ids = Array.from({ length: config.volumes }, (_, volume) => volume + 1);
     this.#dropping = this.ids.map(() => false);
     const full = config.extentsPerVolume * config.extentBlocks;
-    const small = config.front === "volume" && config.features.has("grow") ? Math.ceil(full / 2) : full;
+    const small = config.front !== "store" && config.features.has("grow") ? Math.ceil(full / 2) : full;
     this.#blocks = this.ids.map(() => small);
   }
 
@@ -99,7 +102,8 @@ export class VolumeTable {
   crashed(): void {
     this.#pending = 0;
     this.registry = null;
-    this.front = null;
+    this.open = null;
+    this.beforeClose = null;
     this.#releases.length = 0;
   }
 
@@ -116,8 +120,8 @@ export class VolumeTable {
     if (features.has("records") && front === "store" && random.chance(0.1)) this.#putRecord(random);
     const volume = random.below(this.ids.length);
     if (this.#host.busyOn(volume) || !this.usable(volume)) return;
-    if (features.has("drop") && random.chance(0.03)) this.#drop(volume);
-    else if (features.has("grow") && front === "volume" && random.chance(0.05)) this.#grow(volume, random);
+    if (features.has("drop") && front !== "nbd" && random.chance(0.03)) this.#drop(volume);
+    else if (features.has("grow") && front !== "store" && random.chance(0.05)) this.#grow(volume, random);
   }
 
   #drop(volume: number): void {
@@ -144,7 +148,7 @@ export class VolumeTable {
     const name = this.nameOf(volume);
     const registry = this.registry!;
     const size = this.#blocks[volume]! * 4096;
-    this.front!.volumes[volume] = null;
+    this.open![volume] = null;
     this.#control(async () => {
       this.#releases[volume]!();
       await registry.remove(name);
@@ -162,8 +166,12 @@ export class VolumeTable {
   }
 
   async openOne(registry: DeviceRegistry, volume: number): Promise<void> {
+    if (this.open === null) {
+      this.sized(volume, registry.byName(this.nameOf(volume))!.size / 4096);
+      return;
+    }
     const opened = await registry.open(this.nameOf(volume));
-    this.front!.volumes[volume] = opened.volume;
+    this.open[volume] = opened.volume;
     this.holdRelease(volume, () => opened.release());
     this.sized(volume, opened.volume.sizeBytes / 4096);
   }
@@ -206,11 +214,13 @@ export class VolumeTable {
 
   /** Releases volumes and closes the registry, where there is one. */
   close(then: () => void): void {
-    const { registry } = this;
-    if (registry === null) {
-      then();
-      return;
-    }
+    const { registry, beforeClose } = this;
+    if (registry === null) then();
+    else if (beforeClose === null) this.#closeRegistry(registry, then);
+    else beforeClose(() => this.#closeRegistry(registry, then));
+  }
+
+  #closeRegistry(registry: DeviceRegistry, then: () => void): void {
     const { process } = this.#host;
     for (const release of this.#releases) release();
     registry.close().then(
