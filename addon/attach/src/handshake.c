@@ -266,7 +266,7 @@ bool handshake(int fd, const char *name, enum handshake_mode mode, int64_t deadl
                                .block_preferred = NBD_DEFAULT_PREFERRED_BLOCK,
                                .payload_max = NBD_DEFAULT_MAX_PAYLOAD};
   if (strlen(name) > EXPORT_NAME_MAX) return fail(why, NULL, "the name of the export is too long");
-  bool no_zeroes;
+  bool no_zeroes = false;
   if (!greet(fd, deadline, &no_zeroes, why)) return false;
   uint32_t option = mode == HANDSHAKE_INFO ? NBD_OPT_INFO : NBD_OPT_GO;
   switch (go(fd, option, name, deadline, info, why)) {
