@@ -11,7 +11,7 @@
 PACKAGES_BUILD="
 c++ g++
 make make
-python3 python3-minimal
+python3 python3
 "
 PACKAGES_RUN="
 redis-check-rdb redis-tools

@@ -1,0 +1,154 @@
+#!/usr/bin/env node
+// npm run mutants [-- --only NAME] [--seeds N] [--seconds N] [--jobs N] [--write]
+//
+// Known-bad one-line changes of production code, each applied to a scratch copy, each hunted by the simulator. A
+// mutant that survives is a missing check. One whose `find` is not in the source exactly once is an error: the code
+// has moved on, and the list must follow. --write puts the table into docs/testing.md.
+import { spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import ts from "typescript";
+import { MUTANTS } from "../test/sim/mutants.mjs";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const SOURCES = ["lib", "test/sim"];
+const TABLE_BEGIN = "<!-- mutants: begin -->";
+const TABLE_END = "<!-- mutants: end -->";
+
+const { values } = parseArgs({
+  options: {
+    only: { type: "string" },
+    seeds: { type: "string", default: "3000" },
+    seconds: { type: "string", default: "120" },
+    jobs: { type: "string", default: "2" },
+    write: { type: "boolean", default: false },
+  },
+});
+
+function transpile(source, fileName) {
+  const compilerOptions = { target: "es2023", module: "esnext" };
+  return ts.transpileModule(source, { compilerOptions, fileName }).outputText;
+}
+
+function* sourcesIn(directory) {
+  for (const entry of readdirSync(join(ROOT, directory), { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) {
+      if (entry.name !== "node_modules" && entry.name !== "dist") yield* sourcesIn(path);
+    } else if (path.endsWith(".ts") && !path.endsWith(".d.ts")) yield path;
+  }
+}
+
+/** The whole program, compiled once. */
+function compile(into) {
+  for (const directory of SOURCES) {
+    for (const path of sourcesIn(directory)) {
+      const target = join(into, path.replace(/\.ts$/, ".js"));
+      mkdirSync(dirname(target), { recursive: true });
+      writeFileSync(target, transpile(readFileSync(join(ROOT, path), "utf8"), path));
+    }
+  }
+  writeFileSync(join(into, "package.json"), '{"type":"module"}\n');
+  symlinkSync(join(ROOT, "node_modules"), join(into, "node_modules"));
+  mkdirSync(join(into, "addon"));
+  symlinkSync(join(ROOT, "addon", "build"), join(into, "addon", "build"));
+}
+
+function mutate(mutant, into) {
+  const source = readFileSync(join(ROOT, mutant.file), "utf8");
+  const places = source.split(mutant.find).length - 1;
+  if (places !== 1) return `its text is in ${mutant.file} ${places} times instead of once`;
+  const changed = source.replace(mutant.find, () => mutant.replace);
+  writeFileSync(join(into, mutant.file.replace(/\.ts$/, ".js")), transpile(changed, mutant.file));
+  return null;
+}
+
+function hunt(directory, mutant) {
+  const fronts = mutant.fronts ?? "store,volume";
+  const hunter = join(directory, "test/sim/hunt.js");
+  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, fronts], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  child.stdout.on("data", (bytes) => {
+    output += bytes;
+  });
+  child.stderr.on("data", (bytes) => {
+    output += bytes;
+  });
+  return new Promise((resolve) => {
+    child.on("exit", () => {
+      const last = output.trim().split("\n").at(-1);
+      try {
+        resolve(JSON.parse(last));
+      } catch {
+        resolve({ seeds: 0, events: 0, found: null, broken: output.slice(-500) });
+      }
+    });
+  });
+}
+
+async function examine(mutant, compiled, scratch) {
+  const directory = mkdtempSync(join(scratch, "mutant-"));
+  cpSync(compiled, directory, { recursive: true, verbatimSymlinks: true });
+  const problem = mutate(mutant, directory);
+  if (problem !== null) return { mutant, problem };
+  const result = await hunt(directory, mutant);
+  rmSync(directory, { recursive: true });
+  if (result.broken !== undefined) return { mutant, problem: result.broken };
+  return { mutant, ...result };
+}
+
+function outcome({ problem, found, seeds, events }) {
+  if (problem !== undefined) return `ERROR: ${problem}`;
+  if (found === null) return `SURVIVED ${seeds} seeds, ${events} events`;
+  return `${found.invariant} after ${seeds} seeds, ${events} events`;
+}
+
+function table(results) {
+  const rows = results.map(({ mutant, found, seeds, events }) => {
+    const cells = found ? [String(seeds), String(events), found.invariant] : ["–", "–", "survived"];
+    return `| ${[mutant.name, `\`${mutant.file}\``, ...cells].join(" | ")} |`;
+  });
+  return ["| mutant | file | seeds | events | caught by |", "| --- | --- | ---: | ---: | --- |", ...rows].join("\n");
+}
+
+function writeTable(results) {
+  const path = join(ROOT, "docs/testing.md");
+  const page = readFileSync(path, "utf8");
+  const begin = page.indexOf(TABLE_BEGIN) + TABLE_BEGIN.length;
+  const end = page.indexOf(TABLE_END);
+  writeFileSync(path, `${page.slice(0, begin)}\n\n${table(results)}\n\n${page.slice(end)}`);
+}
+
+const scratch = mkdtempSync(join(tmpdir(), "lamina-mutants-"));
+try {
+  const compiled = join(scratch, "compiled");
+  mkdirSync(compiled);
+  compile(compiled);
+  const wanted = MUTANTS.filter(({ name }) => values.only === undefined || name.includes(values.only));
+  const control = await hunt(compiled, { fronts: "store,volume,nbd" }).then((result) => result);
+  if (control.found !== null || control.broken !== undefined) {
+    console.error(`the unchanged program fails: ${JSON.stringify(control)}`);
+    process.exitCode = 1;
+  }
+  const results = [];
+  let next = 0;
+  const worker = async () => {
+    while (next < wanted.length) {
+      const index = next++;
+      results[index] = await examine(wanted[index], compiled, scratch);
+      console.log(`${wanted[index].name}: ${outcome(results[index])}`);
+    }
+  };
+  await Promise.all(Array.from({ length: Number(values.jobs) }, worker));
+  const caught = results.filter(({ found }) => found).length;
+  console.log(`${caught} of ${results.length} mutants caught`);
+  if (caught < results.length) process.exitCode = 1;
+  if (values.write) writeTable(results);
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
