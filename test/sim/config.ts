@@ -47,12 +47,23 @@ export interface RunOptions {
   readonly operations?: number;
   readonly without?: readonly Feature[];
   readonly front?: FrontKind;
+  /** Crash replay: one life, ended at this event; then the last one. */
+  readonly crash?: CrashPoint;
+}
+
+export interface CrashPoint {
+  /** Event of the life after which it ends; Infinity for the run that counts them. */
+  readonly event: number;
+  readonly kind: "kill" | "power";
+  /** Which of the states that the crash can leave. */
+  readonly variant: number;
 }
 
 export interface RunConfig {
   readonly seed: number;
   readonly front: FrontKind;
   readonly features: ReadonlySet<Feature>;
+  readonly crash: CrashPoint | null;
   readonly operations: number;
   readonly lives: number;
   readonly volumes: number;
@@ -122,6 +133,7 @@ export function configOf(options: RunOptions): RunConfig {
     seed: options.seed,
     front,
     features,
+    crash: options.crash ?? null,
     operations: options.operations ?? random.pick([60, 200, 600, 600, 2000, 5000]),
     lives: random.pick([1, 2, 4, 8, 20]),
     volumes,

@@ -30,7 +30,7 @@ import { BLOCK_BYTES, BLOCK_SHIFT } from "../../lib/core/limits.js";
 import { type Arena, ZERO_PAGE } from "./arena.js";
 import { registerAt } from "./content.js";
 import { type SimPool, simMemory } from "./memory.js";
-import type { Prng } from "./prng.js";
+import { Prng } from "./prng.js";
 import { Violation } from "./violation.js";
 import type { SimProcess, SimWorld } from "./world.js";
 
@@ -112,6 +112,8 @@ export class SimDevice {
 
   readonly #arena: Arena;
   readonly #random: Prng;
+  /** Decides what crashes leave; apart, so that a crash can be repeated with other losses. */
+  #losses: Prng;
   readonly #pages: number;
   readonly #current: Int32Array;
   readonly #durable: Int32Array;
@@ -136,6 +138,7 @@ export class SimDevice {
     this.options = options;
     this.#arena = arena;
     this.#random = world.random.fork("device");
+    this.#losses = world.random.fork("losses");
     this.#pages = options.sizeBytes >>> BLOCK_SHIFT;
     this.#current = new Int32Array(this.#pages);
     this.#durable = new Int32Array(this.#pages);
@@ -155,6 +158,11 @@ export class SimDevice {
     this.writeFaults = 0;
     this.readFaultsOfLife = 0;
     return this.#handle;
+  }
+
+  /** Another one of the states that the crashes of this run can leave. */
+  chooseLosses(variant: number): void {
+    this.#losses = new Prng(variant, this.world.seed, 0x6c6f7373);
   }
 
   /** The process was killed: what was in flight has landed in part, now or later, but before `open`. */
@@ -190,7 +198,7 @@ export class SimDevice {
 
   /** One of the shapes in which losses come; which sectors of version `index` of `count` are kept. */
   #keepRule(): (index: number, count: number) => number {
-    const random = this.#random;
+    const random = this.#losses;
     switch (random.below(8)) {
       case 0:
         return () => 0;
@@ -530,13 +538,13 @@ export class SimDevice {
 
   /** Any sectors of the request land. */
   #landSome(request: Request): void {
-    const whole = this.#random.below(4);
+    const whole = this.#losses.below(4);
     const end = request.offset + request.length;
     for (let at = request.offset; at < end; ) {
       const page = at >>> BLOCK_SHIFT;
       const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
       const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
-      const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : this.#random.u32() & ALL_SECTORS;
+      const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : this.#losses.u32() & ALL_SECTORS;
       if (keep !== 0) this.#land(page, at, stop, source, keep);
       at = stop;
     }

@@ -11,7 +11,14 @@ import { startRoutine } from "../../lib/core/routine.js";
 import type { BadBlock, FormatOptions, Store, StoreEnvironment, StoreEvents } from "../../lib/store/api.js";
 import { freshArena } from "./arena.js";
 import { type ClientHost, OpKind, SimClient } from "./clients.js";
-import { configOf, FAULT_RATE, type Feature, type RunConfig, type RunOptions } from "./config.js";
+import {
+  type CrashPoint,
+  configOf,
+  FAULT_RATE,
+  type Feature,
+  type RunConfig,
+  type RunOptions,
+} from "./config.js";
 import type { Coverage } from "./coverage.js";
 import { type DeviceFaults, SimDevice } from "./device.js";
 import type { LifeFront } from "./fronts.js";
@@ -154,6 +161,10 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.device.provisionedBelow = this.#subject.provisionedBytes(this.#format);
     await this.#formatDevice();
     if (this.#random.chance(0.5)) this.device.powerLoss();
+    if (this.config.crash !== null) {
+      await this.#liveUntil(this.config.crash);
+      return;
+    }
     for (let life = 1; life < this.config.lives; life++) await this.#live(life, this.#drawEnd());
     await this.#lastLife();
   }
@@ -209,6 +220,26 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
   }
 
+  /** Crash replay: a life that ends at one event, and what is left of it. */
+  async #liveUntil(crash: CrashPoint): Promise<void> {
+    const { world } = this;
+    const first = world.coverage.events;
+    this.#operationsLeft = this.config.operations;
+    this.#endAt = first + crash.event;
+    try {
+      await this.#open();
+      this.#wakeClients();
+      await this.#until(() => this.#idle(), "clients to finish");
+      await this.#closeCleanly();
+    } catch (error) {
+      if (!(error instanceof LifeEnds)) throw error;
+    }
+    world.coverage.count("replay:life-events", world.coverage.events - first);
+    this.device.chooseLosses(crash.variant);
+    this.#crash(crash.kind);
+    await this.#finish();
+  }
+
   /** Ends the life; `end` "clean" means that nothing more than the process is gone. */
   #crash(end: LifeEnd): void {
     const { world } = this;
@@ -259,11 +290,18 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       this.history.kill();
     }
     await this.#checkOffline();
-    await this.#open();
+    await this.#finish();
+  }
+
+  /** Opens once more, reads everything and closes. */
+  async #finish(): Promise<void> {
+    this.#endFaults();
     this.#operationsLeft = 0;
+    await this.#open();
     await this.#readEverything();
     await this.#closeCleanly();
     this.#endProcess();
+    await this.#checkOffline();
   }
 
   #newProcess(): StoreEnvironment {
