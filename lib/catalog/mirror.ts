@@ -44,6 +44,8 @@ const GATHER_MS = 20;
 const CHECK_MS = 2000;
 /** Buckets are compared one by one this often, against what no stamp shows (a key deleted by hand). */
 const DEEP_CHECK_MS = 3_600_000;
+/** `status` waits this long for a comparison. */
+const REFRESH_MS = 500;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2000;
 /** A Redis that is refused is asked again this often: an operator may have mended it. */
@@ -79,6 +81,9 @@ export class Mirror {
   #rebuilds = 0;
   #failures = 0;
   #deepCheckedAt = 0;
+  /** Checks that somebody asked for: wanted, and done. */
+  #checkAsked = false;
+  #checks = 0;
   #closed = false;
   #dirty = true;
   #wake: (() => void) | null = null;
@@ -110,9 +115,22 @@ export class Mirror {
     this.#touch();
   }
 
+  /** Compares with Redis now instead of at the next turn, and waits for the outcome at most `waitMs`. */
+  async refresh(waitMs: number = REFRESH_MS): Promise<MirrorStatus> {
+    if (this.#state === "mirrored" || this.#state === "behind") {
+      const asked = this.#checks;
+      this.#checkAsked = true;
+      this.#touch();
+      const end = performance.now() + waitMs;
+      // The check that is under way may have begun before we were asked: the one after it counts.
+      while (this.#checks < asked + 1 && !this.#closed && performance.now() < end) await sleep(5);
+    }
+    return this.status();
+  }
+
   status(): MirrorStatus {
     return {
-      state: this.#state,
+      state: this.#state === "mirrored" && this.#dirty ? "behind" : this.#state,
       redis: this.#redis,
       reason: this.#reason,
       since: this.#since,
@@ -164,14 +182,17 @@ export class Mirror {
     const session = randomBytes(8).toString("hex");
     const writer = new MirrorWriter(client, this.#options.source, session);
     await this.#claim(client, session);
-    let checkedAt = 0;
+    let checkedAt = Number.NEGATIVE_INFINITY;
     while (!this.#closed) {
-      if (this.#options.wall() - checkedAt >= this.#checkMs || checkedAt > this.#options.wall()) {
+      const asked = this.#checkAsked;
+      if (asked || performance.now() - checkedAt >= this.#checkMs) {
+        this.#checkAsked = false;
         if (!(await this.#check(client, writer))) return;
-        checkedAt = this.#options.wall();
+        checkedAt = performance.now();
       }
       this.#dirty = false;
       await this.#writeAll(client, writer);
+      if (asked) this.#checks++;
       if (this.#dirty) continue;
       this.#becomeMirrored();
       await this.#pause(this.#checkMs);

@@ -1,0 +1,65 @@
+/** Where the admin API and the metrics get what they show. The composition root provides it. */
+
+import type { MirrorStatus } from "../catalog/api.js";
+import type { EventLog } from "../catalog/events.js";
+import type { BadBlock, StoreStats } from "../store/api.js";
+import type { EngineKind, EngineStats } from "../uring/api.js";
+import type { VolumeRegistry } from "../volume/registry-api.js";
+
+export interface AdminSources {
+  readonly registry: VolumeRegistry;
+  readonly store: AdminStore;
+  readonly events: EventLog;
+  readonly server: ServerFacts;
+  /** Compared with Redis at the moment of asking, as far as it answers at once. */
+  mirror(): Promise<MirrorStatus>;
+  /** The same as last known; for a scrape. */
+  mirrorNow(): MirrorStatus;
+  gateway(): GatewayNumbers;
+  engine(): EngineStats;
+  pool(): { readonly capacityBytes: number; readonly freeBytes: number };
+}
+
+export interface AdminStore {
+  stats(): StoreStats;
+  badBlocks(volume: number): readonly BadBlock[];
+  startScrub(pace: number): void;
+}
+
+/** What does not change while the server runs. */
+export interface ServerFacts {
+  readonly version: string;
+  readonly pid: number;
+  /** Wall clock. */
+  readonly startedAt: number;
+  readonly data: string;
+  readonly ioEngine: EngineKind;
+  /** Why io_uring is not used; null when it is, or was not wanted. */
+  readonly ioFallbackReason: string | null;
+  readonly device: {
+    readonly path: string;
+    readonly kind: "file" | "block";
+    readonly direct: boolean;
+    readonly sizeBytes: number;
+  };
+  /** NBD URIs of the listeners. */
+  readonly listeners: () => readonly string[];
+  /** Not yet, or not any more: why, in one sentence. Null while everything is served. */
+  readonly notReady: () => string | null;
+}
+
+/** Counters of the gateway: rows of the arrays are NBD command numbers, the last row is everything else. */
+export interface GatewayNumbers {
+  readonly connections: number;
+  readonly handshakes: number;
+  readonly requestsInFlight: number;
+  readonly requests: Float64Array;
+  readonly errors: Float64Array;
+  readonly bytes: Float64Array;
+  /** Row by row: requests of less than 2^i microseconds that were not less than 2^(i−1). */
+  readonly latency: Float64Array;
+  /** Microseconds. */
+  readonly latencySum: Float64Array;
+  /** Plain counters, exported as lamina_gateway_<name>_total. */
+  readonly counters: Readonly<Record<string, number>>;
+}

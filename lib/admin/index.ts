@@ -1,0 +1,13 @@
+/** The admin API: HTTP resources, events, health and metrics of one server. */
+export type { AdminSources, AdminStore, GatewayNumbers, ServerFacts } from "./api.js";
+export { loadToken, TOKEN_FILE } from "./auth.js";
+export { ADMIN_SOCKET, type Admin, type AdminOptions, startAdmin } from "./http-server.js";
+export type {
+  BadBlockView,
+  EventView,
+  MirrorView,
+  StatusView,
+  StoreView,
+  VolumeDetailView,
+  VolumeView,
+} from "./views.js";

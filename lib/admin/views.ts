@@ -1,0 +1,193 @@
+/** JSON resources: what the API answers. Sizes are bytes, times ISO 8601. */
+
+import type { MirrorStatus } from "../catalog/api.js";
+import type { LaminaEvent } from "../catalog/events.js";
+import type { VolumeRecord } from "../replica/record.js";
+import type { StoreStats } from "../store/api.js";
+import type { VolumeUsage } from "../volume/registry-api.js";
+import type { AdminSources } from "./api.js";
+
+/** Bad blocks that `volume show` lists; the newest are kept. */
+const BAD_BLOCKS_SHOWN = 1000;
+
+export interface VolumeView {
+  readonly id: number;
+  readonly name: string;
+  readonly size: number;
+  readonly description: string;
+  readonly readOnly: boolean;
+  readonly replicas: number;
+  readonly minReplicas: number;
+  readonly stripeCount: number;
+  readonly stripeUnit: number;
+  readonly onFull: "wait" | "enospc";
+  readonly access: VolumeRecord["access"];
+  readonly createdAt: string;
+  readonly version: number;
+  readonly usage: {
+    readonly extents: number;
+    readonly bytes: number;
+    readonly connections: number;
+    readonly badBlocks: number;
+  };
+}
+
+export interface BadBlockView {
+  readonly layer: number;
+  readonly extent: number;
+  readonly block: number;
+  readonly foundAt: string;
+}
+
+export type VolumeDetailView = VolumeView & { readonly badBlocks: readonly BadBlockView[] };
+
+export interface EventView {
+  readonly id: string;
+  readonly at: string;
+  readonly kind: string;
+  readonly volume: string | null;
+  readonly text: string;
+}
+
+export interface MirrorView {
+  readonly state: MirrorStatus["state"];
+  readonly redis: string | null;
+  readonly reason: string | null;
+  readonly since: string;
+  readonly mirroredAt: string | null;
+  readonly pending: number;
+  readonly rebuilds: number;
+  readonly failures: number;
+}
+
+export interface StoreView {
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  readonly usedBytes: number;
+  readonly freeingBytes: number;
+  readonly stats: StoreStats;
+}
+
+export interface StatusView {
+  readonly version: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly data: string;
+  readonly ready: boolean;
+  /** What is wrong or waited for, one sentence each; empty when all is well. */
+  readonly notices: readonly string[];
+  readonly listeners: readonly string[];
+  readonly io: { readonly engine: string; readonly fallbackReason: string | null };
+  readonly device: {
+    readonly path: string;
+    readonly kind: string;
+    readonly direct: boolean;
+    readonly sizeBytes: number;
+  };
+  readonly store: StoreView;
+  readonly mirror: MirrorView;
+  readonly volumes: number;
+  readonly gateway: { readonly connections: number; readonly requestsInFlight: number };
+  readonly pool: { readonly capacityBytes: number; readonly freeBytes: number };
+}
+
+export function volumeView(record: VolumeRecord, usage: VolumeUsage): VolumeView {
+  const { id, name, size, description, readOnly, policy, access, version } = record;
+  return {
+    id,
+    name,
+    size,
+    description,
+    readOnly,
+    ...policy,
+    access,
+    createdAt: iso(record.createdAt),
+    version,
+    usage: {
+      extents: usage.extents,
+      bytes: usage.slotBytes,
+      connections: usage.connections,
+      badBlocks: usage.badBlocks,
+    },
+  };
+}
+
+export function volumeDetailView(record: VolumeRecord, sources: AdminSources): VolumeDetailView {
+  const bad = sources.store.badBlocks(record.id).slice(-BAD_BLOCKS_SHOWN);
+  return {
+    ...volumeView(record, sources.registry.usage(record.id)),
+    badBlocks: bad.map(({ layer, extent, block, foundAt }) => ({
+      layer,
+      extent,
+      block,
+      foundAt: iso(foundAt),
+    })),
+  };
+}
+
+export function eventView(event: LaminaEvent): EventView {
+  return { id: event.id, at: iso(event.at), kind: event.kind, volume: event.volume, text: event.text };
+}
+
+export function storeView(stats: StoreStats): StoreView {
+  const { slotBytes } = stats;
+  return {
+    capacityBytes: stats.slots * slotBytes,
+    freeBytes: stats.freeSlots * slotBytes,
+    usedBytes: stats.liveSlots * slotBytes,
+    freeingBytes: stats.freeingSlots * slotBytes,
+    stats,
+  };
+}
+
+export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusView {
+  const { server } = sources;
+  const stats = sources.store.stats();
+  const gateway = sources.gateway();
+  return {
+    version: server.version,
+    pid: server.pid,
+    startedAt: iso(server.startedAt),
+    data: server.data,
+    ready: notReadyReason(sources) === null,
+    notices: notices(sources, stats, mirror),
+    listeners: server.listeners(),
+    io: { engine: server.ioEngine, fallbackReason: server.ioFallbackReason },
+    device: server.device,
+    store: storeView(stats),
+    mirror: {
+      ...mirror,
+      since: iso(mirror.since),
+      mirroredAt: mirror.mirroredAt === 0 ? null : iso(mirror.mirroredAt),
+    },
+    volumes: sources.registry.list().length,
+    gateway: { connections: gateway.connections, requestsInFlight: gateway.requestsInFlight },
+    pool: sources.pool(),
+  };
+}
+
+/** Why /healthz is not 200; null when it is. */
+export function notReadyReason(sources: AdminSources): string | null {
+  const { failed } = sources.store.stats();
+  return sources.server.notReady() ?? (failed === null ? null : `the device has failed: ${failed}`);
+}
+
+function notices(sources: AdminSources, stats: StoreStats, mirror: MirrorStatus): string[] {
+  const { server } = sources;
+  const list: (string | null)[] = [
+    notReadyReason(sources),
+    server.ioFallbackReason === null ? null : `io_uring is not used: ${server.ioFallbackReason}`,
+    server.device.direct ? null : `${server.device.path} refuses O_DIRECT: I/O goes through the page cache`,
+    stats.waitingForSpace === 0 ? null : `${stats.waitingForSpace} write(s) wait: the device is full`,
+    stats.lossy ? "the device lost power without a clean shutdown and is being settled" : null,
+    stats.bitRotBlocks === 0 ? null : `${stats.bitRotBlocks} block(s) are damaged: see lamina volume show`,
+    mirror.state === "down" || mirror.state === "refused"
+      ? `the mirror in Redis is ${mirror.state} since ${iso(mirror.since)}: ${mirror.reason}`
+      : null,
+  ];
+  return list.filter((notice) => notice !== null);
+}
+
+function iso(wall: number): string {
+  return new Date(wall).toISOString();
+}
