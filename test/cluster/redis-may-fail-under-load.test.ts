@@ -24,9 +24,10 @@ async function catalogue(socket: string): Promise<string[]> {
 }
 
 async function untilMirrored(server: LaminaServer): Promise<void> {
-  await until("the mirror is equal to the store", async () =>
-    /"state":\s*"mirrored"/.test(await server.lamina("status", "--json")),
-  );
+  await until("the mirror is equal to the store", async () => {
+    const status = (await server.json("status")) as { readonly mirror: { readonly state: string } };
+    return status.mirror.state === "mirrored";
+  });
 }
 
 function answered(load: Load): number {
@@ -130,6 +131,20 @@ t.test("the private Redis is killed", needs, async (t) => {
   await scene.server.stop();
   t.same(redisPidsBelow(scene.server.data), [], "it ends with the server");
   t.notOk(readdirSync(scene.server.data).includes("redis.sock"), "and leaves no socket");
+});
+
+t.test("the private Redis hangs", needs, async (t) => {
+  const scene = await underLoad(t, new LaminaServer({ capacity: "1G" }));
+  await untilMirrored(scene.server);
+  const [pid] = redisPidsBelow(scene.server.data);
+  if (pid === undefined) throw new Error("there is no Redis");
+  process.kill(pid, "SIGSTOP");
+  await loadGoesOn(scene.load);
+  await scene.server.createVolume("meanwhile", "1G");
+  await loadGoesOn(scene.load);
+  process.kill(pid, "SIGCONT");
+  await untilMirrored(scene.server);
+  await endsWell(t, scene);
 });
 
 t.test("the private Redis ends with a killed server", needs, async (t) => {
