@@ -21,7 +21,8 @@ typedef union {
   struct sockaddr_storage storage;
 } Address;
 
-enum { HOST_BYTES_MAX = sizeof(struct sockaddr_un) };
+/* Longer than any address; what is too long for one is refused by number, not by exception. */
+enum { HOST_BYTES_MAX = 4096 };
 
 /* A numeric host, or with port < 0 the path of a unix socket. Length of the address, or -errno. */
 static int address_parse(const char *host, int port, Address *out) {

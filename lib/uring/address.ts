@@ -14,6 +14,9 @@ export const UNIX_SOCKET = -1;
 /** Connections that wait to be accepted; the system may allow fewer. */
 export const BACKLOG = 511;
 
+/** Longest path of a unix socket in bytes (sockaddr_un). Node would cut a longer one without a word. */
+export const UNIX_PATH_BYTES_MAX = 107;
+
 /** "127.0.0.1:10809", "[::1]:10809", "unix:/run/x.sock", "descriptor 3" */
 export function addressText(address: ListenAddress): string {
   switch (address.kind) {

@@ -59,9 +59,18 @@ function waitReason(path: string, holder: Holder): string {
   return `${path} waits for the last requests of ${whose} to end`;
 }
 
-/** Who holds the flock of the file behind `fd`, for messages and for the decision to wait. */
-export function lockHolder(fd: number): Holder {
-  const { ino } = statSync(`/proc/self/fd/${fd}`, { bigint: true });
+/** Who holds the flock of the file or device at `path`, without touching it; null when nobody is seen to. */
+export function flockHolder(path: string): Holder | null {
+  const holder = holderOf(path);
+  return holder.state === "unseen" ? null : holder;
+}
+
+function lockHolder(fd: number): Holder {
+  return holderOf(`/proc/self/fd/${fd}`);
+}
+
+function holderOf(path: string): Holder {
+  const { ino } = statSync(path, { bigint: true });
   const pid = holderPid(readFileSync("/proc/locks", "utf8"), String(ino));
   if (pid === 0) return { state: "unseen" };
   if (!hasFileOpen(pid, ino)) return { state: "ghost", pid };

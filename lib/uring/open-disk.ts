@@ -8,7 +8,16 @@
  *  2. The second descriptor, for appends through the page cache, is opened after the lock is held, from the
  *     first one, so that it is the same file whatever happens to the name.
  */
-import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync, readSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { LaminaError } from "../core/errors.js";
 import { BLOCK_BYTES } from "../core/limits.js";
@@ -48,6 +57,7 @@ export async function openFile(addon: Addon, pool: Pool, options: OpenDiskOption
   if (fd < 0) throw unopenable(path, errnoText(fd));
   try {
     await takeLock(addon, fd, path, options.onWait);
+    refuseClaimed(path, fd, access);
     const facts = checkNative(`statx of ${path}`, addon.fileFacts(fd));
     if (facts.kind === "other") throw unopenable(path, "it is neither a file nor a block device");
     const align = direct ? directAlign(fd, facts, pool) : 0;
@@ -108,6 +118,22 @@ function openData(path: string, flags: number): number {
   } catch (error) {
     return errnoOf(error);
   }
+}
+
+/**
+ * A block device may be in use by the kernel itself (mounted, part of another device), which takes no flock.
+ * Asking for it exclusively tells; the descriptor that asks is closed again, since the lock is ours.
+ */
+function refuseClaimed(path: string, fd: number, access: number): void {
+  if (!fstatSync(fd).isBlockDevice()) return;
+  const claim = openData(`/proc/self/fd/${fd}`, access | constants.O_EXCL);
+  if (claim === Errno.EBUSY) {
+    throw new LaminaError("DEVICE_BUSY", {
+      path,
+      holder: "the kernel: it is mounted or part of another device",
+    });
+  }
+  if (claim >= 0) closeSync(claim);
 }
 
 /**

@@ -27,6 +27,7 @@ export class RingLoop implements Ticker {
   #holders = 0;
   #held = false;
   #closed = false;
+  #onIdle: (() => void) | null = null;
   readonly #onImmediate = (): void => {
     this.#scheduled = false;
     if (!this.#closed) this.#turn();
@@ -75,6 +76,14 @@ export class RingLoop implements Ticker {
     setImmediate(this.#onImmediate);
   }
 
+  /** Resolves when nothing is in flight. */
+  idle(): Promise<void> {
+    if (this.ring.inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
   close(): void {
     this.#closed = true;
     this.ring.close();
@@ -121,6 +130,10 @@ export class RingLoop implements Ticker {
     this.ring.unmute();
     // Also after an exception: what it left undelivered is delivered by the next turn.
     if (this.#anythingLeft()) this.schedule();
+    if (this.ring.inFlight === 0 && this.#onIdle !== null) {
+      this.#onIdle();
+      this.#onIdle = null;
+    }
     const hold = this.#holders > 0 || this.ring.inFlight > 0;
     if (hold !== this.#held) {
       this.#held = hold;

@@ -22,7 +22,7 @@ export class ThreadsDisk extends FileDisk {
     const left = op.length - op.done;
     const done = (error: Error | null, moved = 0): void =>
       this.#done(op, error === null ? moved : errnoOf(error));
-    this.#loop.inFlight++;
+    this.#loop.requestStarted();
     switch (op.kind) {
       case DiskOpKind.Read:
         read(fd, bytes, op.memory + op.done, left, offset, done);
@@ -50,7 +50,6 @@ export class ThreadsDisk extends FileDisk {
   }
 
   #done(op: DiskOp, result: number): void {
-    this.#loop.inFlight--;
-    this.#loop.post(op, result);
+    this.#loop.requestOver(op, result);
   }
 }

@@ -85,7 +85,7 @@ export class ThreadsEngine implements Engine {
 
   async close(): Promise<void> {
     // What was asked for is finished first: a disk that is closing still has requests in flight.
-    while (this.#loop.inFlight > 0) await new Promise((resolve) => setImmediate(resolve));
+    await this.#loop.idle();
     this.#memory.close();
   }
 }

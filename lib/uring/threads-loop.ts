@@ -8,8 +8,9 @@ import { Batch, type EventTarget } from "./batch.js";
 export class ThreadsLoop implements Ticker {
   readonly #batch = new Batch();
   #scheduled = false;
-  /** Requests given to the thread pool and not delivered. */
-  inFlight = 0;
+  /** Requests given to the thread pool and not over. */
+  #inFlight = 0;
+  #onIdle: (() => void) | null = null;
   batches = 0;
   readonly #onImmediate = (): void => this.#run();
 
@@ -27,6 +28,23 @@ export class ThreadsLoop implements Ticker {
     this.post({ eventDone: event }, 0);
   }
 
+  requestStarted(): void {
+    this.#inFlight++;
+  }
+
+  requestOver(target: EventTarget, result: number): void {
+    this.#inFlight--;
+    this.post(target, result);
+  }
+
+  /** Resolves when nothing is in flight. */
+  idle(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -41,6 +59,10 @@ export class ThreadsLoop implements Ticker {
     } finally {
       this.#scheduled = false;
       if (!this.#batch.empty) this.#schedule();
+      if (this.#inFlight === 0 && this.#onIdle !== null) {
+        this.#onIdle();
+        this.#onIdle = null;
+      }
     }
   }
 }

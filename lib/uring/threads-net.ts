@@ -3,8 +3,10 @@ import { unlinkSync } from "node:fs";
 import { connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
-import { addressText, BACKLOG, isStale, refusalText } from "./address.js";
+import { Errno } from "./abi.js";
+import { addressText, BACKLOG, isStale, refusalText, UNIX_PATH_BYTES_MAX } from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
+import { errnoText } from "./errno.js";
 import { type ThreadsNetContext, ThreadsStream } from "./threads-stream.js";
 
 export async function threadsListen(
@@ -32,6 +34,7 @@ export async function threadsListen(
 }
 
 async function bind(server: Server, wanted: ListenAddress): Promise<void> {
+  refuseLongPath(wanted);
   try {
     await bindOnce(server, listenOptions(wanted));
   } catch (error) {
@@ -40,6 +43,11 @@ async function bind(server: Server, wanted: ListenAddress): Promise<void> {
     unlinkSync(wanted.path);
     await bindOnce(server, listenOptions(wanted));
   }
+}
+
+function refuseLongPath(address: ListenAddress): void {
+  if (address.kind !== "unix" || Buffer.byteLength(address.path) <= UNIX_PATH_BYTES_MAX) return;
+  throw new Error(errnoText(Errno.ENAMETOOLONG));
 }
 
 function bindOnce(server: Server, options: ListenOptions): Promise<void> {
@@ -84,6 +92,12 @@ export function threadsConnect(context: ThreadsNetContext, address: ListenAddres
       reject(new LaminaError("CONNECT_REFUSED", params, error));
     };
     let socket: Socket;
+    try {
+      refuseLongPath(address);
+    } catch (error) {
+      refused(error);
+      return;
+    }
     if (address.kind === "tcp") {
       socket = connect({ host: address.host, port: address.port, allowHalfOpen: true });
     } else if (address.kind === "unix") {
