@@ -11,6 +11,7 @@ export type {
 export { BAD_BLOCKS_MAX, WHOLE_EXTENT } from "./bad-blocks.js";
 export { FORMAT_VERSION, type Layout, RECORD_BYTES_MAX } from "./format.js";
 export { type FormatStoreOptions, formatStore, metadataBytes, planFormat } from "./format-store.js";
+export { type Finding, type FsckOptions, type FsckReport, fsck } from "./fsck.js";
 export { openStore } from "./open-store.js";
 export { type OpenStoreOptions, STORE_DEFAULTS, type StoreTunables } from "./options.js";
 export { type ProbeResult, probe } from "./probe.js";

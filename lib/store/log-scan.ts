@@ -38,6 +38,8 @@ export interface Anchor {
   readonly offset: number;
   readonly sequence: number;
   readonly version: number;
+  /** Both copies are valid and one write. */
+  readonly agree: boolean;
 }
 
 /** The newer valid anchor, or null when both copies are bad. */
@@ -47,18 +49,22 @@ export function* readAnchor(
   words: Uint32Array,
   memory: number,
 ): Routine<Anchor | null> {
-  let best: Anchor | null = null;
+  const found: Anchor[] = [];
   for (const offset of [ANCHOR_A, ANCHOR_B]) {
     const state = yield* io.readPage(offset, memory, PAGE_BYTES, PageKind.Anchor, 0);
     if (state !== PageState.Valid) continue;
-    const version = io.version(memory);
     const ringOffset = words[(memory >>> 2) + PAGE_HEADER_WORDS]!;
     if (ringOffset >= layout.logBytes) continue;
-    if (best === null || version > best.version) {
-      best = { offset: ringOffset, sequence: io.position(memory), version };
-    }
+    found.push({
+      offset: ringOffset,
+      sequence: io.position(memory),
+      version: io.version(memory),
+      agree: false,
+    });
   }
-  return best;
+  const [first, second] = found;
+  if (first === undefined || second === undefined) return first ?? null;
+  return { ...(second.version > first.version ? second : first), agree: first.version === second.version };
 }
 
 /** Reads the whole ring through the buffer at `memory` and finds the valid frames. */

@@ -193,9 +193,9 @@ export class Maintenance {
     unsettled.remove(slot);
     if (outcome.lost) bad.add(volume, layer, extent, WHOLE_EXTENT);
     for (const block of outcome.rotten) bad.add(volume, layer, extent, block);
-    if (outcome.adopted > 0) {
-      this.adopted += outcome.adopted;
-      device.env.events.adopted(volume, extent, outcome.adopted);
+    if (outcome.adopted.length > 0) {
+      this.adopted += outcome.adopted.length;
+      device.env.events.adopted(volume, extent, outcome.adopted.length);
     }
     this.#owner.slotSettled(slot);
   }

@@ -27,8 +27,10 @@ export interface HotImage {
 
 export interface RecoveredState {
   readonly directory: Directory;
+  /** Candidates that the log has for blocks; those of cool slots are in the tables already. */
   readonly pending: PendingDeltas;
   readonly hot: HotImage;
+  readonly anchorsAgree: boolean;
   readonly log: LogImage;
   readonly records: LoadedRecords;
   /** Directory pages whose copies differ. */
@@ -66,12 +68,11 @@ export function* recover(
   const pending = new PendingDeltas();
   if (!replay(log, directory, positions, pending)) throw damaged("a log record names what does not exist");
   const doubles = directory.finishLoading();
-  for (const slot of [...pending.slots()]) {
-    // A cool slot's tables reflect everything.
-    const isHot = (hot.bits[slot >>> 5]! & (1 << (slot & 31))) !== 0;
-    if (!isHot || directory.state[slot] !== SlotState.Live) pending.forget(slot);
-  }
-  return { directory, pending, hot, log, records, differingPages, doubles };
+  return { directory, pending, hot, anchorsAgree: anchor.agree, log, records, differingPages, doubles };
+}
+
+export function isHotIn(hot: HotImage, slot: number): boolean {
+  return (hot.bits[slot >>> 5]! & (1 << (slot & 31))) !== 0;
 }
 
 function* readHot(device: Device, memory: number): Routine<HotImage> {

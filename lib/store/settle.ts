@@ -31,7 +31,12 @@ export interface Settled {
   readonly changed: boolean;
   /** Both copies of the table are bad: nothing can be said about any block. */
   readonly lost: boolean;
-  readonly adopted: number;
+  /** The two copies of the table are one write. */
+  readonly agree: boolean;
+  /** Records from here on are not in the table. */
+  readonly position: number;
+  /** Blocks that got the entry of bytes which matched nothing. */
+  readonly adopted: readonly number[];
   /** Blocks whose bytes match nothing. */
   readonly rotten: readonly number[];
 }
@@ -77,7 +82,7 @@ export class Settler {
   *settle(slot: number, lossy: boolean): Routine<Settled> {
     const alloc = this.#directory.alloc[slot]!;
     const image = yield* this.#tables.load(slot, alloc, this.entries, this.#tableBuffer, true);
-    if (!image.found) return { slot, alloc, changed: false, lost: true, adopted: 0, rotten: [] };
+    if (!image.found) return { slot, alloc, ...image, changed: false, lost: true, adopted: [], rotten: [] };
     const blocks = this.entries.length;
     // Without losses only blocks that the log speaks of can differ from the table.
     this.#decided.fill(lossy ? 0 : 1);
@@ -88,7 +93,7 @@ export class Settler {
       changed = true;
       if (entry !== ENTRY_ABSENT) this.#fallback[block] = entry;
     });
-    let adopted = 0;
+    const adopted: number[] = [];
     const rotten: number[] = [];
     for (let first = 0; first < blocks; first += SETTLE_BLOCKS) {
       const count = Math.min(SETTLE_BLOCKS, blocks - first);
@@ -102,14 +107,14 @@ export class Settler {
         changed = true;
         if (lossy && readable) {
           this.#adoptInto(this.entries, block, block - from);
-          adopted++;
+          adopted.push(block);
         } else if (this.#fallback[block] !== ENTRY_ABSENT) {
           this.entries[block] = this.#fallback[block]!;
           rotten.push(block);
         }
       }
     }
-    return { slot, alloc, changed, lost: false, adopted, rotten };
+    return { slot, alloc, ...image, changed, lost: false, adopted, rotten };
   }
 
   /**

@@ -22,7 +22,7 @@ import { Maintenance } from "./maintenance.js";
 import type { OpenStoreOptions } from "./options.js";
 import type { Parts } from "./parts.js";
 import { Records } from "./records.js";
-import type { RecoveredState } from "./recovery.js";
+import { isHotIn, type RecoveredState } from "./recovery.js";
 import { Scrub } from "./scrub.js";
 import { SETTLE_BYTES, Settler } from "./settle.js";
 import { SlotPool } from "./slot-pool.js";
@@ -142,12 +142,14 @@ export class ExtentStore implements Store {
       hot.loadedPage(page, version, copies !== "agree");
     });
     for (let slot = 0; slot < directory.slots; slot++) {
-      if ((state.hot.bits[slot >>> 5]! & (1 << (slot & 31))) !== 0) hot.loaded(slot);
+      if (isHotIn(state.hot, slot)) hot.loaded(slot);
     }
     for (let slot = directory.slots - 1; slot >= 0; slot--) this.#sort(slot);
     for (let slot = 0; slot < directory.slots; slot++) {
       if (directory.state[slot] === SlotState.Live && hot.isHot(slot)) unsettled.add(slot);
     }
+    // The tables of a cool slot say everything already, and those of a dead one nothing.
+    for (const slot of [...state.pending.slots()]) if (!unsettled.has(slot)) state.pending.forget(slot);
     yield* this.#records.load(state.records);
     this.#slots.refill();
     if (this.lossy) this.#device.env.events.lossy(true);

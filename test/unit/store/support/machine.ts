@@ -6,6 +6,7 @@ import { BLOCK_BYTES, MIB } from "../../../../lib/core/limits.js";
 import type { BadBlock, FormatOptions, Store, StoreEnvironment } from "../../../../lib/store/api.js";
 import {
   formatStore,
+  fsck,
   type Layout,
   type OpenStoreOptions,
   openStore,
@@ -127,6 +128,11 @@ export class Machine implements ExtentListener {
     this.disk = new MemoryDisk(this.engine, content.length, { content, zeroGrainBytes: this.#grain });
     this.#store = null;
     return this;
+  }
+
+  /** Findings of the offline check, as sentences. */
+  fsck(): string[] {
+    return this.engine.run(fsck(this.environment())).findings.map(({ message }) => message);
   }
 
   // ---- Operations --------------------------------------------------------------------------------------
