@@ -75,7 +75,7 @@ import {
 } from "./options.js";
 import { ReplyMode } from "./reply.js";
 import { decodeDisplayText, encodeText, isProtocolString, NO_BYTES, quoted } from "./text.js";
-import { check, getU64, SIZE_BYTES_MAX } from "./wire.js";
+import { check, getU64, isPowerOfTwo, SIZE_BYTES_MAX } from "./wire.js";
 
 /** Longest data of one reply to an option: a name, a description and their lengths. */
 export const OPTION_REPLY_BYTES_MAX = 4 + 2 * NBD_MAX_STRING;
@@ -552,8 +552,4 @@ function areProper(sizes: BlockSizes): boolean {
     maximumPayload >= preferred &&
     (maximumPayload === NBD_UNLIMITED_PAYLOAD || maximumPayload % minimum === 0)
   );
-}
-
-function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isInteger(Math.log2(value));
 }

@@ -17,7 +17,7 @@ import {
 import { ReplyMode } from "./reply.js";
 import { isProtocolString } from "./text.js";
 import { TransmissionRules } from "./validate.js";
-import { check, SIZE_BYTES_MAX } from "./wire.js";
+import { check, isPowerOfTwo, SIZE_BYTES_MAX } from "./wire.js";
 
 /** Size constraints of an export, in bytes (proto.md, "Size constraints"). */
 export interface BlockSizes {
@@ -113,7 +113,7 @@ export function checkExportInfo(info: ExportInfo): void {
   check(isProtocolString(info.description ?? ""), "a description is at most 4096 bytes without NUL");
   check(Number.isSafeInteger(info.size) && info.size >= 0 && info.size <= SIZE_BYTES_MAX, "size below 2^53");
   check(isPowerOfTwo(minimum) && minimum <= NBD_MAX_MINIMUM_BLOCK, "minimum block is a power of 2 ≤ 65536");
-  check(isPowerOfTwo(preferred) && preferred <= 2 ** 31, "preferred block is a power of 2");
+  check(isPowerOfTwo(preferred), "preferred block is a power of 2");
   check(preferred >= Math.max(minimum, NBD_MIN_PREFERRED_BLOCK), "preferred block ≥ minimum and ≥ 512");
   check(maximumPayload >= Math.max(preferred, NBD_MIN_DF_READ), "maximum payload ≥ preferred and ≥ 65536");
   check(
@@ -121,10 +121,6 @@ export function checkExportInfo(info: ExportInfo): void {
     "maximum payload is a multiple of the minimum block below 2^32",
   );
   check(info.size % minimum === 0, "an export is a whole number of minimum blocks");
-}
-
-function isPowerOfTwo(value: number): boolean {
-  return Number.isInteger(value) && value > 0 && 2 ** Math.round(Math.log2(value)) === value;
 }
 
 /** The transmission flags of an export as a client with this much negotiated may see them. */

@@ -31,6 +31,11 @@ export function lowHalf(value: number): number {
   return value >>> 0;
 }
 
+/** Whether `value` is 1, 2, 4 … 2^31. */
+export function isPowerOfTwo(value: number): boolean {
+  return Number.isInteger(value) && value > 0 && value < HIGH && (value & (value - 1)) === 0;
+}
+
 /** A mistake of the program that uses this package, never of its peer. */
 export class NbdUsageError extends Error {
   override readonly name = "NbdUsageError";

@@ -67,6 +67,16 @@ t.test(
   },
 );
 
+t.test("H7: oldstyle is not offered, and nothing more is said before the client flags", async (t) => {
+  const server = serverOf();
+  const greeting = server.takeOutput();
+  t.not(Buffer.from(greeting.subarray(8, 16)).toString("hex"), "00420281861253", "no oldstyle magic");
+  t.equal(server.outputLength, 0);
+  server.feed(clientFlags(3).subarray(0, 3));
+  t.equal(server.state, "greeting");
+  t.equal(server.outputLength, 0);
+});
+
 t.test("H8: a client without fixed newstyle is served in NOTLS mode", async (t) => {
   const selective = haggling({ tlsMode: "selective" }, 2);
   t.same(typesOf(ask(selective, option(NBD_OPT_STARTTLS))), ["NBD_REP_ERR_POLICY"]);

@@ -103,6 +103,17 @@ t.test("O4: error text is UTF-8 and short enough for QEMU", async (t) => {
   t.doesNotThrow(() => new TextDecoder("utf-8", { fatal: true }).decode(answer.data));
 });
 
+t.test("O5: what is merely wrong is answered, not disconnected", async (t) => {
+  const server = haggling();
+  for (const number of [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99, 0xffffffff]) {
+    for (const length of [0, 1, 5, 8, 20, 4096, 20_000, 200_000]) {
+      const answers = ask(server, option(number, new Uint8Array(length).fill(0x41)));
+      t.ok(answers.length > 0, `option ${number} with ${length} bytes`);
+      t.equal(server.state, "haggling");
+    }
+  }
+});
+
 t.test("O6: while shutting down, all options but ABORT get ERR_SHUTDOWN", async (t) => {
   const server = haggling();
   server.shutDown();

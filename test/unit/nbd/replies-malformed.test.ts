@@ -144,6 +144,18 @@ t.test("C1: the header of a data chunk has a bound that callers may rely on", as
   }
 });
 
+t.test("C4: a hole is 12 bytes of payload, whatever its size", async (t) => {
+  for (const mode of CHUNKED) {
+    for (const length of [1, 512, 32 * 1024 * 1024, 0xffffffff]) {
+      const bytes = written((v, at) => encodeOffsetHole(v, at, mode, TO, 0, 2 ** 44, length));
+      t.equal(headerOf(bytes, mode).length, 12);
+      const view = new DataView(bytes.buffer);
+      t.equal(view.getBigUint64(chunkHeaderBytes(mode)), 2n ** 44n);
+      t.equal(view.getUint32(chunkHeaderBytes(mode) + 8), length);
+    }
+  }
+});
+
 interface Status {
   readonly count: number;
   readonly runs: readonly (readonly [number, number])[];
