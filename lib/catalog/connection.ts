@@ -5,6 +5,7 @@
  */
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from "ioredis";
 import { LaminaError } from "../core/errors.js";
+import { IDENTITY_KEY } from "./keys.js";
 import { checkRequirements, parseInfo } from "./requirements.js";
 import { SCRIPTS } from "./scripts.js";
 import { describeTarget, type RedisTarget } from "./url.js";
@@ -126,4 +127,24 @@ export function reasonOf(error: unknown): string {
   if (nested instanceof Error && nested.message !== "") return reasonOf(nested);
   if (error.message !== "") return error.message;
   return "code" in error ? String(error.code) : error.name;
+}
+
+/**
+ * Connects, checks the requirements and whose mirror is there, and disconnects; writes nothing. `storeId`
+ * null: any mirror is another store's. Throws REDIS_UNREACHABLE, REDIS_FOREIGN, REDIS_TOO_OLD, REDIS_EVICTS or
+ * REDIS_READ_ONLY.
+ */
+export async function checkStore(target: RedisTarget, storeId: string | null): Promise<void> {
+  const client = await connectRedis(target);
+  const redis = describeTarget(target);
+  try {
+    const found = await withDeadline(client.hget(IDENTITY_KEY, "store"), STEP_TIMEOUT_MS);
+    if (found === null || found === storeId) return;
+    throw new LaminaError("REDIS_FOREIGN", { redis, found, own: storeId ?? "new" });
+  } catch (error) {
+    if (error instanceof LaminaError) throw error;
+    throw new LaminaError("REDIS_UNREACHABLE", { redis, what: reasonOf(error) }, error);
+  } finally {
+    disposeRedis(client);
+  }
 }

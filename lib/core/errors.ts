@@ -269,6 +269,104 @@ export const CATALOGUE = {
     exit: 1,
     http: 503,
   },
+  // Commands
+  USAGE: { message: "{what}", next: "see: {help}", exit: 64, http: 400 },
+  CONFIG_INVALID: {
+    message: "the configuration file {path} cannot be used: {what}",
+    next: "correct it; it is JSON with the names of the options of lamina serve",
+    exit: 64,
+    http: 400,
+  },
+  LISTEN_INSECURE: {
+    message: "listening on {address} would let everyone who reaches it read and write all volumes",
+    next: "listen on 127.0.0.1 or a unix socket, or say --insecure if the network is trusted",
+    exit: 64,
+    http: 400,
+  },
+  DATA_DIRECTORY_UNUSABLE: {
+    message: "the data directory {path} cannot be used: {what}",
+    next: "check the path and its permissions, or name another with --data",
+    exit: 1,
+    http: 500,
+  },
+  DATA_DIRECTORY_BUSY: {
+    message: "the data directory {path} is in use by {holder}",
+    next: "stop that server first (lamina stop --data {path}), or use another --data directory",
+    exit: 1,
+    http: 409,
+  },
+  NO_SPACE: {
+    message: "{path} has {free} free bytes, too few for a store",
+    next: "free some space, or name another directory with --data",
+    exit: 1,
+    http: 507,
+  },
+  SERVER_NOT_RUNNING: {
+    message: "no server runs on {data}",
+    next: "start one with: lamina serve --data {data}",
+    exit: 1,
+    http: 503,
+  },
+  SERVER_UNREACHABLE: {
+    message: "the server at {server} cannot be reached: {what}",
+    next: "check that it runs and that the address is its admin address",
+    exit: 1,
+    http: 503,
+  },
+  SERVER_STILL_STOPPING: {
+    message: "process {pid} has not ended after {seconds} seconds",
+    next: "wait for it, or end it at once with: kill -9 {pid} (nothing acknowledged is lost)",
+    exit: 1,
+    http: 503,
+  },
+  SERVER_ANSWER: {
+    message: "the server at {server} answered {status} without a reason",
+    next: "see its log",
+    exit: 1,
+    http: 500,
+  },
+  FILE_UNUSABLE: {
+    message: "{path} cannot be used: {what}",
+    next: "check the path and its permissions",
+    exit: 1,
+    http: 409,
+  },
+  FILE_EXISTS: {
+    message: "{path} exists already",
+    next: "name another file, or overwrite it with --force",
+    exit: 1,
+    http: 409,
+  },
+  IMAGE_TOO_LARGE: {
+    message: "the image has {size} bytes but volume '{name}' only {limit}",
+    next: "grow it first with: lamina volume resize {name} --size {wanted}",
+    exit: 1,
+    http: 409,
+  },
+  PROGRAM_MISSING: {
+    message: "{program} is not installed",
+    next: "install it: apt-get install {package}",
+    exit: 1,
+    http: 503,
+  },
+  PROGRAM_FAILED: {
+    message: "{program} failed: {what}",
+    next: "see its message",
+    exit: 1,
+    http: 500,
+  },
+  TRANSFER_FAILED: {
+    message: "copying stopped at byte {offset}: {what}",
+    next: "check the server with lamina status, then start again",
+    exit: 1,
+    http: 500,
+  },
+  TRANSFER_NO_LISTENER: {
+    message: "the server at {server} has no NBD listener that can be reached from here",
+    next: "start it with --listen 127.0.0.1:10809",
+    exit: 1,
+    http: 503,
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ErrorCode = keyof typeof CATALOGUE;

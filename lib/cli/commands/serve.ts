@@ -1,0 +1,124 @@
+/** lamina serve: the server in the foreground. */
+import type { Argv } from "yargs";
+import { LaminaError } from "../../core/errors.js";
+import { sdNotify } from "../../uring/notify.js";
+import { printFailure } from "../output.js";
+import { makeLog } from "../serve/log.js";
+import {
+  ADMIN_DEFAULT,
+  DATA_DEFAULT,
+  LISTEN_DEFAULT,
+  resolveServeOptions,
+  type ServeArguments,
+} from "../serve/options.js";
+import { type Server, startServer } from "../serve/server.js";
+import type { Command } from "./command.js";
+
+export const serve: Command = {
+  register: (yargs, run) =>
+    yargs.command(
+      "serve",
+      "run a server in the foreground",
+      (y) => options(y),
+      run(async (args) => {
+        const { config, ...rest } = args;
+        return serveUntilStopped(pick(rest), config, args.json);
+      }),
+    ),
+};
+
+// The builder's type is what the handler gets.
+function options<T>(yargs: Argv<T>) {
+  return yargs
+    .option("data", text(`directory of the server's data (default ${DATA_DEFAULT})`))
+    .option("capacity", text("size of a new store file, for example 100G (default 80 % of the free space)"))
+    .option("device", text("raw device to use instead of a file; formatted only when blank"))
+    .option("listen", {
+      describe: `NBD address HOST:PORT or unix:PATH; may be repeated (default ${LISTEN_DEFAULT})`,
+      type: "string",
+      array: true,
+      requiresArg: true,
+      nargs: 1,
+    })
+    .option("admin", text(`address of the admin API and metrics (default ${ADMIN_DEFAULT})`))
+    .option("redis", text("URL of a Redis to mirror into, or none (default: a private one)"))
+    .option("default-export", text("volume that the empty export name means (default: the only one)"))
+    .option("pool", text("memory for requests in flight (default 256M)"))
+    .option("io-engine", {
+      describe: "how to do I/O (default auto)",
+      type: "string",
+      choices: ["auto", "ring", "threads"] as const,
+      requiresArg: true,
+    })
+    .option("insecure", {
+      describe: "listen beyond this machine without encryption and authentication",
+      type: "boolean",
+    })
+    .option("config", text("JSON file with these options; those given here take precedence"))
+    .example("lamina serve", `serve ${DATA_DEFAULT} on ${LISTEN_DEFAULT}`)
+    .example("lamina serve --data /srv/lamina --capacity 500G", "a store file of at most 500 GiB")
+    .example("lamina serve --device /dev/sdb --listen unix:/run/lamina.sock", "a whole disk, a unix socket");
+}
+
+function text(describe: string) {
+  return { describe, type: "string", requiresArg: true } as const;
+}
+
+/** What was given, without what yargs adds; a repeated option that takes one value is refused. */
+function pick(args: Readonly<Record<string, unknown>>): ServeArguments {
+  const names = [
+    "data",
+    "capacity",
+    "device",
+    "listen",
+    "admin",
+    "redis",
+    "default-export",
+    "pool",
+    "io-engine",
+    "insecure",
+  ];
+  const given = names.filter((name) => args[name] !== undefined).map((name) => [name, args[name]] as const);
+  return Object.fromEntries(given);
+}
+
+/** Exit code of a server that an interrupt ended at once: 128 + SIGINT, as shells have it. */
+const EXIT_FORCED = 130;
+
+async function serveUntilStopped(
+  given: ServeArguments,
+  config: string | undefined,
+  json: boolean,
+): Promise<number> {
+  const resolved = resolveServeOptions(given, config);
+  const log = makeLog();
+  const server = await startServer(resolved, log);
+  for (const uri of server.uris) process.stdout.write(`lamina ready ${uri}\n`);
+  sdNotify("READY=1");
+  const signal = await stopSignal();
+  log.info({ signal }, "stopping: finishing what is in flight");
+  sdNotify("STOPPING=1");
+  process.on("SIGINT", force).on("SIGTERM", force);
+  return stop(server, json);
+}
+
+async function stop(server: Server, json: boolean): Promise<number> {
+  try {
+    await server.close();
+    return 0;
+  } catch (error) {
+    if (!(error instanceof LaminaError)) throw error;
+    return printFailure(error, json);
+  }
+}
+
+function stopSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    process.once("SIGINT", resolve).once("SIGTERM", resolve);
+  });
+}
+
+/** Nothing acknowledged is lost: it is what a kill -9 would do. */
+function force(): void {
+  process.exit(EXIT_FORCED);
+}

@@ -1,0 +1,45 @@
+/** lamina status: one look at a server. */
+import type { StatusView } from "../../admin/index.js";
+import { clientOf, withTarget } from "../arguments.js";
+import { fields, print, printJson } from "../output.js";
+import { formatBytes } from "../size.js";
+import type { Command } from "./command.js";
+
+export const status: Command = {
+  register: (yargs, run) =>
+    yargs.command(
+      "status",
+      "show the server, its device and its mirror, and what is wrong or waited for",
+      (y) => withTarget(y),
+      run(async (args) => {
+        const view = await clientOf(args).ask<StatusView>("GET", "/v1/status");
+        if (args.json) printJson(view);
+        else print(describe(view));
+        return 0;
+      }),
+    ),
+};
+
+function describe(view: StatusView): string {
+  const { store, device, io, mirror, gateway } = view;
+  const pairs: (readonly [string, string])[] = [
+    ["server", `lamina ${view.version}, process ${view.pid}, since ${view.startedAt}`],
+    ["data", view.data],
+    ...view.listeners.map((uri): readonly [string, string] => ["listens on", uri]),
+    ["state", view.ready ? "ready" : "not ready"],
+    [
+      "volumes",
+      `${view.volumes}; ${gateway.connections} connection(s), ${gateway.requestsInFlight} request(s) in flight`,
+    ],
+    [
+      "device",
+      `${device.path} (${device.kind}${device.direct ? ", O_DIRECT" : ""}), I/O engine ${io.engine}`,
+    ],
+    [
+      "space",
+      `${formatBytes(store.usedBytes)} used, ${formatBytes(store.freeBytes)} free of ${formatBytes(store.capacityBytes)}`,
+    ],
+    ["mirror", mirror.redis === null ? mirror.state : `${mirror.state} (${mirror.redis})`],
+  ];
+  return [fields(pairs), ...view.notices.map((notice) => `! ${notice}`)].join("\n");
+}

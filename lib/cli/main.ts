@@ -1,0 +1,82 @@
+/** The command line: finds the command, runs it, and ends with its exit code. */
+import yargs, { type Argv } from "yargs";
+import { LaminaError } from "../core/errors.js";
+import type { GlobalArguments } from "./arguments.js";
+import type { Command, Run } from "./commands/command.js";
+import { events } from "./commands/events.js";
+import { serve } from "./commands/serve.js";
+import { status } from "./commands/status.js";
+import { stop } from "./commands/stop.js";
+import { volume } from "./commands/volume.js";
+import { EXIT_USAGE, printFailure } from "./output.js";
+import { VERSION } from "./version.js";
+
+const COMMANDS: readonly Command[] = [serve, stop, volume, status, events];
+const WIDTH_MAX = 110;
+
+/** Returns the exit code: 0 done, 1 failed, 64 wrong usage. */
+export async function main(argv: readonly string[]): Promise<number> {
+  let code = 0;
+  const json = argv.includes("--json");
+  const run: Run = (work) => async (args) => {
+    code = await work(args as Parameters<typeof work>[0]);
+  };
+  const parser = makeParser(argv, run);
+  try {
+    await parser.parseAsync();
+    return code;
+  } catch (error) {
+    return printFailure(error, json);
+  }
+}
+
+function makeParser(argv: readonly string[], run: Run): Argv<GlobalArguments> {
+  const base: Argv<GlobalArguments> = yargs([...argv])
+    .scriptName("lamina")
+    .usage("$0 COMMAND\n\nA network block store: thin, checksummed volumes over NBD.")
+    .option("json", { describe: "print JSON", type: "boolean", default: false })
+    // A value stays the text it was given as, and an option that is given twice is a mistake.
+    .parserConfiguration({
+      "duplicate-arguments-array": false,
+      "parse-numbers": false,
+      "greedy-arrays": false,
+    })
+    .locale("en")
+    .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX))
+    .version(VERSION)
+    .help()
+    .strict()
+    .recommendCommands()
+    .demandCommand(1, "say what to do")
+    .completion("completion", "print a completion script for bash or zsh")
+    .example("lamina serve", "run a server on this machine")
+    .example("lamina volume create disk1 --size 10G", "create a volume")
+    .epilogue("Data and defaults: docs/operator.md. Errors: docs/errors.md.")
+    .exitProcess(false)
+    .fail((message: string | null, error: Error | undefined, parser) => {
+      if (error !== undefined && error !== null) throw error;
+      const help = `${commandOf(argv)} --help`;
+      void parser;
+      throw new LaminaError("USAGE", { what: oneSentence(message ?? "the command is not understood"), help });
+    });
+  return COMMANDS.reduce((parser, command) => command.register(parser, run), base);
+}
+
+/** yargs puts lists on lines of their own. */
+function oneSentence(message: string): string {
+  const text = message.replace(/\s*\n\s*/g, " ").trim();
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+/** "lamina volume create" out of what was typed, for a hint. */
+function commandOf(argv: readonly string[]): string {
+  const words: string[] = [];
+  for (const word of argv) {
+    if (!/^[a-z]+$/.test(word) || words.length === 2) break;
+    words.push(word);
+  }
+  const known = words[0] === "volume" ? words : words.slice(0, 1);
+  return ["lamina", ...known].join(" ");
+}
+
+export { EXIT_USAGE };

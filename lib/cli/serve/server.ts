@@ -1,0 +1,241 @@
+/**
+ * The composition root of `lamina serve`: makes the rooms, joins them, and takes them down in order.
+ *
+ * Order of starting, and why: everything that can be refused is looked at before anything is written (data
+ * directory, ports, redis-server, device, Redis). Order of ending: no new work, finish what is in flight, make
+ * it durable, mark it clean, and only then let go of the lock.
+ */
+import type { Logger } from "pino";
+import { type Admin, type AdminSources, startAdmin } from "../../admin/index.js";
+import { EventLog, mirrorOff } from "../../catalog/index.js";
+import { createGateway, type Gateway } from "../../gateway/index.js";
+import { openStore, type Store } from "../../store/index.js";
+import type { Engine } from "../../uring/api.js";
+import { openEngine } from "../../uring/engine.js";
+import { DeviceRegistry } from "../../volume/registry.js";
+import { runRoutine } from "../routine.js";
+import { VERSION } from "../version.js";
+import { bootIdOf } from "./boot-id.js";
+import { checkDirectory, type HeldDirectory, holdDirectory } from "./data-directory.js";
+import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "./device.js";
+import { nbdUri, tryAddress } from "./listeners.js";
+import type { ServeOptions } from "./options.js";
+import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
+import { followRegistry, followStore, type Later } from "./story.js";
+
+export interface Server {
+  /** NBD URIs, one per listener. */
+  readonly uris: readonly string[];
+  readonly adminAddress: string;
+  /** Ends cleanly: everything acknowledged is durable and the device is marked clean. */
+  close(): Promise<void>;
+}
+
+/** Throws LaminaError; whatever had been started is taken down then. */
+export async function startServer(options: ServeOptions, log: Logger): Promise<Server> {
+  checkRedisProgram(options.redis);
+  checkDirectory(options.data);
+  for (const address of options.listen) {
+    if (address.kind === "tcp") await tryAddress(address.host, address.port);
+  }
+  await tryAddress(options.admin.host, options.admin.port);
+  const parts = new Parts();
+  try {
+    return await compose(options, log, parts);
+  } catch (error) {
+    await parts.takeDown();
+    throw error;
+  }
+}
+
+/** What has been started, to be ended in the opposite order. */
+class Parts {
+  readonly #ends: (() => Promise<void> | void)[] = [];
+
+  add(end: () => Promise<void> | void): void {
+    this.#ends.push(end);
+  }
+
+  async takeDown(): Promise<void> {
+    for (let end = this.#ends.pop(); end !== undefined; end = this.#ends.pop()) await end();
+  }
+}
+
+async function compose(options: ServeOptions, log: Logger, parts: Parts): Promise<Server> {
+  const startedAt = Date.now();
+  const engine = openEngine(options.engine);
+  parts.add(() => engine.close());
+  const events = new EventLog(() => Date.now());
+  if (engine.fallbackReason !== null) {
+    log.warn(engine.fallbackReason);
+    events.record("io-engine-fallback", null, engine.fallbackReason);
+  }
+  const { device, held } = await takeDevice(engine, options, log, parts);
+  const later: Later = { mirror: null, registry: null };
+  const store = await openTheStore(engine, device, events, later, log, parts);
+  const { pool, clock, random, checksums } = engine;
+  const registry = new DeviceRegistry({ store, pool, clock, random, ticker: engine, checksums });
+  parts.add(() => registry.close());
+  later.registry = registry;
+  followRegistry(registry, events, later);
+  const redis = await startMirror(options, device, store, registry, events, log);
+  later.mirror = redis?.mirror ?? null;
+  parts.add(async () => redis?.close());
+  const gateway = createGateway({
+    engine,
+    registry,
+    ...(options.defaultExport === null ? {} : { defaultExport: options.defaultExport }),
+    onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
+  });
+  parts.add(() => gateway.close());
+  const state = { stopping: false };
+  const sources = { startedAt, options, engine, device, store, registry, events, gateway, redis, state };
+  const admin = await startTheAdmin(sources, log);
+  parts.add(() => admin.close());
+  for (const address of options.listen) await gateway.listen(address);
+  const uris = gateway.listeners.map((listener) => nbdUri(listener.address));
+  log.info(
+    {
+      data: held.path,
+      device: device.path,
+      engine: engine.kind,
+      admin: admin.address,
+      volumes: registry.list().length,
+    },
+    "lamina serves",
+  );
+  events.record("server-started", null, `lamina ${VERSION} serves ${device.path} on ${uris.join(", ")}`);
+  return {
+    uris,
+    adminAddress: admin.address,
+    async close() {
+      state.stopping = true;
+      events.record("server-stopping", null, "lamina finishes what is in flight and ends");
+      await parts.takeDown();
+    },
+  };
+}
+
+async function takeDevice(
+  engine: Engine,
+  options: ServeOptions,
+  log: Logger,
+  parts: Parts,
+): Promise<{ device: ReadyDevice; held: HeldDirectory }> {
+  const held = await holdDirectory(engine, options.data);
+  parts.add(() => held.release());
+  const found = await findDevice(engine, options, (reason) => log.warn(reason));
+  let device: ReadyDevice;
+  try {
+    await checkRedis(options.redis, found.identity?.clusterId ?? null, log);
+    device = await readyDevice(engine, found);
+  } catch (error) {
+    found.opened?.disk.close();
+    throw error;
+  }
+  parts.add(() => device.opened.disk.close());
+  const { path, formatted, opened } = device;
+  if (formatted) log.info({ path, bytes: opened.disk.sizeBytes }, "a new store was made");
+  if (!opened.direct) log.warn({ path }, "O_DIRECT is refused here: I/O goes through the page cache");
+  return { device, held };
+}
+
+async function openTheStore(
+  engine: Engine,
+  device: ReadyDevice,
+  events: EventLog,
+  later: Later,
+  log: Logger,
+  parts: Parts,
+): Promise<Store> {
+  const { path, opened, deviceId } = device;
+  const follow = followStore(deviceId, path, events, later, log);
+  const environment = storeEnvironment(engine, opened, bootIdOf(deviceId, opened.instanceTag), follow);
+  const store = await runRoutine(openStore(environment, { path, soleMember: true }));
+  parts.add(
+    () =>
+      new Promise<void>((resolve) => {
+        store.close((error) => {
+          if (error !== null) log.error({ err: error }, "the device could not be closed in order");
+          resolve();
+        });
+      }),
+  );
+  return store;
+}
+
+function startMirror(
+  options: ServeOptions,
+  device: ReadyDevice,
+  store: Store,
+  registry: DeviceRegistry,
+  events: EventLog,
+  log: Logger,
+): Promise<RedisSide | null> {
+  const source = {
+    storeId: device.clusterId,
+    nodeId: device.deviceId.slice(0, 8),
+    records: () => registry.list(),
+    inventory: (volume: number, visit: (layer: number, extent: number) => void) =>
+      store.inventory(volume, visit),
+    node() {
+      const { slots, slotBytes } = store.stats();
+      return { device: device.path, slots, slotBytes };
+    },
+  };
+  return startRedis(options, source, events, log);
+}
+
+interface Running {
+  readonly startedAt: number;
+  readonly options: ServeOptions;
+  readonly engine: Engine;
+  readonly device: ReadyDevice;
+  readonly store: Store;
+  readonly registry: DeviceRegistry;
+  readonly events: EventLog;
+  readonly gateway: Gateway;
+  readonly redis: RedisSide | null;
+  readonly state: { stopping: boolean };
+}
+
+function startTheAdmin(running: Running, log: Logger): Promise<Admin> {
+  const { options } = running;
+  return startAdmin({
+    sources: adminSources(running),
+    directory: options.data,
+    host: options.admin.host,
+    port: options.admin.port,
+    onError: (error) => log.error({ err: error }, "an admin request failed"),
+  });
+}
+
+function adminSources(running: Running): AdminSources {
+  const { startedAt, options, engine, device, store, registry, events, gateway, redis, state } = running;
+  const off = mirrorOff(startedAt);
+  const { opened, path } = device;
+  return {
+    registry,
+    store,
+    events,
+    server: {
+      version: VERSION,
+      pid: process.pid,
+      startedAt,
+      data: options.data,
+      ioEngine: engine.kind,
+      ioFallbackReason: engine.fallbackReason,
+      device: { path, kind: opened.kind, direct: opened.direct, sizeBytes: opened.disk.sizeBytes },
+      listeners: () => gateway.listeners.map((listener) => nbdUri(listener.address)),
+      notReady() {
+        if (state.stopping) return "the server is stopping";
+        return gateway.listeners.length < options.listen.length ? "the server is starting" : null;
+      },
+    },
+    mirror: () => redis?.mirror.refresh() ?? Promise.resolve(off),
+    mirrorNow: () => redis?.mirror.status() ?? off,
+    gateway: () => gateway.stats(),
+    engine: () => engine.stats(),
+    pool: () => ({ capacityBytes: engine.pool.capacityBytes, freeBytes: engine.pool.freeBytes }),
+  };
+}
