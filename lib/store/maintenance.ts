@@ -36,6 +36,14 @@ export interface MaintenanceOwner {
   isStable(slot: number): boolean;
 }
 
+/** Something whose write lets the log's tail move: a table, a directory page, or a slot to be settled. */
+interface LogHolder {
+  readonly since: number;
+  readonly table: Table | null;
+  readonly page: number;
+  readonly slot: number;
+}
+
 export class Maintenance {
   readonly #parts: Parts;
   readonly #owner: MaintenanceOwner;
@@ -47,7 +55,7 @@ export class Maintenance {
   #framesWanted = false;
   #coolDue = false;
   #underPressure = false;
-  /** The last round could not move the tail: only a write that lands can change that. */
+  /** Nothing but writes in flight holds the log: only one that lands can change that. */
   #stuck = false;
   #running = false;
   #stopped = false;
@@ -215,12 +223,25 @@ export class Maintenance {
 
   /** Writes what holds the oldest part of the log, and moves its tail. */
   *#logRound(): Routine<void> {
-    const { cache, directory, unsettled, pending } = this.#parts;
-    const holders: { since: number; table: Table | null; page: number; slot: number }[] = [];
+    const holders = this.#logHolders();
+    const oldest = holders.sort((x, y) => x.since - y.since).slice(0, this.#batch);
+    const slots = oldest.filter(({ slot }) => slot >= 0).map(({ slot }) => slot);
+    if (slots.length > 0) yield* this.#settleRound(slots);
+    yield* this.#writeTables(oldest.flatMap(({ table }) => (table === null ? [] : [table])));
+    yield* this.#writePages(oldest.filter(({ page }) => page >= 0).map(({ page }) => page));
+    const used = this.#parts.log.usedBytes;
+    yield* this.#moveTail();
+    this.#stuck = oldest.length === 0 && this.#parts.log.usedBytes >= used;
+  }
+
+  /** What would hold less of the log if it were written now. */
+  #logHolders(): LogHolder[] {
+    const { cache, directory, unsettled, pending, log } = this.#parts;
+    const holders: LogHolder[] = [];
     cache.forEachResident((table) => {
-      if (table.dirty && table.state === TableState.Ready) {
-        holders.push({ since: table.dirtySince, table, page: -1, slot: -1 });
-      }
+      const { dirtySince: since } = table;
+      if (table.state !== TableState.Ready || table.oldestInFlight(log.nextSequence) <= since) return;
+      holders.push({ since, table, page: -1, slot: -1 });
     });
     directory.dirtySince.forEach((since, page) => {
       if (since !== CLEAN) holders.push({ since, table: null, page, slot: -1 });
@@ -229,15 +250,7 @@ export class Maintenance {
       const since = pending.oldest(slot, CLEAN);
       if (since !== CLEAN) holders.push({ since, table: null, page: -1, slot });
     }
-    holders.sort((a, b) => a.since - b.since);
-    const oldest = holders.slice(0, this.#batch);
-    const slots = oldest.filter(({ slot }) => slot >= 0).map(({ slot }) => slot);
-    if (slots.length > 0) yield* this.#settleRound(slots);
-    yield* this.#writeTables(oldest.flatMap(({ table }) => (table === null ? [] : [table])));
-    yield* this.#writePages(oldest.filter(({ page }) => page >= 0).map(({ page }) => page));
-    const used = this.#parts.log.usedBytes;
-    yield* this.#moveTail();
-    this.#stuck = this.#parts.log.usedBytes >= used;
+    return holders;
   }
 
   /** Writes both copies of the tables. What is in flight stays dirty from its own record on. */
