@@ -3,6 +3,7 @@ export { ByteQueue } from "./byte-queue.js";
 export * from "./client-handshake.js";
 export * from "./client-transmission.js";
 export * from "./constants.js";
+export { CONTEXTS_MAX } from "./contexts.js";
 export * from "./export.js";
 export * from "./names.js";
 export {

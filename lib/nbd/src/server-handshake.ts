@@ -39,7 +39,6 @@ import {
   NBD_INFO_BLOCK_SIZE,
   NBD_INFO_DESCRIPTION,
   NBD_INFO_NAME,
-  NBD_META_NAMESPACE_BASE,
   NBD_OPT_ABORT,
   NBD_OPT_EXPORT_NAME,
   NBD_OPT_EXTENDED_HEADERS,
@@ -65,6 +64,7 @@ import {
   NBDMAGIC_LOW,
   OPTION_HEADER_BYTES,
 } from "./constants.js";
+import { CONTEXTS_MAX, ContextSelection, matchContexts } from "./contexts.js";
 import {
   checkExportInfo,
   type ExportDirectory,
@@ -72,7 +72,6 @@ import {
   type ExportSummary,
   flagsFor,
   type Negotiated,
-  type SelectedContext,
 } from "./export.js";
 import { optionName } from "./names.js";
 import {
@@ -102,8 +101,6 @@ export const OPTION_SKIP_BYTES_MAX = 256 * 1024;
 export const OPTIONS_MAX = 4096;
 /** While more output than this waits to be sent, in bytes, no input is taken and no listing goes on. */
 export const OUTPUT_BYTES_HIGH = 16 * 1024;
-/** Metadata contexts that one session can select. More get NBD_REP_ERR_TOO_BIG. */
-export const CONTEXTS_MAX = 16;
 
 /** NOTLS, FORCEDTLS and SELECTIVETLS of the specification. */
 export type TlsMode = "notls" | "forced" | "selective";
@@ -205,8 +202,7 @@ export class ServerHandshake {
   #noZeroes = false;
   #tls: boolean;
   #mode: ReplyMode = ReplyMode.Simple;
-  #contextsFor = "";
-  #contexts: readonly SelectedContext[] = [];
+  readonly #contexts = new ContextSelection();
 
   #opening: Opening | null = null;
   #openingInfos: ReadonlySet<number> = new Set();
@@ -286,7 +282,7 @@ export class ServerHandshake {
     check(this.#state === "starttls", "tlsEstablished answers the state starttls");
     this.#tls = true;
     this.#mode = ReplyMode.Simple;
-    this.#forgetContexts();
+    this.#contexts.forget();
     this.#enter("haggling");
     this.#read("option-header", OPTION_HEADER_BYTES);
   }
@@ -308,7 +304,7 @@ export class ServerHandshake {
       size: info.size,
       flags,
       mode: this.#mode,
-      contexts: this.#contextsOf(exportName),
+      contexts: this.#contexts.of(exportName),
       blockSizeNegotiated,
       blockSizes: info.blockSizes,
       noZeroes: this.#noZeroes,
@@ -461,7 +457,7 @@ export class ServerHandshake {
     else if (this.#option === NBD_OPT_EXPORT_NAME) this.#die("the export name is too long");
     else {
       // It would have replaced the contexts, even by failing.
-      if (this.#option === NBD_OPT_SET_META_CONTEXT) this.#forgetContexts();
+      if (this.#option === NBD_OPT_SET_META_CONTEXT) this.#contexts.forget();
       this.#fail(NBD_REP_ERR_TOO_BIG, `the option has more than ${OPTION_DATA_BYTES_MAX} bytes of data`);
     }
   }
@@ -636,14 +632,14 @@ export class ServerHandshake {
   }
 
   #flagsOf(info: ExportInfo, exportName: string): number {
-    return flagsFor(info.flags, this.#mode, this.#contextsOf(exportName).length);
+    return flagsFor(info.flags, this.#mode, this.#contexts.of(exportName).length);
   }
 
   // ---- Metadata contexts --------------------------------------------------------------------------------
 
   #metaContext(data: Uint8Array): void {
     const listing = this.#option === NBD_OPT_LIST_META_CONTEXT;
-    if (!listing) this.#forgetContexts();
+    if (!listing) this.#contexts.forget();
     const request = parseContextRequest(data);
     if (this.#mode === ReplyMode.Simple) {
       this.#fail(NBD_REP_ERR_INVALID, "metadata contexts need structured replies");
@@ -660,59 +656,20 @@ export class ServerHandshake {
 
   #listContexts(info: ExportInfo, request: ContextRequest): void {
     const all = request.queries.length === 0;
-    const names = all ? new Set(info.contexts) : this.#match(info, request.queries, true);
+    const names = all ? info.contexts : matchContexts(this.#directory, info, request.queries, true);
     for (const name of names) putContextReply(this.#output, this.#option, 0, name);
     this.#ack();
   }
 
   #setContexts(info: ExportInfo, request: ContextRequest): void {
-    const names = this.#match(info, request.queries, false);
+    const names = matchContexts(this.#directory, info, request.queries, false);
     if (names.size > CONTEXTS_MAX) {
       this.#fail(NBD_REP_ERR_TOO_BIG, `at most ${CONTEXTS_MAX} metadata contexts can be selected`);
       return;
     }
-    // Ids from 1: a client that takes 0, the id of listings, for a real one is found out.
-    this.#contexts = Array.from(names, (name, index) => ({ id: index + 1, name }));
-    this.#contextsFor = request.name;
-    for (const { id, name } of this.#contexts) putContextReply(this.#output, this.#option, id, name);
+    for (const { id, name } of this.#contexts.select(request.name, names)) {
+      putContextReply(this.#output, this.#option, id, name);
+    }
     this.#ack();
-  }
-
-  /** Names of the contexts that the queries select, each once. Unknown namespaces and leaves are ignored. */
-  #match(info: ExportInfo, queries: readonly string[], listing: boolean): Set<string> {
-    const found = new Set<string>();
-    for (const query of queries) {
-      const colon = query.indexOf(":");
-      if (colon < 1) continue;
-      const namespace = query.slice(0, colon);
-      const leaf = query.slice(colon + 1);
-      for (const name of this.#matchOne(info, query, namespace, leaf, listing)) found.add(name);
-    }
-    return found;
-  }
-
-  #matchOne(
-    info: ExportInfo,
-    query: string,
-    namespace: string,
-    leaf: string,
-    listing: boolean,
-  ): readonly string[] {
-    const own = this.#directory.matchContexts;
-    if (own !== undefined && namespace !== NBD_META_NAMESPACE_BASE) {
-      return own.call(this.#directory, info, { namespace, leaf, listing });
-    }
-    if (leaf !== "") return info.contexts.includes(query) ? [query] : [];
-    return listing ? info.contexts.filter((name) => name.startsWith(query)) : [];
-  }
-
-  #forgetContexts(): void {
-    this.#contexts = [];
-    this.#contextsFor = "";
-  }
-
-  /** The selected contexts, if they were selected for this very export name. */
-  #contextsOf(exportName: string): readonly SelectedContext[] {
-    return this.#contextsFor === exportName ? this.#contexts : [];
   }
 }
