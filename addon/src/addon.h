@@ -62,7 +62,7 @@ void set_value(napi_env env, napi_value object, const char *name, napi_value val
 /* An ArrayBuffer over memory that the instance owns; `ref` keeps it so that it can be detached. */
 bool expose_memory(napi_env env, void *base, size_t length, napi_value *buffer, napi_ref *ref);
 /* Makes the ArrayBuffer zero bytes long, so that JavaScript cannot reach what is about to be unmapped. */
-void conceal_memory(napi_env env, napi_ref *ref);
+void conceal_memory(Instance *instance, napi_ref *ref);
 
 typedef struct {
   const char *name;

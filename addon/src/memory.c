@@ -18,9 +18,8 @@ uint8_t *memory_at(Instance *instance, uint32_t memory, int64_t offset, int64_t 
   return m->base + offset;
 }
 
-/* Does not touch JavaScript: at the end of an environment there may be none left. */
 void memory_release(Instance *instance, Memory *memory) {
-  (void)instance;
+  conceal_memory(instance, &memory->buffer);
   if (memory->base == NULL) return;
   munmap(memory->base, memory->length);
   if (memory->fd >= 0) close(memory->fd);
@@ -98,7 +97,6 @@ static napi_value memory_close(napi_env env, napi_callback_info info) {
   uint32_t slot;
   if (!arguments_get(env, info, 1, args, &instance) || !get_u32(env, args[0], &slot)) return NULL;
   if (slot >= MEMORIES_MAX || instance->memories[slot].base == NULL) return make_number(env, -EBADF);
-  conceal_memory(env, &instance->memories[slot].buffer);
   memory_release(instance, &instance->memories[slot]);
   return make_number(env, 0);
 }

@@ -12,6 +12,7 @@
 
 static void instance_free(Instance *instance) {
   for (uint32_t i = 0; i < MEMORIES_MAX; i++) memory_release(instance, &instance->memories[i]);
+  conceal_memory(instance, &instance->window_buffer);
   napi_async_cleanup_hook_handle hook = instance->hook;
   free(instance);
   napi_remove_async_cleanup_hook(hook);

@@ -101,6 +101,16 @@ static void on_poll_closed(uv_handle_t *handle) {
   instance_handle_closed(instance);
 }
 
+/* Takes the ring away from JavaScript. */
+static void ring_conceal(Ring *ring) {
+  Instance *instance = ring->instance;
+  conceal_memory(instance, &ring->queues_buffer);
+  conceal_memory(instance, &ring->entries_buffer);
+  conceal_memory(instance, &ring->control_buffer);
+  if (ring->callback != NULL) napi_delete_reference(instance->env, ring->callback);
+  if (ring->context != NULL) napi_async_destroy(instance->env, ring->context);
+}
+
 static void ring_unmap(Ring *ring) {
   if (ring->queues != NULL) munmap(ring->queues, ring->queues_length);
   if (ring->entries != NULL) munmap(ring->entries, ring->entries_length);
@@ -154,6 +164,7 @@ void ring_teardown(Instance *instance, uint32_t slot) {
   instance->rings[slot] = NULL;
   bool process_ends = instance->ending && getpid() == gettid();
   bool quiet = process_ends || ring_quiesce(ring);
+  ring_conceal(ring);
   uv_poll_stop(&ring->poll);
   ring_register(ring->fd, IORING_UNREGISTER_EVENTFD, NULL, 0);
   close(ring->fd);
@@ -319,13 +330,7 @@ static napi_value ring_close(napi_env env, napi_callback_info info) {
   Instance *instance;
   uint32_t slot;
   if (!arguments_get(env, info, 1, args, &instance) || !get_u32(env, args[0], &slot)) return NULL;
-  Ring *ring = ring_of(instance, slot);
-  if (ring == NULL) return make_number(env, -EBADF);
-  conceal_memory(env, &ring->queues_buffer);
-  conceal_memory(env, &ring->entries_buffer);
-  conceal_memory(env, &ring->control_buffer);
-  napi_delete_reference(env, ring->callback);
-  napi_async_destroy(env, ring->context);
+  if (ring_of(instance, slot) == NULL) return make_number(env, -EBADF);
   ring_teardown(instance, slot);
   return make_number(env, 0);
 }

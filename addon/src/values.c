@@ -70,10 +70,12 @@ bool expose_memory(napi_env env, void *base, size_t length, napi_value *buffer, 
          napi_create_reference(env, *buffer, 1, ref) == napi_ok;
 }
 
-void conceal_memory(napi_env env, napi_ref *ref) {
+void conceal_memory(Instance *instance, napi_ref *ref) {
   if (*ref == NULL) return;
+  napi_env env = instance->env;
   napi_handle_scope scope;
-  if (napi_open_handle_scope(env, &scope) == napi_ok) {
+  /* At the end of an environment no JavaScript runs any more: the reference only has to be given back. */
+  if (!instance->ending && napi_open_handle_scope(env, &scope) == napi_ok) {
     napi_value buffer;
     if (napi_get_reference_value(env, *ref, &buffer) == napi_ok && buffer != NULL)
       napi_detach_arraybuffer(env, buffer);

@@ -1,7 +1,9 @@
 /**
  * Programs that the tests run as processes or threads of their own: `program.ts NAME KIND ARGUMENTS…`.
  */
-import { parentPort, workerData } from "node:worker_threads";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { parentPort, Worker, workerData } from "node:worker_threads";
 import { KIB, MIB } from "../../../../lib/core/limits.js";
 import type { ByteStream } from "../../../../lib/core/stream.js";
 import type { Engine, EngineKind, PoolShare } from "../../../../lib/uring/api.js";
@@ -133,6 +135,18 @@ const programs: Record<string, (engine: Engine) => Promise<void>> = {
     for (let at = pool.allocate(MIB); at >= 0; at = pool.allocate(MIB)) mine.push(at);
     pool.bytes.fill(0xab, mine[0]!, mine[0]! + 4096);
     say(JSON.stringify({ seen, mine, crc: engine.checksums.crc32c(theirs, 4, 0) }));
+    await engine.close();
+  },
+  /** Ends two threads of its own that are busy, then itself. */
+  async terminate(engine) {
+    const workers = [0, 1].map(
+      (i) =>
+        new Worker(fileURLToPath(import.meta.url), {
+          workerData: { name: "busy", kind: order.kind, args: [`${order.args[0]!}${i}`] },
+        }),
+    );
+    await Promise.all(workers.map((worker) => once(worker, "message")));
+    await Promise.all(workers.map((worker) => worker.terminate()));
     await engine.close();
   },
   async exercise(engine) {
