@@ -13,6 +13,8 @@ const running = new Set<ChildProcess>();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
+// tap ends a file that takes too long with SIGTERM: what it started must not be left behind.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 
 export interface RunOptions {
   readonly cwd?: string;

@@ -180,7 +180,8 @@ export class LaminaServer extends ServerBase {
   }
 }
 
-export const LAMINA: string = join(ROOT, "bin", "lamina");
+/** The program under test; LAMINA_BIN names another build of it. */
+export const LAMINA: string = process.env["LAMINA_BIN"] ?? join(ROOT, "bin", "lamina");
 
 /** nbdkit serves a folder: a volume is a sparse file in it. It has no checksums and no fsck. */
 export class NbdkitServer extends ServerBase {
