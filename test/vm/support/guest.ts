@@ -2,8 +2,16 @@
  * A guest with Debian's kernel under QEMU's software emulation: it boots the image of scripts/vm/build, runs one
  * shell script and ends. The host is 10.0.2.2 for it.
  */
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  appendFileSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { check, Program, type RunResult } from "../../interop/support/process.js";
 import type { Requirements } from "../../interop/support/requirements.js";
 import { scratchDirectory } from "../../interop/support/server.js";
@@ -12,6 +20,8 @@ const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "
 const IMAGE = join(process.env["LAMINA_CACHE"] ?? join(ROOT, ".cache"), "vm");
 
 const MEMORY_MIB = 768;
+/** Folders that scripts/vm/build makes. */
+const IMAGE_FOLDERS = new Set(["usr", "proc", "sys", "dev", "run", "tmp", "etc", "mnt", "modules"]);
 
 export const GUEST_NEEDS: Requirements = {
   commands: ["qemu-system-x86_64", "cpio"],
@@ -24,6 +34,8 @@ export interface GuestOptions {
   readonly job: string;
   /** A disk of the guest (/dev/vda): anything that QEMU's block layer opens. */
   readonly disk?: string;
+  /** Further files of the guest: paths of this machine by their paths in the guest. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 export interface GuestResult {
@@ -49,7 +61,7 @@ export class Guest {
     const initrd = join(folder, "initrd");
     copyFileSync(join(IMAGE, "base.cpio"), initrd);
     // The kernel unpacks archive after archive.
-    appendFileSync(initrd, await jobArchive(folder, options.job));
+    appendFileSync(initrd, await jobArchive(folder, options));
     return new Guest(new Program("qemu-system-x86_64", qemuArguments(initrd, options.disk)), folder);
   }
 
@@ -71,14 +83,25 @@ export class Guest {
   }
 }
 
-async function jobArchive(folder: string, job: string): Promise<Buffer> {
+async function jobArchive(folder: string, options: GuestOptions): Promise<Buffer> {
   const content = join(folder, "job-content");
   mkdirSync(content);
-  writeFileSync(join(content, "job"), job);
+  writeFileSync(join(content, "job"), options.job);
+  const names = new Set(["job"]);
+  for (const [inGuest, here] of Object.entries(options.files ?? {})) {
+    mkdirSync(join(content, dirname(inGuest)), { recursive: true });
+    cpSync(here, join(content, inGuest), { dereference: true });
+    // A folder goes before what is in it. Those of the image itself are there, and some of them are links.
+    const parts = inGuest.split("/").filter((part) => part !== "");
+    if (!IMAGE_FOLDERS.has(parts[0] ?? "")) {
+      for (let depth = 1; depth < parts.length; depth++) names.add(parts.slice(0, depth).join("/"));
+    }
+    names.add(parts.join("/"));
+  }
   const archive = join(folder, "job.cpio");
   await check("cpio", ["--quiet", "--create", "--format=newc", "--file", archive], {
     cwd: content,
-    input: "job\n",
+    input: `${[...names].join("\n")}\n`,
   });
   return readFileSync(archive);
 }
