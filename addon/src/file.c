@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Headers older than Linux 6.8. Mount ids of this kind are never used again until the next boot. */
@@ -31,7 +33,8 @@ static bool device_numbers(napi_env env, int fd, napi_value object) {
 
 /*
  * fileFacts(fd): an object, or -errno. Absent properties are what the kernel does not know:
- * memoryAlign, offsetAlign (direct I/O), mountId, sectorBytes and diskSequence (block devices).
+ * memoryAlign, offsetAlign (direct I/O), mountId, sectorBytes and diskSequence (block devices). inMemory: the
+ * bytes are in memory and nowhere else (tmpfs, ramfs).
  */
 static napi_value file_facts(napi_env env, napi_callback_info info) {
   napi_value args[1], object;
@@ -55,6 +58,11 @@ static napi_value file_facts(napi_env env, napi_callback_info info) {
     set_number(env, object, "memoryAlign", status.stx_dio_mem_align);
     set_number(env, object, "offsetAlign", status.stx_dio_offset_align);
   }
+  struct statfs system;
+  bool in_memory = S_ISREG(status.stx_mode) && fstatfs(fd, &system) == 0 &&
+                   (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
+  napi_value boolean;
+  if (napi_get_boolean(env, in_memory, &boolean) == napi_ok) set_value(env, object, "inMemory", boolean);
   if (S_ISBLK(status.stx_mode)) {
     set_number(env, object, "deviceMajor", status.stx_rdev_major);
     set_number(env, object, "deviceMinor", status.stx_rdev_minor);
@@ -72,8 +80,22 @@ static napi_value file_lock(napi_env env, napi_callback_info info) {
   return make_number(env, flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno);
 }
 
-/* fileWriteNow(memory, fd, offset, at, length): one synchronous write through the page cache; bytes or -errno */
-static napi_value file_write_now(napi_env env, napi_callback_info info) {
+/* Moves all bytes with one system call where the kernel can, going on after short ones; bytes or -errno. */
+static int64_t transfer(bool writing, int fd, uint8_t *bytes, int64_t offset, int64_t length) {
+  int64_t done = 0;
+  while (done < length) {
+    size_t left = (size_t)(length - done);
+    ssize_t moved = writing ? pwrite(fd, bytes + done, left, offset + done) : pread(fd, bytes + done, left, offset + done);
+    if (moved < 0 && errno == EINTR) continue;
+    if (moved < 0) return -errno;
+    /* The end of a file that should be longer. */
+    if (moved == 0) return -EIO;
+    done += moved;
+  }
+  return done;
+}
+
+static napi_value transfer_now(napi_env env, napi_callback_info info, bool writing) {
   napi_value args[5];
   Instance *instance;
   uint32_t memory;
@@ -83,17 +105,19 @@ static napi_value file_write_now(napi_env env, napi_callback_info info) {
       !get_i32(env, args[1], &fd) || !get_i64(env, args[2], &offset) || !get_i64(env, args[3], &at) ||
       !get_i64(env, args[4], &length))
     return NULL;
-  const uint8_t *bytes = memory_at(instance, memory, at, length);
+  uint8_t *bytes = memory_at(instance, memory, at, length);
   if (bytes == NULL) return make_number(env, -EFAULT);
-  int64_t done = 0;
-  while (done < length) {
-    ssize_t wrote = pwrite(fd, bytes + done, (size_t)(length - done), offset + done);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) return make_number(env, -errno);
-    if (wrote == 0) return make_number(env, -EIO);
-    done += wrote;
-  }
-  return make_number(env, (double)done);
+  return make_number(env, (double)transfer(writing, fd, bytes, offset, length));
+}
+
+/* fileWriteNow(memory, fd, offset, at, length): synchronous; all bytes or -errno */
+static napi_value file_write_now(napi_env env, napi_callback_info info) {
+  return transfer_now(env, info, true);
+}
+
+/* fileReadNow(memory, fd, offset, at, length): synchronous; all bytes or -errno */
+static napi_value file_read_now(napi_env env, napi_callback_info info) {
+  return transfer_now(env, info, false);
 }
 
 /* fileClose(fd): 0 or -errno. Also for sockets. */
@@ -156,6 +180,6 @@ static napi_value file_allocate(napi_env env, napi_callback_info info) {
 }
 
 const Method FILE_METHODS[] = {
-    {"fileFacts", file_facts},        {"fileLock", file_lock},         {"fileWriteNow", file_write_now},
+    {"fileFacts", file_facts},        {"fileLock", file_lock},         {"fileWriteNow", file_write_now}, {"fileReadNow", file_read_now},
     {"fileClose", file_close},        {"fileAllocate", file_allocate}, {NULL, NULL},
 };

@@ -42,6 +42,8 @@ export interface FileFacts {
   readonly kind: "file" | "block" | "other";
   readonly size: number;
   readonly blockBytes: number;
+  /** The bytes are in memory and nowhere else: tmpfs. */
+  readonly inMemory: boolean;
   readonly mountId?: number;
   readonly memoryAlign?: number;
   readonly offsetAlign?: number;
@@ -73,6 +75,7 @@ export interface Addon {
   fileFacts(fd: number): FileFacts | number;
   fileLock(fd: number): number;
   fileWriteNow(memory: number, fd: number, offset: number, at: number, length: number): number;
+  fileReadNow(memory: number, fd: number, offset: number, at: number, length: number): number;
   fileClose(fd: number): number;
   fileAllocate(
     fd: number,

@@ -40,6 +40,8 @@ export interface OpenFile {
   readonly kind: "file" | "block";
   readonly created: boolean;
   readonly direct: boolean;
+  /** On a file system in memory: its I/O never waits for a device. */
+  readonly inMemory: boolean;
   readonly sizeBytes: number;
   readonly alignBytes: number;
   readonly zeroGrainBytes: number;
@@ -72,6 +74,7 @@ export async function openFile(addon: Addon, pool: Pool, options: OpenDiskOption
       kind: facts.kind,
       created,
       direct,
+      inMemory: facts.inMemory,
       sizeBytes: facts.size,
       alignBytes: direct ? align : SECTOR_BYTES,
       zeroGrainBytes: zeroGrain(facts),

@@ -1,8 +1,10 @@
 /**
  * Disk on the ring. Reads and writes go past the page cache; runs of zeros are punched (file) or unmapped
  * (device) by fallocate on a kernel worker; an append is one synchronous write through the page cache, because
- * the ring would hand a buffered write to a worker (43 µs instead of 1–2).
+ * the ring would hand a buffered write to a worker (43 µs instead of 1–2). On tmpfs the same is true of every
+ * read and write.
  */
+import { KIB } from "../core/limits.js";
 import {
   IORING_FSYNC_DATASYNC,
   IORING_OP_FALLOCATE,
@@ -18,6 +20,8 @@ import type { OpenFile } from "./open-disk.js";
 import type { RingLoop } from "./ring-loop.js";
 
 const TWO_32 = 2 ** 32;
+/** Longest copy that is done at once: longer ones are worth a worker, which copies beside this thread. */
+const AT_ONCE_BYTES_MAX = 64 * KIB;
 
 export class RingDisk extends FileDisk {
   readonly #loop: RingLoop;
@@ -28,6 +32,7 @@ export class RingDisk extends FileDisk {
   }
 
   protected override start(op: DiskOp): void {
+    if (this.file.inMemory && op.length <= AT_ONCE_BYTES_MAX && this.#atOnce(op)) return;
     const { ring } = this.#loop;
     const { words } = ring;
     const at = ring.prepare(op);
@@ -59,6 +64,24 @@ export class RingDisk extends FileDisk {
         words[at + SQE_WORD.opFlags] = IORING_FSYNC_DATASYNC;
         break;
     }
+  }
+
+  /** On a file system in memory the ring would wake a worker for what is a copy. True: it was done here. */
+  #atOnce(op: DiskOp): boolean {
+    const { addon, file, memory } = this;
+    let result: number;
+    if (op.kind === DiskOpKind.Read) {
+      result = addon.fileReadNow(memory.id, file.fd, op.offset, op.memory, op.length);
+    } else if (op.kind === DiskOpKind.Write) {
+      result = addon.fileWriteNow(memory.id, file.fd, op.offset, op.memory, op.length);
+    } else if (op.kind === DiskOpKind.Sync) {
+      // Nothing is kept anywhere else: fdatasync of such a file does nothing.
+      result = 0;
+    } else {
+      return false;
+    }
+    this.#loop.post(op, result);
+    return true;
   }
 
   #range(at: number, op: DiskOp, memory: number, length: number): void {

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { readFileSync, statSync, truncateSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync } from "node:fs";
+import { dirname, join } from "node:path";
 import t from "tap";
 import { DiskErrno } from "../../../lib/core/disk.js";
 import { KIB, MIB } from "../../../lib/core/limits.js";
@@ -148,6 +148,34 @@ onEachEngine(
     );
     disk.close();
   },
+);
+
+onEachEngine(
+  t,
+  "short and long requests on a file system in memory, where the short ones are done at once",
+  async (t, engine) => {
+    const path = join(mkdtempSync("/dev/shm/lamina-"), "disk");
+    t.teardown(() => rmSync(dirname(path), { recursive: true }));
+    const { disk } = await engine.openDisk({ path, createBytes: 2 * MIB });
+    const memory = engine.pool.allocate(MIB);
+    const back = engine.pool.allocate(MIB);
+    const { bytes } = engine.pool;
+    fillPattern(bytes.subarray(memory, memory + MIB), 21);
+    for (const length of [4 * KIB, 64 * KIB, 68 * KIB, MIB]) {
+      t.equal(await diskWrite(disk, 8 * KIB, memory, length), length);
+      t.equal(await diskSync(disk), 0);
+      t.equal(await diskRead(disk, 8 * KIB, back, length), length);
+      t.equal(
+        Buffer.compare(bytes.subarray(memory, memory + length), bytes.subarray(back, back + length)),
+        0,
+      );
+      bytes.fill(0, back, back + length);
+    }
+    truncateSync(path, 64 * KIB);
+    t.equal(await diskRead(disk, 128 * KIB, back, 4 * KIB), DiskErrno.EIO);
+    disk.close();
+  },
+  !existsSync("/dev/shm") && "needs /dev/shm",
 );
 
 onEachEngine(t, "a device that became shorter answers EIO, not fewer bytes", async (t, engine) => {
