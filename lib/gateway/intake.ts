@@ -48,6 +48,8 @@ const GROWTH = 4;
 export interface IntakeOwner extends MemoryUser {
   /** NBD_CMD_DISC, or the end of the stream: finish what is in flight, then close. */
   peerLeft(): void;
+  /** The connection broke. */
+  peerVanished(): void;
   /** What arrived is no request. */
   peerBroke(reason: string): void;
 }
@@ -148,7 +150,8 @@ export class Intake {
     }
     if (result <= 0) {
       this.#stop();
-      this.#owner.peerLeft();
+      if (result === 0) this.#owner.peerLeft();
+      else this.#owner.peerVanished();
       return;
     }
     this.#parts.counters.receives++;

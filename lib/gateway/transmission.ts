@@ -172,6 +172,10 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
     this.wake();
   }
 
+  peerVanished(): void {
+    this.#owner.transmissionBroken("the connection broke");
+  }
+
   peerBroke(reason: string): void {
     this.#parts.counters.protocolErrors++;
     this.#owner.transmissionBroken(reason);

@@ -89,9 +89,16 @@ export class TestClient {
     const request = machine.begin(view, 0, type, all, offset, length);
     if (request === null) throw new Error("too many requests in flight for this client");
     if (payload !== undefined) bytes.set(payload, machine.requestBytes);
-    const data =
-      type === NBD_CMD_READ && length <= 64 * 1024 * 1024 ? new Uint8Array(length).fill(0xee) : null;
-    const outcome: Outcome = { type, offset, length, errno: -1, text: "", data, holeBytes: 0, runs: [] };
+    const outcome: Outcome = {
+      type,
+      offset,
+      length,
+      errno: -1,
+      text: "",
+      data: null,
+      holeBytes: 0,
+      runs: [],
+    };
     this.#outcomes.set(request, outcome);
     return [outcome, bytes];
   }
@@ -117,13 +124,20 @@ export class TestClient {
   }
 
   readData(request: ClientRequest, offset: number, bytes: Uint8Array, start: number, end: number): void {
-    this.#outcomes.get(request)!.data!.set(bytes.subarray(start, end), offset - request.offset);
+    this.#dataOf(request).set(bytes.subarray(start, end), offset - request.offset);
   }
 
   readHole(request: ClientRequest, offset: number, length: number): void {
     const outcome = this.#outcomes.get(request)!;
     outcome.holeBytes += length;
-    outcome.data!.fill(0, offset - request.offset, offset - request.offset + length);
+    this.#dataOf(request).fill(0, offset - request.offset, offset - request.offset + length);
+  }
+
+  /** Filled with what no reply said, so that a gap shows. */
+  #dataOf(request: ClientRequest): Uint8Array {
+    const outcome = this.#outcomes.get(request)!;
+    outcome.data ??= new Uint8Array(request.length).fill(0xee);
+    return outcome.data;
   }
 
   blockStatus(request: ClientRequest, _contextId: number, runs: Float64Array): void {
