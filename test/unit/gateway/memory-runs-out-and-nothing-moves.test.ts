@@ -32,7 +32,7 @@ function run(c: Case): void {
     const { options } = MODES[(c.seed + i) % MODES.length]!;
     const stream = { receiveMax: c.receiveMax, sendMax: c.sendMax };
     const client = world.attach({ ...options, blockSizes: false }, stream);
-    client.sendMax = 1 << (c.seed % 20);
+    client.sendMax = 512 << (c.seed % 12);
     return client;
   });
   const loads = clients.map(
