@@ -13,14 +13,14 @@ import { connectedPair, LOOPBACK, type TestStream } from "./streams.js";
 
 interface Order {
   readonly name: string;
-  readonly kind: EngineKind;
+  readonly kind: EngineKind | "auto";
   readonly args: readonly string[];
   readonly share?: PoolShare;
 }
 
 const order: Order =
   parentPort === null
-    ? { name: process.argv[2]!, kind: process.argv[3] as EngineKind, args: process.argv.slice(4) }
+    ? { name: process.argv[2]!, kind: process.argv[3] as EngineKind | "auto", args: process.argv.slice(4) }
     : (workerData as Order);
 
 function open(): Engine {
@@ -85,6 +85,12 @@ const programs: Record<string, (engine: Engine) => Promise<void>> = {
     const { disk } = await engine.openDisk({ path: order.args[0]!, createBytes: MIB });
     const memory = engine.pool.allocate(4 * KIB);
     say(`read ${await diskRead(disk, 0, memory, 4 * KIB)}`);
+  },
+  /** Says which engine runs, and why not the other one. */
+  async describe(engine) {
+    say(engine.kind);
+    say(String(engine.fallbackReason));
+    await engine.close();
   },
   /** Listens and stays. */
   async listen(engine) {

@@ -62,7 +62,7 @@ export class Program {
   #wake: () => void = () => {};
   #over = false;
 
-  constructor(name: string, kind: EngineKind, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  constructor(name: string, kind: EngineKind | "auto", args: readonly string[], env: NodeJS.ProcessEnv = {}) {
     this.child = spawn(process.execPath, [program(), name, kind, ...args], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NODE_OPTIONS: "", ...env },
