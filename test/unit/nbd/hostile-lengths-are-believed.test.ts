@@ -125,3 +125,14 @@ t.test("a client that pipelines without reading is not served into memory", asyn
   say(server, flood.subarray(at));
   t.equal(server.state, "haggling", "and taken when it is read");
 });
+
+t.test("nor one whose every option is answered with an error text", async (t) => {
+  const server = haggling();
+  const flood = concat(...Array.from({ length: 3000 }, () => option(77)));
+  const taken = server.feed(flood);
+  t.ok(taken < flood.length, "input is refused while output waits");
+  t.ok(server.outputLength < 2 * OUTPUT_BYTES_HIGH, `${server.outputLength} bytes wait`);
+  t.equal(server.feed(flood, taken), 0, "until some is sent");
+  const answers = ask(server, flood.subarray(taken));
+  t.equal(answers.length, 3000, "and every option is answered once");
+});
