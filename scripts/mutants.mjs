@@ -5,7 +5,16 @@
 // mutant that survives is a missing check. One whose `find` is not in the source exactly once is an error: the code
 // has moved on, and the list must follow. --write puts the table into docs/testing.md.
 import { spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -113,7 +122,11 @@ function table(results) {
     const cells = found ? [String(seeds), String(events), found.invariant] : ["–", "–", "survived"];
     return `| ${[mutant.name, `\`${mutant.file}\``, ...cells].join(" | ")} |`;
   });
-  return ["| mutant | file | seeds | events | caught by |", "| --- | --- | ---: | ---: | --- |", ...rows].join("\n");
+  return [
+    "| mutant | file | seeds | events | caught by |",
+    "| --- | --- | ---: | ---: | --- |",
+    ...rows,
+  ].join("\n");
 }
 
 function writeTable(results) {

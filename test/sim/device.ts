@@ -7,9 +7,9 @@
  *    reordered. Only a `sync` asked for after a completion makes it certain.
  *  - The log goes through the page cache: an append is seen by reads at once and kept by a kill; a power loss
  *    keeps any sectors of any of its pages.
- *  - Kill: requests in flight may have landed, wholly, in part or not at all; all of them have before the
- *    device can be opened again (the lock on the data descriptor sees to that; it is tested with real
- *    processes, not here).
+ *  - Kill: requests in flight may have landed, each of their blocks wholly or not at all (the kernel finishes
+ *    what it has begun); all of them have before the device can be opened again (the lock on the data
+ *    descriptor sees to that; it is tested with real processes, not here).
  *  - No order: requests in flight complete in any order; a read that races with a write sees any mix of
  *    sectors. Payloads are fetched from memory when they land, as by a DMA engine, so memory that is reused too
  *    early shows.
@@ -166,18 +166,18 @@ export class SimDevice {
   }
 
   /** The process was killed: what was in flight has landed in part, now or later, but before `open`. */
-  crashInFlight(): void {
+  crashInFlight(torn = false): void {
     for (let index = 0; index < this.#requests.length; index++) {
       const request = this.#requests[index]!;
       if (!request.active) continue;
-      if (request.kind === Kind.Write || request.kind === Kind.Zero) this.#landSome(request);
+      if (request.kind === Kind.Write || request.kind === Kind.Zero) this.#landSome(request, torn);
       this.#release(index, request);
     }
   }
 
   /** The power fails: of every version that is not durable, any sectors are lost. */
   powerLoss(): void {
-    this.crashInFlight();
+    this.crashInFlight(true);
     const keep = this.#keepRule();
     const count = this.#versionCount;
     for (let i = 0; i < count; i++) {
@@ -426,7 +426,8 @@ export class SimDevice {
     if (this.#random.chance(this.faults.writeEio)) {
       this.world.coverage.count(request.kind === Kind.Write ? "fault:write-eio" : "fault:zero-eio");
       this.writeFaults++;
-      this.#landSome(request);
+      this.#landSome(request, true);
+      this.#taintTorn(request);
       return DiskErrno.EIO;
     }
     const end = request.offset + request.length;
@@ -502,6 +503,16 @@ export class SimDevice {
     return true;
   }
 
+  /** Until the write is repeated its blocks may be neither old nor new; a kill can make that last. */
+  #taintTorn(request: Request): void {
+    const last = (request.offset + request.length - 1) >>> BLOCK_SHIFT;
+    for (let page = request.offset >>> BLOCK_SHIFT; page <= last; page++) {
+      this.#taintPage(page, false);
+      if (request.kind === Kind.Write)
+        this.#taintMemory(request.memory + page * BLOCK_BYTES - request.offset, false);
+    }
+  }
+
   #findData(): number {
     for (let i = 0; i < VICTIM_TRIES; i++) {
       const page = this.#random.below(this.#pages);
@@ -536,15 +547,16 @@ export class SimDevice {
 
   // --- contents ----------------------------------------------------------------------------------------
 
-  /** Any sectors of the request land. */
-  #landSome(request: Request): void {
+  /** Any blocks of the request land, or, torn, any sectors. */
+  #landSome(request: Request, torn: boolean): void {
     const whole = this.#losses.below(4);
     const end = request.offset + request.length;
     for (let at = request.offset; at < end; ) {
       const page = at >>> BLOCK_SHIFT;
       const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
       const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
-      const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : this.#losses.u32() & ALL_SECTORS;
+      const some = torn ? this.#losses.u32() & ALL_SECTORS : ALL_SECTORS * this.#losses.below(2);
+      const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : some;
       if (keep !== 0) this.#land(page, at, stop, source, keep);
       at = stop;
     }

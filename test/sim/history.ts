@@ -157,7 +157,7 @@ export class History {
   /** A fault has changed the bytes of the register or hidden them. */
   taint(register: number, taint: Taint): void {
     if (taint > this.#taint[register]!) this.#taint[register] = taint;
-    this.#taintedAt[register] = this.#now;
+    this.#taintedAt[register] = this.tick();
   }
 
   taintOf(register: number): Taint {

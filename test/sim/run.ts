@@ -38,7 +38,9 @@ import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
 const LIVENESS_US = 600e6;
 /** Events of one life at most; a life that does not get on by then is stuck. */
 const EVENTS_PER_WAIT_MAX = 3_000_000;
-/** Clusters that the checker may hold per register before a run is called unbounded. */
+/** Clients leave this much of the pool to the program, so that what it needs itself is always there. */
+const CLIENT_POOL_RESERVE = MIB;
+/** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
 const EVENT_CLIENT = 10;
@@ -52,6 +54,9 @@ export interface RunResult {
   readonly coverage: Coverage;
   readonly violation: Violation | null;
 }
+
+/** Faults that may leave blocks which fail their checksums. */
+const DAMAGING = ["fault:rot", "fault:misdirected-write", "fault:write-eio", "fault:zero-eio"];
 
 /** Thrown through a life when its time has come. */
 class LifeEnds extends Error {}
@@ -415,7 +420,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** Whether a fault has ever changed bytes at rest in this run. */
   #damaged(): boolean {
     const { coverage } = this.world;
-    return coverage.get("fault:rot") + coverage.get("fault:misdirected-write") > 0;
+    return DAMAGING.some((fault) => coverage.get(fault) > 0);
   }
 
   async #readEverything(): Promise<void> {
@@ -428,7 +433,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
         reader.fua = false;
         reader.noHole = false;
         reader.granule = block * this.granulesPerBlock;
-        reader.granules = this.config.extentBlocks * this.granulesPerBlock;
+        reader.granules = Math.min(this.config.extentBlocks, blocks - block) * this.granulesPerBlock;
         await this.#until(
           () => this.volumes.usable(volume) && this.#front!.admit(reader),
           `volume ${volume} to be readable`,
@@ -447,6 +452,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     const eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
     while (!condition()) {
       if (this.#asyncWork > 0) await turn();
+      // What was asked for outside a batch has its end of batch now, as with a real engine.
+      this.#process?.runTasks();
       if (Violation.raised !== null) throw Violation.raised;
       if (condition()) return;
       if (world.coverage.events >= this.#endAt) throw new LifeEnds();
@@ -548,7 +555,9 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   #clientEvent(client: SimClient): void {
     if (this.#operationsLeft <= 0 || client.busy || this.#failed !== null) return;
     this.#workload.draw(client, (volume) => this.volumes.blocks(volume));
-    if (!this.volumes.usable(client.volume) || !this.#front!.admit(client)) {
+    // As a gateway would, a client that finds no memory waits before it takes a lock.
+    const room = this.#pool!.freeBytes > CLIENT_POOL_RESERVE;
+    if (!room || !this.volumes.usable(client.volume) || !this.#front!.admit(client)) {
       this.#retry(client);
       return;
     }

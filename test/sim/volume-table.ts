@@ -40,6 +40,8 @@ export class VolumeTable {
   /** Per record id, what it may be; null for none. One entry means that it is known. */
   readonly #records = new Map<number, (string | null)[]>();
   #pending = 0;
+  /** Volumes with a control operation in progress. */
+  readonly #busy = new Set<number>();
   #recordNumber = 0;
   /** Registry of this life; null on the store front. */
   registry: DeviceRegistry | null = null;
@@ -101,6 +103,7 @@ export class VolumeTable {
 
   crashed(): void {
     this.#pending = 0;
+    this.#busy.clear();
     this.registry = null;
     this.open = null;
     this.beforeClose = null;
@@ -119,7 +122,7 @@ export class VolumeTable {
     const { features, front } = this.#config;
     if (features.has("records") && front === "store" && random.chance(0.1)) this.#putRecord(random);
     const volume = random.below(this.ids.length);
-    if (this.#host.busyOn(volume) || !this.usable(volume)) return;
+    if (this.#host.busyOn(volume) || !this.usable(volume) || this.#busy.has(volume)) return;
     if (features.has("drop") && front !== "nbd" && random.chance(0.03)) this.#drop(volume);
     else if (features.has("grow") && front !== "store" && random.chance(0.05)) this.#grow(volume, random);
   }
@@ -149,7 +152,7 @@ export class VolumeTable {
     const registry = this.registry!;
     const size = this.#blocks[volume]! * 4096;
     this.open![volume] = null;
-    this.#control(async () => {
+    this.#control(volume, async () => {
       this.#releases[volume]!();
       await registry.remove(name);
       await this.make(registry, volume, size);
@@ -181,19 +184,20 @@ export class VolumeTable {
     const blocks = Math.min(full, this.#blocks[volume]! + random.between(1, 20));
     if (blocks === this.#blocks[volume]) return;
     this.#host.world.coverage.count("op:grow");
-    this.#control(async () => {
+    this.#control(volume, async () => {
       await this.registry!.resize(this.nameOf(volume), blocks * 4096);
       this.sized(volume, blocks);
     });
   }
 
   /** Runs a control operation of the registry; what it does after the process's death is ignored. */
-  #control(work: () => Promise<void>): void {
+  #control(volume: number, work: () => Promise<void>): void {
     const { process } = this.#host;
+    this.#busy.add(volume);
     this.#pending++;
     this.#host.asyncBegin();
     work().then(
-      () => this.#controlEnded(process),
+      () => this.#controlEnded(process, volume),
       (error: unknown) => {
         if (!process.alive) return;
         this.#host.world.coverage.count("control:failed");
@@ -201,13 +205,14 @@ export class VolumeTable {
           error instanceof Violation
             ? error
             : new Violation("I23", `a control operation failed: ${String(error)}`, error);
-        this.#controlEnded(process);
+        this.#controlEnded(process, volume);
       },
     );
   }
 
-  #controlEnded(process: SimProcess): void {
+  #controlEnded(process: SimProcess, volume: number): void {
     if (!process.alive) return;
+    this.#busy.delete(volume);
     this.#pending--;
     this.#host.asyncEnd();
   }

@@ -133,7 +133,7 @@ export class SimProcess implements Clock, Ticker, Random {
   }
 
   wall(): number {
-    return WALL_AT_START_MS + this.world.nowUs / 1000;
+    return WALL_AT_START_MS + Math.floor(this.world.nowUs / 1000);
   }
 
   setTimer(delayMs: number, fire: () => void): Timer {

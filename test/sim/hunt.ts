@@ -1,0 +1,26 @@
+/**
+ * How long until the simulator notices: runs seeds from 1 on until one fails. For `npm run mutants`.
+ *
+ *     hunt.js SEEDS SECONDS FRONT,FRONT…
+ */
+import type { FrontKind } from "./config.js";
+import { takeNativeChecksums } from "./native.js";
+import { storeSubject } from "./real-store.js";
+import { run } from "./run.js";
+
+const [, , seedsMax, secondsMax, fronts] = process.argv;
+const kinds = fronts!.split(",") as FrontKind[];
+const end = Date.now() + Number(secondsMax) * 1000;
+let events = 0;
+let found: { seed: number; invariant: string; message: string } | null = null;
+let seed = 0;
+
+await takeNativeChecksums();
+while (found === null && seed < Number(seedsMax) && Date.now() < end) {
+  seed++;
+  const { violation, coverage } = await run(storeSubject, { seed, front: kinds[seed % kinds.length]! });
+  events += coverage.events;
+  if (violation !== null) found = { seed, invariant: violation.invariant, message: violation.message };
+}
+console.log(JSON.stringify({ seeds: seed, events, found }));
+process.exit(0);

@@ -1,0 +1,72 @@
+/**
+ * The simulator's part of the test suite: all regressions, determinism, crash replay, and fresh seeds for a fixed
+ * time. LAMINA_SIM_SECONDS changes the time, LAMINA_SIM_SEED the first seed.
+ */
+import t from "tap";
+import type { FrontKind } from "./config.js";
+import { takeNativeChecksums } from "./native.js";
+import { storeSubject } from "./real-store.js";
+import { REGRESSIONS } from "./regressions.js";
+import { replay } from "./replay.js";
+import { commandOf, coverageText, failureText } from "./report.js";
+import { run } from "./run.js";
+import { runSeeds } from "./seeds.js";
+
+const SECONDS = Number(process.env["LAMINA_SIM_SECONDS"] ?? 100);
+const FIRST_SEED = Number(process.env["LAMINA_SIM_SEED"] ?? Date.now() % 2 ** 40);
+const SEEDS_MIN = 20;
+const clock = { now: () => Date.now() };
+const FRONTS: readonly FrontKind[] = ["store", "volume", "nbd"];
+
+t.comment(
+  (await takeNativeChecksums())
+    ? "checksums by the addon"
+    : "checksums in JavaScript: the addon is not built",
+);
+
+void t.test("bugs of the past do not come back", async (t) => {
+  for (const { options, was } of REGRESSIONS) {
+    const { violation } = await run(storeSubject, options);
+    t.equal(violation, null, `${was} (${commandOf(options)})`);
+  }
+  t.pass(`${REGRESSIONS.length} regressions`);
+});
+
+void t.test("the same seed twice gives the same event log", async (t) => {
+  for (const front of FRONTS) {
+    const options = { seed: FIRST_SEED, front, operations: 300 };
+    const first = await run(storeSubject, options);
+    const second = await run(storeSubject, options);
+    t.equal(second.hash, first.hash, `${front}: ${first.coverage.events} events`);
+    t.ok(first.coverage.events > 0);
+  }
+});
+
+void t.test("a crash after any event of a workload leaves a legal state", async (t) => {
+  const until = clock.now() + (SECONDS * 1000) / 5;
+  let images = 0;
+  for (let seed = FIRST_SEED; clock.now() < until || images === 0; seed++) {
+    const result = await replay(storeSubject, seed, FRONTS[seed % 2]!);
+    images += result.images;
+    if (result.failure === null) continue;
+    t.fail(`${JSON.stringify(result.failure)}`);
+    break;
+  }
+  t.ok(images > 0, `${images} images`);
+});
+
+for (const front of FRONTS) {
+  void t.test(`fresh seeds: clients of the ${front}`, async (t) => {
+    const share = front === "nbd" ? 0.2 : 0.3;
+    const budgetMs = SECONDS * 1000 * share;
+    const options = { firstSeed: FIRST_SEED, count: Number.MAX_SAFE_INTEGER, budgetMs, front };
+    const { coverage, seeds, failures } = await runSeeds(storeSubject, options, clock);
+    t.comment(coverageText(coverage));
+    for (const { seed, invariant, message } of failures)
+      t.fail(failureText(invariant, message, { seed, front }));
+    t.ok(
+      seeds >= SEEDS_MIN,
+      `${seeds} seeds from ${FIRST_SEED}, ${coverage.events} events, ${coverage.operations} operations`,
+    );
+  });
+}
