@@ -3,6 +3,8 @@ import yargs, { type Argv } from "yargs";
 import { LaminaError } from "../core/errors.js";
 import type { GlobalArguments } from "./arguments.js";
 import type { Command, Run } from "./commands/command.js";
+import { format, fsck } from "./commands/device-commands.js";
+import { doctor } from "./commands/doctor.js";
 import { events } from "./commands/events.js";
 import { serve } from "./commands/serve.js";
 import { status } from "./commands/status.js";
@@ -11,11 +13,12 @@ import { volume } from "./commands/volume.js";
 import { EXIT_USAGE, printFailure } from "./output.js";
 import { VERSION } from "./version.js";
 
-const COMMANDS: readonly Command[] = [serve, stop, volume, status, events];
+const COMMANDS: readonly Command[] = [serve, stop, volume, status, events, doctor, fsck, format];
 const WIDTH_MAX = 110;
 
 /** Returns the exit code: 0 done, 1 failed, 64 wrong usage. */
 export async function main(argv: readonly string[]): Promise<number> {
+  process.title = "lamina";
   let code = 0;
   const json = argv.includes("--json");
   const run: Run = (work) => async (args) => {

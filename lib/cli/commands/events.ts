@@ -4,7 +4,7 @@ import { LaminaError } from "../../core/errors.js";
 import { clientOf, withTarget } from "../arguments.js";
 import { print, printJson } from "../output.js";
 import type { Command } from "./command.js";
-import { parseCount } from "./volume.js";
+import { parseCount } from "./volume-names.js";
 
 const LIMIT_MAX = 1000;
 

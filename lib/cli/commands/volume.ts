@@ -2,12 +2,12 @@
 import type { Argv } from "yargs";
 import type { VolumeDetailView, VolumeView } from "../../admin/index.js";
 import { LaminaError } from "../../core/errors.js";
-import { VOLUME_NAME } from "../../core/limits.js";
 import { clientOf, type GlobalArguments, withTarget } from "../arguments.js";
 import { fields, print, printJson, table } from "../output.js";
 import { formatBytes, parseBytes, parseVolumeSize } from "../size.js";
 import type { Command, Run } from "./command.js";
 import { registerTransfer } from "./transfer.js";
+import { checkName, parseCount, volumePath } from "./volume-names.js";
 
 export const volume: Command = {
   register: (yargs, run) =>
@@ -23,16 +23,6 @@ export const volume: Command = {
       return y.demandCommand(1, "say what to do with volumes");
     }),
 };
-
-/** Checked before the server is asked, so that a mistake is told whether or not one runs. */
-export function checkName(name: string): string {
-  if (!VOLUME_NAME.test(name)) throw new LaminaError("NAME_INVALID", { name });
-  return name;
-}
-
-export function volumePath(name: string, action = ""): string {
-  return `/v1/volumes/${encodeURIComponent(checkName(name))}${action}`;
-}
 
 function named<T>(yargs: Argv<T>) {
   return withTarget(yargs).positional("name", { describe: "volume", type: "string", demandOption: true });
@@ -262,15 +252,4 @@ function show(v: VolumeDetailView, json: boolean): void {
       ...(left > 0 ? [["", `and ${left} more (--json lists them)`] as const] : []),
     ]),
   );
-}
-
-export function parseCount(value: string | undefined, option: string): number | undefined {
-  if (value === undefined) return undefined;
-  if (!/^[1-9]\d{0,8}$/.test(value)) {
-    throw new LaminaError("USAGE", {
-      what: `${option} '${value}' is not a positive number`,
-      help: "lamina --help",
-    });
-  }
-  return Number(value);
 }

@@ -116,7 +116,7 @@ export async function identify(
   opened: OpenedDisk,
   path: string,
 ): Promise<DeviceIdentity | null> {
-  const result = await runRoutine(probe(storeEnvironment(engine, opened, "", NO_EVENTS)));
+  const result = await runRoutine(probe(storeEnvironment(engine, opened, "", withoutEvents)));
   switch (result.kind) {
     case "store": {
       const { deviceId, clusterId } = result.superblock;
@@ -148,7 +148,7 @@ export async function format(
   const options = { deviceId, clusterId, capacityBytes, path, knownZero };
   if (opened.kind === "file") await opened.reserve(0, metadataBytes(planFormat(options)));
   const bootId = bootIdOf(hex(deviceId), opened.instanceTag);
-  await runRoutine(formatStore(storeEnvironment(engine, opened, bootId, NO_EVENTS), options));
+  await runRoutine(formatStore(storeEnvironment(engine, opened, bootId, withoutEvents), options));
   return { deviceId: hex(deviceId), clusterId: hex(clusterId) };
 }
 
@@ -184,7 +184,7 @@ function hex(bytes: Uint8Array): string {
 }
 
 /** Nothing happens to a device that is only looked at or formatted. */
-const NO_EVENTS: StoreEvents = {
+export const withoutEvents: StoreEvents = {
   bitRot() {},
   full() {},
   failed() {},
