@@ -2,7 +2,7 @@
 // Builds addon/ with node-gyp, from the headers beside the running Node; downloads nothing. Does nothing when the
 // result is newer than everything it is made of.
 //
-//   build-addon.mjs [--sanitize=address]   a second build under AddressSanitizer, in addon/build-address
+//   build-addon.mjs [--sanitize=address]   a second build under AddressSanitizer, in addon/build/address
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -25,7 +25,7 @@ const ADDON = join(ROOT, "addon");
 const NAME = "lamina_uring.node";
 
 const sanitize = process.argv.includes("--sanitize=address") ? "address" : "";
-const output = join(ADDON, sanitize === "" ? "build" : `build-${sanitize}`);
+const output = sanitize === "" ? join(ADDON, "build") : join(ADDON, "build", sanitize);
 
 /** Identity of the result: sources, options and the Node it is built for (uv.h is not covered by N-API). */
 function recipe() {

@@ -11,7 +11,7 @@ import { Program } from "./support/run.js";
  * Node and V8 have leaks of their own, so only reports that name the addon count.
  */
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-const ADDON = join(ROOT, "addon/build-address/Release/lamina_uring.node");
+const ADDON = join(ROOT, "addon/build/address/Release/lamina_uring.node");
 const OURS = /lamina_uring| \.\.\/src\/\w+\.c:\d+/;
 /** V8's own heap, and frames through which JavaScript is entered: what they allocate is not the addon's. */
 const NOT_OURS = /v8::internal::|Builtins_|napi_make_callback|InternalMakeCallback/;
