@@ -70,7 +70,8 @@ export class Program {
 
   constructor(command: string, args: readonly string[], options: RunOptions = {}) {
     this.command = [command, ...args].join(" ");
-    this.child = spawn(command, args, {
+    // tap has itself loaded into every Node that a test starts; a server under test runs as it does in use.
+    this.child = spawn("env", ["-u", "NODE_OPTIONS", command, ...args], {
       cwd: options.cwd,
       env: options.env === undefined ? process.env : { ...process.env, ...options.env },
       stdio: ["pipe", "pipe", "pipe"],
