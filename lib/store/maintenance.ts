@@ -208,17 +208,17 @@ export class Maintenance {
     this.#owner.slotSettled(slot);
   }
 
-  /** Makes room in the table cache by writing dirty tables that nobody uses. */
+  /** Makes room in the table cache, by writing dirty tables where there are no clean ones. */
   *#evictRound(): Routine<void> {
     this.#framesWanted = false;
-    const tables: Table[] = [];
-    this.#parts.cache.forEachResident((table) => {
-      if (table.dirty && table.pins === 0 && table.state === TableState.Ready) tables.push(table);
-    });
-    tables.sort((a, b) => Number(a.referenced) - Number(b.referenced) || a.dirtySince - b.dirtySince);
-    if (tables.length === 0) return;
-    yield* this.#writeTables(tables.slice(0, this.#batch));
-    this.#owner.framesFreed();
+    const { cache } = this.#parts;
+    const dirty = cache.reclaim(this.#batch);
+    yield* this.#writeTables(dirty);
+    for (const table of dirty) {
+      if (table.state === TableState.Ready && table.pins === 0 && !table.dirty) cache.drop(table);
+    }
+    // Without a frame there is nothing to be done until somebody is through with a table.
+    if (cache.unusedFrames > 0) this.#owner.framesFreed();
   }
 
   /** Writes what holds the oldest part of the log, and moves its tail. */

@@ -10,7 +10,7 @@ import type { Routine, Start } from "../core/routine.js";
 import { diskRead } from "../core/routine.js";
 import type { StoreEnvironment } from "./api.js";
 import { DeviceFailure, poolWords } from "./device.js";
-import { getU64, type PageKind, putU64 } from "./format.js";
+import { getU64, PAGE_HEADER_WORDS, type PageKind, putU64 } from "./format.js";
 
 /** Header fields of a sealed page. */
 export interface PageHeader {
@@ -66,7 +66,10 @@ export class MetadataIo {
     this.#words[at + WORD_CRC] = this.#env.checksums.crc32c(memory + 4, length - 4, this.#seed);
   }
 
-  /** Whether the page at `memory` is what `kind` and `index` say. A blank one is all zeros. */
+  /**
+   * Whether the page at `memory` is what `kind` and `index` say. One whose header is zeros is blank: never
+   * written, or not yet to the end.
+   */
   inspect(memory: number, length: number, kind: PageKind, index: number): PageState {
     const at = memory >>> 2;
     const words = this.#words;
@@ -74,7 +77,7 @@ export class MetadataIo {
       const crc = this.#env.checksums.crc32c(memory + 4, length - 4, this.#seed);
       if (words[at + WORD_CRC] === crc) return PageState.Valid;
     }
-    return isZero(words, at, length >>> 2) ? PageState.Blank : PageState.Bad;
+    return isZero(words, at, PAGE_HEADER_WORDS) ? PageState.Blank : PageState.Bad;
   }
 
   version(memory: number): number {

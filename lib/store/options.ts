@@ -42,7 +42,7 @@ export const STORE_DEFAULTS: StoreTunables = {
   syncIntervalMs: 1000,
   checkpointAbove: 0.5,
   checkpointBelow: 0.25,
-  checkpointBatch: 64,
+  checkpointBatch: 128,
   reserveShare: 0.05,
   freeingBatch: 64,
   punchBytesMin: 64 * 1024,

@@ -59,6 +59,8 @@ export class Table {
 const NO_FRAME = -1;
 /** Fewer frames than this would make every operation wait for every other. */
 const FRAMES_MIN = 8;
+/** An operation that needs a frame looks at this many tables itself. */
+const CLAIM_STEPS = 16;
 
 export class TableCache {
   readonly #blocks: number;
@@ -82,6 +84,10 @@ export class TableCache {
 
   get bytes(): number {
     return this.#resident * this.#blocks * 4;
+  }
+  /** Frames that can be claimed at once. */
+  get unusedFrames(): number {
+    return this.#unused.length;
   }
   get limitBytes(): number {
     return this.frames * this.#blocks * 4;
@@ -161,20 +167,49 @@ export class TableCache {
     return table;
   }
 
-  /** Second chance: a table that was used since the hand passed stays once more. */
+  /** Looks a few steps around the clock for a table that nobody needs; a longer search is `reclaim`'s. */
   #evictClean(): Table | null {
-    const { length } = this.#tables;
-    for (let steps = 0; steps < 2 * length; steps++) {
-      const table = this.#tables[this.#hand]!;
-      this.#hand = (this.#hand + 1) % length;
-      if (table.state !== TableState.Ready || table.pins > 0 || table.dirty) continue;
-      if (table.referenced) {
-        table.referenced = false;
-        continue;
-      }
+    const steps = Math.min(CLAIM_STEPS, this.#tables.length);
+    for (let step = 0; step < steps; step++) {
+      const table = this.#turn();
+      if (!isIdle(table) || table.dirty || isSpared(table)) continue;
       this.drop(table);
       return this.#unused.pop()!;
     }
     return null;
   }
+
+  /**
+   * Goes around the clock, at most twice (a table that was used since the hand passed is spared once), until
+   * `count` frames are unused or dirty tables are found whose writing would make them so. Those are returned.
+   */
+  reclaim(count: number): Table[] {
+    const dirty = new Set<Table>();
+    for (let step = 0; step < 2 * this.#tables.length; step++) {
+      if (this.#unused.length + dirty.size >= count) break;
+      const table = this.#turn();
+      if (!isIdle(table) || isSpared(table)) continue;
+      if (table.dirty) dirty.add(table);
+      else this.drop(table);
+    }
+    return [...dirty];
+  }
+
+  #turn(): Table {
+    const table = this.#tables[this.#hand]!;
+    this.#hand = (this.#hand + 1) % this.#tables.length;
+    return table;
+  }
+}
+
+/** Nobody uses it now, and it holds an extent's entries. */
+function isIdle(table: Table): boolean {
+  return table.state === TableState.Ready && table.pins === 0;
+}
+
+/** Whether the table was used since the hand passed; it counts as unused from now on. */
+function isSpared(table: Table): boolean {
+  const { referenced } = table;
+  table.referenced = false;
+  return referenced;
 }
