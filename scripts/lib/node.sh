@@ -34,31 +34,28 @@ install_dependencies() {
   (cd "$ROOT" && npm ci --no-audit --no-fund --loglevel=error >&2) || die "npm ci failed" "see the lines above"
 }
 
-# Stale: a source (or its folder, which changes when a file is removed) is younger than the last build, or
-# the build was made by another major version of Node.
-build_is_current() {
-  local stamp=$ROOT/dist/.built-by
-  [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(node -p 'process.versions.modules')" ] || return 1
-  local -a sources=()
+# What a build is made of, in one number: every source's name, size and time, and the version of Node's binary
+# interface. Anything that changes, appears or goes makes it another one.
+build_inputs() {
   local path
+  local -a sources=()
   for path in lib addon scripts test package-lock.json package.json tsconfig.json tsconfig.base.json; do
     [ ! -e "$ROOT/$path" ] || sources+=("$ROOT/$path")
   done
-  [ -z "$(find "${sources[@]}" \( -name dist -o -name build -o -name node_modules \) -prune -o -newer "$stamp" -print -quit)" ]
+  {
+    node -p 'process.versions.modules'
+    find "${sources[@]}" \( -name dist -o -name build -o -name node_modules \) -prune -o \
+      -type f -printf '%p %s %T@\n' | sort
+  } | sha256sum
 }
 
 build() {
-  build_is_current && return 0
+  local stamp=$ROOT/dist/.built-from inputs
+  # Taken before: what changes during the build is built next time.
+  inputs=$(build_inputs)
+  [ "$(cat "$stamp" 2>/dev/null)" != "$inputs" ] || return 0
   say "building"
-  local started
-  started=$(mktemp "${TMPDIR:-/tmp}/lamina-build.XXXXXX")
-  (cd "$ROOT" && npm run --silent build >&2) || {
-    rm -f "$started"
-    die "the build failed" "see the lines above"
-  }
+  (cd "$ROOT" && npm run --silent build >&2) || die "the build failed" "see the lines above"
   mkdir -p "$ROOT/dist"
-  node -p 'process.versions.modules' >"$ROOT/dist/.built-by"
-  # As old as the start of the build: what changed meanwhile is built next time.
-  touch -r "$started" "$ROOT/dist/.built-by"
-  rm -f "$started"
+  printf '%s\n' "$inputs" >"$stamp"
 }
