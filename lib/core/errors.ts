@@ -152,6 +152,13 @@ export const CATALOGUE = {
     exit: 1,
     http: 503,
   },
+  // TLS
+  TLS_FILES: {
+    message: "TLS cannot be set up from {directory}: {what}",
+    next: "put server-cert.pem and server-key.pem (with ca-cert.pem to verify clients), or keys.psk, there",
+    exit: 1,
+    http: 500,
+  },
   // Redis
   REDIS_URL_INVALID: {
     message: "the Redis URL cannot be used: {what}",

@@ -436,7 +436,8 @@ export class Connection implements StreamListener, TransmissionOwner {
     this.#enter("lingering", reason);
     this.#release();
     this.#stream.shutdown();
-    if (this.#transmission?.peerLeftAlready === true) {
+    // Under TLS our side ends with a close_notify, which has to be on its way first.
+    if (this.#transmission?.peerLeftAlready === true && !this.client.tls) {
       this.cut("");
       return;
     }

@@ -1,0 +1,93 @@
+/**
+ * What a server shows and asks for in TLS: an X.509 certificate, pre-shared keys, or both, from one directory
+ * laid out as QEMU's `tls-creds-x509` and `tls-creds-psk` and libnbd's `tls-certificates` have it:
+ *
+ *     server-cert.pem  server-key.pem   certificate (chain) and key
+ *     ca-cert.pem                       with it, clients must show a certificate that it signed
+ *     ca-crl.pem                        certificates that are revoked (optional)
+ *     keys.psk                          lines of IDENTITY:HEXKEY, as psktool writes them
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createSecureContext, type TlsOptions } from "node:tls";
+import { LaminaError } from "../core/errors.js";
+
+/** Suites for pre-shared keys: Node's own list has none of TLS 1.2, and none of TLS 1.3 that GnuTLS agrees to. */
+const PSK_CIPHERS = "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256";
+const TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+const CERTIFICATE_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM";
+/** A shorter key is no secret. */
+const PSK_BYTES_MIN = 16;
+
+export interface TlsCredentials {
+  /** For `tls.createServer`. */
+  readonly options: TlsOptions;
+  /** Clients must show a certificate (unless they use a key). */
+  readonly verifiesClients: boolean;
+  readonly keys: ReadonlyMap<string, Buffer>;
+}
+
+/**
+ * Reads the directory. Throws LaminaError TLS_FILES: nothing to show, a file that cannot be read, a key that
+ * does not belong to its certificate, a malformed line.
+ */
+export function readTlsCredentials(directory: string): TlsCredentials {
+  const file = (name: string): Buffer | undefined => readOptional(directory, name);
+  const cert = file("server-cert.pem");
+  const key = file("server-key.pem");
+  const ca = file("ca-cert.pem");
+  const crl = file("ca-crl.pem");
+  const keys = parseKeys(directory, file("keys.psk"));
+  if ((cert === undefined) !== (key === undefined)) {
+    throw refused(directory, "server-cert.pem and server-key.pem belong together and one is missing");
+  }
+  if (cert === undefined && keys.size === 0) {
+    throw refused(directory, "there is neither server-cert.pem with server-key.pem nor keys.psk");
+  }
+  const ciphers = [TLS13_CIPHERS];
+  if (cert !== undefined) ciphers.push(CERTIFICATE_CIPHERS);
+  if (keys.size > 0) ciphers.push(PSK_CIPHERS);
+  const options: TlsOptions = {
+    minVersion: "TLSv1.2",
+    ciphers: ciphers.join(":"),
+    ...(cert === undefined ? {} : { cert, key }),
+    ...(ca === undefined ? {} : { ca, requestCert: true, rejectUnauthorized: true }),
+    ...(crl === undefined ? {} : { crl }),
+  };
+  try {
+    createSecureContext(options);
+  } catch (error) {
+    throw refused(directory, error instanceof Error ? error.message : String(error), error);
+  }
+  return { options, verifiesClients: ca !== undefined, keys };
+}
+
+function readOptional(directory: string, name: string): Buffer | undefined {
+  try {
+    return readFileSync(join(directory, name));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw refused(directory, `${name} cannot be read: ${(error as Error).message}`, error);
+  }
+}
+
+function parseKeys(directory: string, file: Buffer | undefined): Map<string, Buffer> {
+  const keys = new Map<string, Buffer>();
+  if (file === undefined) return keys;
+  for (const [i, line] of file.toString("utf8").split("\n").entries()) {
+    const text = line.trim();
+    if (text === "" || text.startsWith("#")) continue;
+    const match = /^([^:]+):((?:[0-9a-fA-F]{2})+)$/.exec(text);
+    if (match === null) throw refused(directory, `line ${i + 1} of keys.psk is not IDENTITY:HEXKEY`);
+    const key = Buffer.from(match[2]!, "hex");
+    if (key.length < PSK_BYTES_MIN) {
+      throw refused(directory, `the key in line ${i + 1} of keys.psk has fewer than ${PSK_BYTES_MIN} bytes`);
+    }
+    keys.set(match[1]!, key);
+  }
+  return keys;
+}
+
+function refused(directory: string, what: string, cause?: unknown): LaminaError {
+  return new LaminaError("TLS_FILES", { directory, what }, cause);
+}

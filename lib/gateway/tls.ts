@@ -1,0 +1,171 @@
+/**
+ * STARTTLS over any byte stream, with node:tls.
+ *
+ * It runs over the engine's stream instead of a socket of Node's own, so that it works alike on the ring and
+ * on threads. Each connection has a tls.Server of its own, which never listens: Node documents handing a
+ * server a stream (`emit("connection", duplex)`), and so verification, alerts and time-outs are Node's and
+ * nothing private is touched.
+ */
+
+import { createServer, type Server, type TLSSocket } from "node:tls";
+import type { TlsMode } from "nbd-protocol-ts";
+import type { Pool } from "../core/pool.js";
+import type { ByteStream } from "../core/stream.js";
+import type { SecuredStream, TlsUpgrade, Upgrading } from "./connection.js";
+import { readTlsCredentials, type TlsCredentials } from "./tls-credentials.js";
+import { CIPHER_BYTES, StreamDuplex, TlsStream } from "./tls-stream.js";
+
+/** Part of the pool that may be ciphertext buffers. At the bound STARTTLS ends the connection. */
+const CIPHER_SHARE = 1 / 8;
+
+export interface TlsSettings {
+  readonly mode: TlsMode;
+  /** See tls-credentials.ts. */
+  readonly directory: string;
+}
+
+export interface ReloadableTls extends TlsUpgrade {
+  /** Reads the directory anew, for connections to come. Throws LaminaError and keeps the old ones. */
+  reload(): void;
+}
+
+type Done = (secured: SecuredStream | null, reason: string) => void;
+
+/** Throws LaminaError TLS_FILES. */
+export function createTls(settings: TlsSettings, pool: Pool): ReloadableTls {
+  return new Tls(settings, pool);
+}
+
+class Tls implements ReloadableTls {
+  readonly mode: TlsMode;
+  readonly #directory: string;
+  readonly #pool: Pool;
+  #credentials: TlsCredentials;
+  #cipherBytes = 0;
+
+  constructor(settings: TlsSettings, pool: Pool) {
+    this.mode = settings.mode;
+    this.#directory = settings.directory;
+    this.#pool = pool;
+    this.#credentials = readTlsCredentials(settings.directory);
+  }
+
+  reload(): void {
+    this.#credentials = readTlsCredentials(this.#directory);
+  }
+
+  upgrade(stream: ByteStream, done: Done): Upgrading {
+    const buffers = this.#takeBuffers();
+    if (buffers === null) {
+      stream.setListener({
+        streamReceived(): void {},
+        streamSent(): void {},
+        streamClosed: () => done(null, "there is no memory for another TLS connection"),
+      });
+      stream.close();
+      return { abort(): void {} };
+    }
+    const upgrade = new Upgrade(stream, this.#pool, buffers, this.#credentials, done, () => {
+      this.#cipherBytes -= 2 * CIPHER_BYTES;
+    });
+    return upgrade;
+  }
+
+  #takeBuffers(): readonly [number, number] | null {
+    if (this.#cipherBytes + 2 * CIPHER_BYTES > this.#pool.capacityBytes * CIPHER_SHARE) return null;
+    const receive = this.#pool.allocate(CIPHER_BYTES);
+    if (receive < 0) return null;
+    const send = this.#pool.allocate(CIPHER_BYTES);
+    if (send < 0) {
+      this.#pool.free(receive);
+      return null;
+    }
+    this.#cipherBytes += 2 * CIPHER_BYTES;
+    return [receive, send];
+  }
+}
+
+/** One TLS handshake. */
+class Upgrade implements Upgrading {
+  readonly #below: ByteStream;
+  readonly #pool: Pool;
+  readonly #done: Done;
+  readonly #duplex: StreamDuplex;
+  readonly #server: Server;
+  #identity: string | null = null;
+  #secured: TlsStream | null = null;
+  #reason = "the TLS handshake was not finished";
+  #over = false;
+
+  constructor(
+    below: ByteStream,
+    pool: Pool,
+    buffers: readonly [number, number],
+    credentials: TlsCredentials,
+    done: Done,
+    onBuffersFree: () => void,
+  ) {
+    this.#below = below;
+    this.#pool = pool;
+    this.#done = done;
+    this.#duplex = new StreamDuplex(below, pool, buffers[0], buffers[1], () => {
+      onBuffersFree();
+      this.#closedBelow();
+    });
+    this.#duplex.on("error", (error) => this.#note(error));
+    const { keys, options } = credentials;
+    this.#server = createServer({
+      ...options,
+      ...(keys.size === 0
+        ? {}
+        : { pskCallback: (_socket: TLSSocket, identity: string) => this.#keyOf(keys, identity) }),
+    });
+    this.#server.on("tlsClientError", (error) => {
+      this.#note(error);
+      this.#duplex.destroy();
+    });
+    this.#server.on("secureConnection", (socket) => this.#established(socket));
+    this.#server.emit("connection", this.#duplex);
+  }
+
+  abort(): void {
+    this.#duplex.destroy();
+  }
+
+  #note(error: Error): void {
+    this.#reason = `TLS failed: ${error.message}`;
+  }
+
+  #keyOf(keys: ReadonlyMap<string, Buffer>, identity: string): Buffer | null {
+    const key = keys.get(identity);
+    if (key === undefined) return null;
+    this.#identity = identity;
+    return key;
+  }
+
+  #established(socket: TLSSocket): void {
+    if (this.#over || this.#duplex.destroyed) return;
+    this.#over = true;
+    this.#secured = new TlsStream(socket, this.#below, this.#pool);
+    const certificate = certificateName(socket);
+    this.#done({ stream: this.#secured, certificate, psk: this.#identity }, "");
+  }
+
+  #closedBelow(): void {
+    if (this.#secured !== null) {
+      this.#secured.belowClosed();
+      return;
+    }
+    if (this.#over) return;
+    this.#over = true;
+    this.#done(null, this.#reason);
+  }
+}
+
+/** Common name of the client's certificate, which has been verified; null when it showed none. */
+function certificateName(socket: TLSSocket): string | null {
+  if (!socket.authorized) return null;
+  const { subject } = socket.getPeerCertificate();
+  const name: unknown = subject?.CN;
+  return typeof name === "string" ? name : null;
+}
