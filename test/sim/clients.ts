@@ -241,7 +241,7 @@ export class SimClient {
     for (let i = 0; i < this.granules; i++) {
       const place = start + i * config.granuleBytes;
       const value = this.allHole ? ID_ZEROS : identify(place, config.granuleBytes, register + i);
-      if (value === ID_GARBAGE && history.taintOf(register + i) !== Taint.Unknown)
+      if (value === ID_GARBAGE && !history.isUnknown(register + i, this.invokedAt))
         throw new Violation(
           "I3",
           `${this.describe()}: granule ${this.granule + i} (register ${register + i}) holds ${describeGranule(place)}`,

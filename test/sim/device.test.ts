@@ -19,7 +19,13 @@ interface Bench {
 
 function bench(seed: number): Bench {
   const world = new SimWorld(seed);
-  const options = { sizeBytes: 64 * BLOCK_BYTES, alignBytes: 512, zeroGrainBytes: 4096, latencyUs: 100 };
+  const options = {
+    sizeBytes: 64 * BLOCK_BYTES,
+    alignBytes: 512,
+    zeroGrainBytes: 4096,
+    latencyUs: 100,
+    granuleBytes: 512,
+  };
   const device = new SimDevice(world, freshArena(), options);
   const pool = new SimPool(2 << 20);
   const process = world.spawn();

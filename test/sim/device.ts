@@ -60,9 +60,11 @@ export interface DeviceOptions {
   readonly zeroGrainBytes: number;
   /** Usual latency of a request; the real one is spread around it. */
   readonly latencyUs: number;
+  /** Bytes of a register of the checker (content.ts). */
+  readonly granuleBytes: number;
 }
 
-/** Told about data whose bytes a fault has changed or hidden; registers as in content.ts. */
+/** Told about blocks whose bytes a fault has changed or hidden, by any register in them (content.ts). */
 export interface DeviceWitness {
   /** `lost`: older bytes that were once right may be there now; else only bytes that were never right. */
   tainted(register: number, lost: boolean): void;
@@ -528,8 +530,8 @@ export class SimDevice {
   }
 
   #dataIn(offset: number): boolean {
-    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
-      if (registerAt(offset + sector * SECTOR_BYTES) >= 0) return true;
+    for (let at = 0; at < BLOCK_BYTES; at += this.options.granuleBytes) {
+      if (registerAt(offset + at) >= 0) return true;
     }
     return false;
   }
@@ -539,9 +541,11 @@ export class SimDevice {
   }
 
   #taintMemory(offset: number, lost: boolean): void {
-    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
-      const register = registerAt(offset + sector * SECTOR_BYTES);
-      if (register >= 0) this.witness?.tainted(register, lost);
+    for (let at = 0; at < BLOCK_BYTES; at += this.options.granuleBytes) {
+      const register = registerAt(offset + at);
+      if (register < 0) continue;
+      this.witness?.tainted(register, lost);
+      return;
     }
   }
 

@@ -54,6 +54,8 @@ export class History {
   readonly #tail: Int32Array;
   readonly #taint: Uint8Array;
   readonly #taintedAt: Float64Array;
+  /** When the register stopped being Unknown: a read from before may still show anything. */
+  readonly #knownSince: Float64Array;
 
   // Clusters.
   #write = new Int32Array(1024);
@@ -72,6 +74,7 @@ export class History {
     this.#tail = new Int32Array(registers).fill(NONE);
     this.#taint = new Uint8Array(registers);
     this.#taintedAt = new Float64Array(registers);
+    this.#knownSince = new Float64Array(registers);
   }
 
   /** Clusters held now: the checker's memory. */
@@ -116,7 +119,7 @@ export class History {
 
   /** A read asked for at `from` and answered at `to` saw `value`. Throws a Violation if it cannot have. */
   read(register: number, value: number, from: number, to: number): void {
-    if (this.#taint[register] === Taint.Unknown) return;
+    if (this.isUnknown(register, from)) return;
     if (value === ID_GARBAGE)
       throw new Violation("I3", `register ${register} holds bytes that nobody wrote there`);
     const cluster = this.#seen(register, value, from, to);
@@ -160,6 +163,11 @@ export class History {
     this.#taintedAt[register] = this.tick();
   }
 
+  /** Nothing can be said about what a read asked for at `from` may show. */
+  isUnknown(register: number, from: number): boolean {
+    return this.#taint[register] === Taint.Unknown || from < this.#knownSince[register]!;
+  }
+
   taintOf(register: number): Taint {
     return this.#taint[register]! as Taint;
   }
@@ -173,6 +181,7 @@ export class History {
     if (taint === Taint.None || this.#taintedAt[register]! > from) return;
     this.#taint[register] = Taint.None;
     if (taint !== Taint.Unknown) return;
+    this.#knownSince[register] = this.#now;
     // What lay there before was not known, so a later power loss may bring back what no cluster stands for.
     const cluster = this.#find(register, write);
     if (cluster !== NONE && !this.#isStable(cluster)) {

@@ -22,7 +22,7 @@ import {
 } from "nbd-protocol-ts";
 import { BLOCK_BYTES } from "../../lib/core/limits.js";
 import type { Status } from "../../lib/core/status.js";
-import { Access } from "../../lib/gateway/exports.js";
+import { Access, MINIMUM_BLOCK_BYTES } from "../../lib/gateway/exports.js";
 import { GatewayServer } from "../../lib/gateway/server.js";
 import type { StoreEnvironment } from "../../lib/store/api.js";
 import type { DeviceRegistry } from "../../lib/volume/registry.js";
@@ -103,10 +103,18 @@ export class NbdFront implements LifeFront {
       partMax: random.pick([100, 5000, 100_000, 1 << 20]),
     };
     const stream = new SimStream(world, process, this.#pool, random.fork("stream"), options);
-    const link = new Link(volume, stream, this.#pool, random, this.#host.nameOf(volume), () => {
-      // Whatever older connections had not answered has been done by now, or never will be.
-      for (const client of orphans) client.lost();
-    });
+    const link = new Link(
+      volume,
+      stream,
+      this.#pool,
+      random,
+      this.#host.nameOf(volume),
+      this.#config.granuleBytes,
+      () => {
+        // Whatever older connections had not answered has been done by now, or never will be.
+        for (const client of orphans) client.lost();
+      },
+    );
     this.#links.push(link);
     this.#server.accept(stream);
   }
@@ -126,7 +134,7 @@ export class NbdFront implements LifeFront {
 
   issue(client: SimClient): void {
     const link = this.#linkOf[client.number]!;
-    link.ask(client, this.#config.granuleBytes);
+    link.ask(client);
   }
 
   /** A connection breaks, and its client connects again. */
@@ -154,7 +162,7 @@ class Link implements ReplyListener {
   #transmission: ClientTransmission | null = null;
   readonly #clients = new Map<ClientRequest, SimClient>();
   readonly #onReady: () => void;
-  #granuleBytes = 512;
+  readonly #granuleBytes: number;
   #leaving = false;
   #extended = false;
   maps = false;
@@ -165,17 +173,21 @@ class Link implements ReplyListener {
     pool: SimPool,
     random: Prng,
     exportName: string,
+    granuleBytes: number,
     onReady: () => void,
   ) {
     this.volume = volume;
     this.#stream = stream;
     this.#pool = pool;
     this.#onReady = onReady;
+    this.#granuleBytes = granuleBytes;
     const mode = random.below(3);
     this.#handshake = new ClientHandshake({
       exportName,
       extendedHeaders: mode === 2,
       structuredReplies: mode > 0,
+      // A client that has asked for the block sizes keeps to them; others may use any byte.
+      blockSizes: granuleBytes >= MINIMUM_BLOCK_BYTES,
       contexts: mode > 0 ? ["base:allocation"] : [],
     });
     stream.clientListen(
@@ -216,8 +228,7 @@ class Link implements ReplyListener {
       throw new Violation("NBD", "the server closed a connection that was in use");
   }
 
-  ask(client: SimClient, granuleBytes: number): void {
-    this.#granuleBytes = granuleBytes;
+  ask(client: SimClient): void {
     const machine = this.#transmission!;
     const payload = client.kind === OpKind.Write ? client.length : 0;
     const bytes = new Uint8Array(machine.requestBytes + payload);

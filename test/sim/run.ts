@@ -16,6 +16,7 @@ import {
   configOf,
   FAULT_RATE,
   type Feature,
+  type FrontKind,
   type RunConfig,
   type RunOptions,
 } from "./config.js";
@@ -38,8 +39,14 @@ import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
 const LIVENESS_US = 600e6;
 /** Events of one life at most; a life that does not get on by then is stuck. */
 const EVENTS_PER_WAIT_MAX = 3_000_000;
+/** Pools that each front can work with; the gateway and the volumes' owner take their share at once. */
+const POOL_BYTES: Record<FrontKind, readonly number[]> = {
+  store: [2 * MIB, 4 * MIB, SIM_POOL_BYTES],
+  volume: [4 * MIB, SIM_POOL_BYTES],
+  nbd: [SIM_POOL_BYTES],
+};
 /** Clients leave this much of the pool to the program, so that what it needs itself is always there. */
-const CLIENT_POOL_RESERVE = MIB;
+const CLIENT_POOL_RESERVE = MIB / 2;
 /** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
@@ -136,9 +143,10 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       alignBytes: config.alignBytes,
       zeroGrainBytes: config.zeroGrainBytes,
       latencyUs: config.latencyUs,
+      granuleBytes: config.granuleBytes,
     });
     this.device.witness = {
-      tainted: (register, lost) => this.history.taint(register, this.#taintOf(lost)),
+      tainted: (register, lost) => this.#taintBlock(register, lost),
       readFault: () => undefined,
     };
     this.#clients = Array.from({ length: config.clients }, (_, number) => new SimClient(this, number));
@@ -154,6 +162,13 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     };
     for (let register = 0; register < config.volumes * this.granulesPerVolume; register++)
       this.history.create(register);
+  }
+
+  /** All of the block: its granules of zeros cannot say whose they are. */
+  #taintBlock(register: number, lost: boolean): void {
+    const first = register - (register % this.granulesPerBlock);
+    const taint = this.#taintOf(lost);
+    for (let i = 0; i < this.granulesPerBlock; i++) this.history.taint(first + i, taint);
   }
 
   /** While the store takes over bytes after a power loss, damage may be taken over too. */
@@ -311,7 +326,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   #newProcess(): StoreEnvironment {
     const process = this.world.spawn();
-    const pool = new SimPool(this.#random.pick([2 * MIB, 4 * MIB, SIM_POOL_BYTES]));
+    const pool = new SimPool(this.#random.pick(POOL_BYTES[this.config.front]));
     this.#process = process;
     this.#pool = pool;
     this.#failed = null;
@@ -566,7 +581,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   #retry(client: SimClient): void {
-    this.world.at(5 + this.#random.below(200), this, this.#process, EVENT_CLIENT, client.number);
+    this.world.at(100 + this.#random.below(4000), this, this.#process, EVENT_CLIENT, client.number);
   }
 
   /** Frees extents while writes wait for space: somebody has to. */
