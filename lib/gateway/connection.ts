@@ -105,6 +105,7 @@ export class Connection implements StreamListener, TransmissionOwner {
   #deadlinePassed = false;
   #inHandshake = true;
   #opened: OpenVolume | null = null;
+  #lastName = "";
   /** The volume is being opened, or the connection waits to be admitted to it: a callback is to come. */
   #opening = false;
   #upgrading: Upgrading | null = null;
@@ -147,8 +148,9 @@ export class Connection implements StreamListener, TransmissionOwner {
     return this.#opened?.volume.id ?? 0;
   }
 
+  /** Name of the volume that it has or had open; empty before. */
   get volumeName(): string {
-    return this.#opened?.volume.name ?? "";
+    return this.#opened?.volume.name ?? this.#lastName;
   }
 
   /** Commands in flight. */
@@ -448,8 +450,10 @@ export class Connection implements StreamListener, TransmissionOwner {
 
   #release(): void {
     const opened = this.#opened;
+    if (opened === null) return;
     this.#opened = null;
-    opened?.release();
+    this.#lastName = opened.volume.name;
+    opened.release();
   }
 
   #maybeOver(): void {

@@ -89,7 +89,7 @@ export class Intake {
   #piece: Piece | null = null;
   #payloadLeft = 0;
   #inFlight = 0;
-  #now = 0;
+  #now: number;
 
   /** `received`: part of the home's receive page that came with the handshake and is not parsed yet. */
   constructor(
@@ -117,6 +117,7 @@ export class Intake {
     this.#executor = executor;
     this.#pieces = pieces;
     this.#owner = owner;
+    this.#now = parts.clock.now();
   }
 
   /** Commands that were admitted and whose last reply byte has not been taken. */
