@@ -6,7 +6,7 @@ import { Status } from "../../lib/core/status.js";
 import type { RunConfig } from "./config.js";
 import { describeGranule, fillGranule, ID_GARBAGE, ID_ZEROS, identify } from "./content.js";
 import type { SimDevice } from "./device.js";
-import { type History, Taint } from "./history.js";
+import type { History } from "./history.js";
 import type { SimPool } from "./memory.js";
 import { Violation } from "./violation.js";
 import type { SimWorld } from "./world.js";
@@ -190,7 +190,7 @@ export class SimClient {
     // The blocks that enclose the range: a partial write reads them.
     const from = this.firstRegister - (this.granule % granulesPerBlock);
     for (let i = 0; i < this.blocks * granulesPerBlock; i++) {
-      if (history.taintOf(from + i) !== Taint.None) return true;
+      if (history.isDamaged(from + i, this.invokedAt)) return true;
     }
     return false;
   }

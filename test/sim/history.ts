@@ -56,6 +56,8 @@ export class History {
   readonly #taintedAt: Float64Array;
   /** When the register stopped being Unknown: a read from before may still show anything. */
   readonly #knownSince: Float64Array;
+  /** When the register's damage was last overwritten: a read from before may still fail. */
+  readonly #mendedAt: Float64Array;
 
   // Clusters.
   #write = new Int32Array(1024);
@@ -75,6 +77,7 @@ export class History {
     this.#taint = new Uint8Array(registers);
     this.#taintedAt = new Float64Array(registers);
     this.#knownSince = new Float64Array(registers);
+    this.#mendedAt = new Float64Array(registers);
   }
 
   /** Clusters held now: the checker's memory. */
@@ -168,8 +171,9 @@ export class History {
     return this.#taint[register] === Taint.Unknown || from < this.#knownSince[register]!;
   }
 
-  taintOf(register: number): Taint {
-    return this.#taint[register]! as Taint;
+  /** Whether an operation asked for at `from` may have met damage there. */
+  isDamaged(register: number, from: number): boolean {
+    return this.#taint[register] !== Taint.None || from < this.#mendedAt[register]!;
   }
 
   /**
@@ -180,6 +184,7 @@ export class History {
     const taint = this.#taint[register]!;
     if (taint === Taint.None || this.#taintedAt[register]! > from) return;
     this.#taint[register] = Taint.None;
+    this.#mendedAt[register] = this.#now;
     if (taint !== Taint.Unknown) return;
     this.#knownSince[register] = this.#now;
     // What lay there before was not known, so a later power loss may bring back what no cluster stands for.
