@@ -368,6 +368,31 @@ export const CATALOGUE = {
     exit: 1,
     http: 500,
   },
+  // Attaching
+  ATTACH_MISSING: {
+    message: "the program lamina-attach is not there",
+    next: "build it with: npm run build:attach",
+    exit: 1,
+    http: 500,
+  },
+  ATTACH_NO_LISTENER: {
+    message: "the server has no NBD listener for '{name}' that can be reached from here",
+    next: "start it with --listen 127.0.0.1:10809",
+    exit: 1,
+    http: 503,
+  },
+  ATTACH_UNKNOWN: {
+    message: "no volume named '{name}' is attached",
+    next: "see what is: lamina attached",
+    exit: 1,
+    http: 404,
+  },
+  ATTACH_AMBIGUOUS: {
+    message: "volumes named '{name}' are attached as {first} and as {second}",
+    next: "name the device instead",
+    exit: 1,
+    http: 409,
+  },
   TRANSFER_NO_LISTENER: {
     message: "the server at {server} has no NBD listener that can be reached from here",
     next: "start it with --listen 127.0.0.1:10809",

@@ -20,6 +20,8 @@
 
 /* How long another attach or detach may take before this one gives up. */
 #define LOCK_TIMEOUT_MS 60000
+/* For reading the partition table. */
+#define SCAN_TIMEOUT_MS 5000
 /* Between two attempts while --wait has not run out. */
 #define WAIT_POLL_MS 500
 
@@ -50,7 +52,9 @@ static bool open_sessions(const struct options *options, unsigned *address, stru
 
 static void warn_about(const struct options *options, const struct session_set *set) {
   if (set->count < options->connections && options->connections > 1) {
-    note("warning: the server takes one connection only; a read that is cut by its end may fail on older kernels");
+    note(
+        "warning: the server takes one connection only; a read that is cut by its end may fail on older "
+        "kernels");
   }
   if (!(set->info.flags & NBD_FLAG_SEND_FLUSH)) {
     note("warning: the server offers no FLUSH: fsync on this device will not make anything durable");
@@ -62,19 +66,21 @@ static bool find_attached(const struct options *options, struct attachment *foun
   uint32_t indices[ATTACHMENTS_MAX];
   unsigned count = state_list(indices);
   for (unsigned i = 0; i < count; i++) {
-    if (state_read(indices[i], found) && strcmp(found->uri, options->uri_text) == 0 && state_is_live(found)) return true;
+    if (state_read(indices[i], found) && strcmp(found->uri, options->uri_text) == 0 && state_is_live(found))
+      return true;
   }
   return false;
 }
 
-static bool same_as_attached(const struct options *options, const struct attachment *found, struct failure *why) {
+static bool same_as_attached(const struct options *options, const struct attachment *found,
+                             struct failure *why) {
   if (options->has_device && options->device != found->index) {
-    return fail(why, "use that device, or detach it first", "%s is attached already, as /dev/nbd%u", options->uri_text,
-                found->index);
+    return fail(why, "use that device, or detach it first", "%s is attached already, as /dev/nbd%u",
+                options->uri_text, found->index);
   }
   if (options->read_only && !(found->flags & NBD_FLAG_READ_ONLY)) {
-    return fail(why, "detach it first", "%s is attached already as /dev/nbd%u, and writable", options->uri_text,
-                found->index);
+    return fail(why, "detach it first", "%s is attached already as /dev/nbd%u, and writable",
+                options->uri_text, found->index);
   }
   printf("/dev/nbd%u\n", found->index);
   return true;
@@ -101,8 +107,8 @@ static void describe(const struct options *options, const struct session_set *se
 }
 
 /* Gives the sessions to one device. The caller holds its lock. */
-static bool connect_device(struct nbd_netlink *netlink, struct attachment *attachment, const struct session_set *set,
-                           bool *busy, struct failure *why) {
+static bool connect_device(struct nbd_netlink *netlink, struct attachment *attachment,
+                           const struct session_set *set, bool *busy, struct failure *why) {
   struct nbd_connect request = {.index = attachment->index,
                                 .size = attachment->size,
                                 .block_size = attachment->block_size,
@@ -121,7 +127,8 @@ static bool connect_device(struct nbd_netlink *netlink, struct attachment *attac
 static bool try_device(struct nbd_netlink *netlink, struct attachment *attachment, uint32_t index,
                        const struct session_set *set, bool *busy, struct failure *why) {
   *busy = true;
-  if (device_is_connected(index)) return fail(why, "choose another device, or none", "/dev/nbd%u is in use", index);
+  if (device_is_connected(index))
+    return fail(why, "choose another device, or none", "/dev/nbd%u is in use", index);
   int lock = state_lock(index, now_ms());
   if (lock < 0) return fail(why, "try again", "/dev/nbd%u is being attached or detached", index);
   attachment->index = index;
@@ -131,8 +138,8 @@ static bool try_device(struct nbd_netlink *netlink, struct attachment *attachmen
 }
 
 /* The device that was asked for, or the first that nobody uses; the kernel makes new ones when all are taken. */
-static bool find_device(struct nbd_netlink *netlink, const struct options *options, struct attachment *attachment,
-                        const struct session_set *set, struct failure *why) {
+static bool find_device(struct nbd_netlink *netlink, const struct options *options,
+                        struct attachment *attachment, const struct session_set *set, struct failure *why) {
   bool busy;
   if (options->has_device) return try_device(netlink, attachment, options->device, set, &busy, why);
   for (uint32_t index = 0; index < ATTACHMENTS_MAX; index++) {
@@ -153,7 +160,8 @@ static bool attach_sessions(const struct options *options, const struct session_
   int lock = attach_lock(now_ms() + LOCK_TIMEOUT_MS);
   bool done = lock >= 0 || fail(why, "try again", "another attach does not end");
   if (done && find_attached(options, &attachment)) {
-    done = fail(why, "use that device", "%s has just been attached as /dev/nbd%u", options->uri_text, attachment.index);
+    done = fail(why, "use that device", "%s has just been attached as /dev/nbd%u", options->uri_text,
+                attachment.index);
   } else if (done) {
     describe(options, set, address, block_size, &attachment);
     done = find_device(&netlink, options, &attachment, set, why);
@@ -163,6 +171,7 @@ static bool attach_sessions(const struct options *options, const struct session_
   if (!done) return false;
 
   device_set_request_max(attachment.index, request_max_kib(&set->info));
+  device_scan(attachment.index, now_ms() + SCAN_TIMEOUT_MS);
   if (!monitor_runs()) {
     note("warning: no monitor runs, so /dev/nbd%u will not reconnect; start it with: lamina-attach monitor",
          attachment.index);
@@ -178,7 +187,8 @@ int command_attach(int argc, char **argv) {
   struct session_set set;
   unsigned address;
   if (!parse_options(argc, argv, &options, &why) || !state_directory(true, &why)) return report(&why);
-  if (find_attached(&options, &attached)) return same_as_attached(&options, &attached, &why) ? EXIT_OK : report(&why);
+  if (find_attached(&options, &attached))
+    return same_as_attached(&options, &attached, &why) ? EXIT_OK : report(&why);
   if (!open_sessions(&options, &address, &set, &why)) return report(&why);
   warn_about(&options, &set);
   if (!attach_sessions(&options, &set, address, &why)) {
@@ -195,18 +205,18 @@ static void print_probe(const struct options *options, const struct session_set 
   bool read_only = (info->flags & NBD_FLAG_READ_ONLY) != 0;
   if (!options->json) {
     printf("%s at %s: %" PRIu64 " bytes%s, blocks of %u, %u connection%s\n", options->uri_text,
-           options->addresses[address].text, info->size, read_only ? " (read-only)" : "", block_size, set->count,
-           set->count == 1 ? "" : "s");
+           options->addresses[address].text, info->size, read_only ? " (read-only)" : "", block_size,
+           set->count, set->count == 1 ? "" : "s");
     return;
   }
   printf("{\"uri\": ");
   json_write_string(stdout, options->uri_text);
   printf(", \"address\": ");
   json_write_string(stdout, options->addresses[address].text);
-  printf(", \"size\": %" PRIu64 ", \"flags\": %u, \"readOnly\": %s, \"connections\": %u, \"blockSize\": %u", info->size,
-         info->flags, read_only ? "true" : "false", set->count, block_size);
-  printf(", \"blockMin\": %u, \"blockPreferred\": %u, \"payloadMax\": %u, \"requestMaxKiB\": %u}\n", info->block_min,
-         info->block_preferred, info->payload_max, request_max_kib(info));
+  printf(", \"size\": %" PRIu64 ", \"flags\": %u, \"readOnly\": %s, \"connections\": %u, \"blockSize\": %u",
+         info->size, info->flags, read_only ? "true" : "false", set->count, block_size);
+  printf(", \"blockMin\": %u, \"blockPreferred\": %u, \"payloadMax\": %u, \"requestMaxKiB\": %u}\n",
+         info->block_min, info->block_preferred, info->payload_max, request_max_kib(info));
 }
 
 int command_probe(int argc, char **argv) {

@@ -7,5 +7,6 @@ int command_detach(int argc, char **argv);
 int command_list(int argc, char **argv);
 int command_monitor(int argc, char **argv);
 int command_probe(int argc, char **argv);
+int command_name(int argc, char **argv);
 
 #endif

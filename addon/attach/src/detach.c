@@ -1,6 +1,6 @@
 /*
  * detach: what is written must have arrived before the device goes away; --force does without that and always
- * works. It never opens the device of a server that does not answer: that could wait for ever.
+ * works. It never waits for a server that does not answer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,8 @@
 #define LOCK_TIMEOUT_MS 10000
 /* --force goes on without the lock: its holder may be a monitor that the kernel does not let go. */
 #define FORCE_LOCK_TIMEOUT_MS 2000
+/* Without a server: what has not been found clean by then waits for the server. */
+#define CLEAN_TIMEOUT_MS 1000
 /* After DISCONNECT the driver lets go at once, unless someone has the device open. */
 #define FREE_TIMEOUT_MS 5000
 
@@ -45,26 +47,34 @@ static bool write_out(uint32_t index, struct failure *why) {
   char path[32];
   snprintf(path, sizeof path, "/dev/nbd%u", index);
   int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-  if (fd < 0 && errno == EBUSY) return fail(why, "stop what uses it first, or add --force", "%s is in use", path);
-  if (fd < 0) return fail(why, "add --force to give up what was not written", "cannot open %s: %s", path, strerror(errno));
+  if (fd < 0 && errno == EBUSY)
+    return fail(why, "stop what uses it first, or add --force", "%s is in use", path);
+  if (fd < 0)
+    return fail(why, "add --force to give up what was not written", "cannot open %s: %s", path,
+                strerror(errno));
   bool written = fsync(fd) == 0;
   int error = errno;
   close(fd);
-  return written || fail(why, "add --force to give up what was not written", "cannot write out %s: %s", path, strerror(error));
+  return written || fail(why, "add --force to give up what was not written", "cannot write out %s: %s", path,
+                         strerror(error));
 }
 
 static bool may_detach(struct target *target, struct failure *why) {
+  uint32_t index = target->index;
   char what[256];
-  if (device_in_use(target->index, what, sizeof what)) {
-    return fail(why, "stop that first, or add --force, which makes its I/O fail", "/dev/nbd%u is %s", target->index, what);
+  if (device_in_use(index, what, sizeof what)) {
+    return fail(why, "stop that first, or add --force, which makes its I/O fail", "/dev/nbd%u is %s", index,
+                what);
   }
-  struct attachment *a = &target->attachment;
-  bool answers = target->is_ours && state_live_links(a) > 0;
-  if (answers) return write_out(target->index, why);
-  unsigned waiting = device_requests(target->index);
-  if (waiting == 0) return true;
-  return fail(why, "bring the server back, or add --force to fail them", "/dev/nbd%u has no connection and %u request%s wait for it",
-              target->index, waiting, waiting == 1 ? "" : "s");
+  int opener = device_opener(index);
+  if (opener != 0) {
+    return fail(why, "end it first, or add --force, which makes its I/O fail",
+                "/dev/nbd%u is open in process %d", index, opener);
+  }
+  if (target->is_ours && state_live_links(&target->attachment) > 0) return write_out(index, why);
+  if (device_is_clean(index, now_ms() + CLEAN_TIMEOUT_MS)) return true;
+  return fail(why, "bring the server back, or add --force to give them up",
+              "/dev/nbd%u has no connection, and writes wait for one", index);
 }
 
 static bool disconnect(struct target *target, struct failure *why) {
@@ -80,7 +90,8 @@ static bool detach(struct target *target, bool force, struct failure *why) {
   if (device_is_connected(target->index) && !disconnect(target, why)) return false;
   if (target->is_ours) state_remove(target->index);
   if (!device_wait_until_free(target->index, now_ms() + FREE_TIMEOUT_MS)) {
-    note("warning: /dev/nbd%u is disconnected, but someone has it open; it is free when that ends", target->index);
+    note("warning: /dev/nbd%u is disconnected, but someone has it open; it is free when that ends",
+         target->index);
   }
   return true;
 }
@@ -90,9 +101,12 @@ int command_detach(int argc, char **argv) {
   const char *word = NULL;
   bool force = false;
   for (int i = 0; i < argc; i++) {
-    if (strcmp(argv[i], "--force") == 0) force = true;
-    else if (word == NULL && argv[i][0] != '-') word = argv[i];
-    else word = "";
+    if (strcmp(argv[i], "--force") == 0)
+      force = true;
+    else if (word == NULL && argv[i][0] != '-')
+      word = argv[i];
+    else
+      word = "";
   }
   static struct target target;
   if (word == NULL || word[0] == '\0') {
@@ -105,7 +119,8 @@ int command_detach(int argc, char **argv) {
   }
   if (!find_target(word, &target, &why)) return report(&why);
   if (!target.is_ours && !force) {
-    fail(&why, "use the tool that attached it, or add --force", "/dev/nbd%u was not attached by lamina-attach", target.index);
+    fail(&why, "use the tool that attached it, or add --force",
+         "/dev/nbd%u was not attached by lamina-attach", target.index);
     return report(&why);
   }
   int lock = state_lock(target.index, now_ms() + (force ? FORCE_LOCK_TIMEOUT_MS : LOCK_TIMEOUT_MS));

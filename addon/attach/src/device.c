@@ -1,16 +1,19 @@
 #include "device.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "transport.h"
 
 #define PATH_MAX_HERE 192
-/* How often a device is looked at that should become free. */
-#define FREE_POLL_MS 20
+/* How often something is looked at that should happen soon. */
+#define POLL_MS 20
 
 static void sys_path(char *out, size_t size, uint32_t index, const char *attribute) {
   snprintf(out, size, "/sys/block/nbd%u%s%s", index, attribute[0] == '\0' ? "" : "/", attribute);
@@ -142,6 +145,66 @@ bool device_in_use(uint32_t index, char *what, size_t size) {
   return is_mounted(index, what, size) || is_swap(index, what, size) || has_holder(index, what, size);
 }
 
+/* Whether one of the process's descriptors is the device. The links are read, not followed. */
+static bool has_open(const char *pid, uint32_t index) {
+  char path[PATH_MAX_HERE];
+  snprintf(path, sizeof path, "/proc/%.16s/fd", pid);
+  DIR *descriptors = opendir(path);
+  if (descriptors == NULL) return false;
+  bool found = false;
+  for (struct dirent *entry; !found && (entry = readdir(descriptors)) != NULL;) {
+    char target[64];
+    ssize_t length = readlinkat(dirfd(descriptors), entry->d_name, target, sizeof target - 1);
+    if (length <= 0) continue;
+    target[length] = '\0';
+    found = is_on_device(target, index);
+  }
+  closedir(descriptors);
+  return found;
+}
+
+int device_opener(uint32_t index) {
+  DIR *processes = opendir("/proc");
+  if (processes == NULL) return 0;
+  int pid = 0;
+  for (struct dirent *entry; pid == 0 && (entry = readdir(processes)) != NULL;) {
+    if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+    if (has_open(entry->d_name, index)) pid = atoi(entry->d_name);
+  }
+  closedir(processes);
+  return pid;
+}
+
+/* True when the child has ended well by then. One that hangs is let go when the device is. */
+static bool ended_well(pid_t child, int64_t deadline) {
+  for (;;) {
+    int status;
+    if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (now_ms() >= deadline) return false;
+    usleep(POLL_MS * 1000);
+  }
+}
+
+/* Opens the device in a child, and waits there until nothing is dirty, if that was asked for. */
+static bool open_in_child(uint32_t index, bool until_clean, int64_t deadline) {
+  pid_t child = fork();
+  if (child < 0) return false;
+  if (child > 0) return ended_well(child, deadline);
+  /* If it hangs, it must not keep locks and sockets with it. */
+  syscall(SYS_close_range, 3u, ~0u, 0u);
+  char path[32];
+  snprintf(path, sizeof path, "/dev/nbd%u", index);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) _exit(1);
+  /* Not fsync, which asks the server for a FLUSH even when nothing is dirty. */
+  unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  _exit(until_clean && sync_file_range(fd, 0, 0, all) != 0 ? 1 : 0);
+}
+
+void device_scan(uint32_t index, int64_t deadline) { (void)open_in_child(index, false, deadline); }
+
+bool device_is_clean(uint32_t index, int64_t deadline) { return open_in_child(index, true, deadline); }
+
 void device_set_request_max(uint32_t index, unsigned kib) {
   char path[PATH_MAX_HERE];
   char line[32];
@@ -158,7 +221,7 @@ void device_set_request_max(uint32_t index, unsigned kib) {
 bool device_wait_until_free(uint32_t index, int64_t deadline) {
   while (device_is_connected(index)) {
     if (now_ms() >= deadline) return false;
-    usleep(FREE_POLL_MS * 1000);
+    usleep(POLL_MS * 1000);
   }
   return true;
 }

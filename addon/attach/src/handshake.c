@@ -125,14 +125,17 @@ static bool read_reply(int fd, uint32_t option, struct option_reply *reply, int6
 }
 
 static bool take_export(const struct option_reply *reply, struct export_info *info, struct failure *why) {
-  if (reply->length != NBD_INFO_EXPORT_LENGTH) return fail(why, NOT_OURS, "the server's export information is malformed");
+  if (reply->length != NBD_INFO_EXPORT_LENGTH)
+    return fail(why, NOT_OURS, "the server's export information is malformed");
   info->size = get64(reply->data + 2);
   info->flags = get16(reply->data + 10);
   return true;
 }
 
-static bool take_block_sizes(const struct option_reply *reply, struct export_info *info, struct failure *why) {
-  if (reply->length != NBD_INFO_BLOCK_SIZE_LENGTH) return fail(why, NOT_OURS, "the server's block sizes are malformed");
+static bool take_block_sizes(const struct option_reply *reply, struct export_info *info,
+                             struct failure *why) {
+  if (reply->length != NBD_INFO_BLOCK_SIZE_LENGTH)
+    return fail(why, NOT_OURS, "the server's block sizes are malformed");
   uint32_t min = get32(reply->data + 2);
   uint32_t preferred = get32(reply->data + 6);
   uint32_t max = get32(reply->data + 10);
@@ -140,8 +143,8 @@ static bool take_block_sizes(const struct option_reply *reply, struct export_inf
                   preferred >= min && preferred >= 512 && max >= preferred;
   if (!possible) {
     return fail(why, "report this to whoever wrote the server",
-                "the server advertises impossible block sizes: minimum %u, preferred %u, maximum %u", min, preferred,
-                max);
+                "the server advertises impossible block sizes: minimum %u, preferred %u, maximum %u", min,
+                preferred, max);
   }
   info->block_min = min;
   info->block_preferred = preferred;
@@ -168,19 +171,21 @@ static bool refused(const struct option_reply *reply, const char *name, struct f
   const char *said = quoted(reply, words, sizeof words);
   switch (reply->type) {
     case NBD_REP_ERR_UNKNOWN:
-      return fail(why, "list what it serves with: nbdinfo --list nbd://HOST:PORT", "the server has no export '%s'%s",
-                  name, said);
+      return fail(why, "list what it serves with: nbdinfo --list nbd://HOST:PORT",
+                  "the server has no export '%s'%s", name, said);
     case NBD_REP_ERR_TLS_REQD:
-      return fail(why, "serve the volume without TLS on a private network, or put a TLS proxy on this machine before it",
-                  "the server requires TLS, which the kernel's client does not have%s", said);
+      return fail(
+          why,
+          "serve the volume without TLS on a private network, or put a TLS proxy on this machine before it",
+          "the server requires TLS, which the kernel's client does not have%s", said);
     case NBD_REP_ERR_POLICY:
-      return fail(why, "check the volume's access list on the server", "the server forbids '%s' to this machine%s", name,
-                  said);
+      return fail(why, "check the volume's access list on the server",
+                  "the server forbids '%s' to this machine%s", name, said);
     case NBD_REP_ERR_SHUTDOWN:
       return fail(why, "try again when it is up", "the server is shutting down%s", said);
     case NBD_REP_ERR_BLOCK_SIZE_REQD:
-      return fail(why, "report this to whoever wrote the server", "the server asks for block sizes although it was asked%s",
-                  said);
+      return fail(why, "report this to whoever wrote the server",
+                  "the server asks for block sizes although it was asked%s", said);
     default:
       return fail(why, NULL, "the server refused '%s' with error 0x%08x%s", name, reply->type, said);
   }
@@ -197,8 +202,8 @@ static uint32_t go_data(uint8_t *data, const char *name) {
 
 enum go_result { GO_DONE, GO_UNSUPPORTED, GO_FAILED };
 
-static enum go_result go(int fd, uint32_t option, const char *name, int64_t deadline, struct export_info *info,
-                         struct failure *why) {
+static enum go_result go(int fd, uint32_t option, const char *name, int64_t deadline,
+                         struct export_info *info, struct failure *why) {
   uint8_t data[GO_DATA_MAX];
   uint32_t length = go_data(data, name);
   if (!send_option(fd, option, data, length, deadline, why)) return GO_FAILED;
@@ -256,7 +261,8 @@ static bool export_name(int fd, const char *name, bool no_zeroes, int64_t deadli
 static bool check_info(const struct export_info *info, const char *name, struct failure *why) {
   if (!(info->flags & NBD_FLAG_HAS_FLAGS)) return fail(why, NOT_OURS, "the server sends flags that are none");
   if (info->size == 0) return fail(why, "give it a size first", "'%s' is empty: it has no bytes", name);
-  if (info->size > INT64_MAX) return fail(why, NOT_OURS, "the server announces a size of %llu bytes", (unsigned long long)info->size);
+  if (info->size > INT64_MAX)
+    return fail(why, NOT_OURS, "the server announces a size of %llu bytes", (unsigned long long)info->size);
   return true;
 }
 

@@ -35,9 +35,12 @@ static bool take_escape(struct reader *reader, char *out) {
   unsigned code = 0;
   for (int i = 0; i < 4; i++) {
     char digit = *reader->at;
-    if (digit >= '0' && digit <= '9') code = code * 16 + (unsigned)(digit - '0');
-    else if (digit >= 'a' && digit <= 'f') code = code * 16 + (unsigned)(digit - 'a' + 10);
-    else return false;
+    if (digit >= '0' && digit <= '9')
+      code = code * 16 + (unsigned)(digit - '0');
+    else if (digit >= 'a' && digit <= 'f')
+      code = code * 16 + (unsigned)(digit - 'a' + 10);
+    else
+      return false;
     reader->at++;
   }
   *out = (char)code;
@@ -64,7 +67,8 @@ static bool take_number(struct reader *reader, uint64_t *out) {
   if (*reader->at < '0' || *reader->at > '9') return false;
   while (*reader->at >= '0' && *reader->at <= '9') {
     uint64_t digit = (uint64_t)(*reader->at++ - '0');
-    if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, digit, &value)) return false;
+    if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, digit, &value))
+      return false;
   }
   *out = value;
   return true;
@@ -120,8 +124,10 @@ void json_write_string(FILE *to, const char *text) {
   for (const char *at = text; *at != '\0'; at++) {
     unsigned char c = (unsigned char)*at;
     if (c == '"' || c == '\\') fputc('\\', to);
-    if (c < 0x20) fprintf(to, "\\u%04x", c);
-    else fputc(c, to);
+    if (c < 0x20)
+      fprintf(to, "\\u%04x", c);
+    else
+      fputc(c, to);
   }
   fputc('"', to);
 }

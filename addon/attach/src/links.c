@@ -20,8 +20,8 @@ static void mark(uint64_t inode, const uint64_t *links, unsigned count, bool *fo
   }
 }
 
-static void scan(const char *path, const char *format, unsigned established, const uint64_t *links, unsigned count,
-                 bool *found) {
+static void scan(const char *path, const char *format, unsigned established, const uint64_t *links,
+                 unsigned count, bool *found) {
   FILE *table = fopen(path, "re");
   if (table == NULL) return;
   char line[512];

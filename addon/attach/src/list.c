@@ -1,4 +1,4 @@
-/* list: what is attached, whether its connections stand, and if not, since when and why it waits. */
+/* list and name: what is attached, whether its connections stand, and if not, since when and why it waits. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +11,6 @@
 struct row {
   struct attachment attachment;
   unsigned links;
-  unsigned requests;
   /* "ok", "degraded" (some connections stand) or "waits" (none does). */
   const char *state;
   char why[WAITS_FOR_MAX];
@@ -20,12 +19,14 @@ struct row {
 static void look_at(struct row *row, bool monitored) {
   struct attachment *a = &row->attachment;
   row->links = state_live_links(a);
-  row->requests = device_requests(a->index);
   row->state = row->links >= a->connections ? "ok" : row->links > 0 ? "degraded" : "waits";
   snprintf(row->why, sizeof row->why, "%s", a->waits_for);
-  if (row->links >= a->connections) row->why[0] = '\0';
-  else if (!monitored) snprintf(row->why, sizeof row->why, "no monitor runs; start it with: lamina-attach monitor");
-  else if (row->why[0] == '\0') snprintf(row->why, sizeof row->why, "reconnecting");
+  if (row->links >= a->connections)
+    row->why[0] = '\0';
+  else if (!monitored)
+    snprintf(row->why, sizeof row->why, "no monitor runs; start it with: lamina-attach monitor");
+  else if (row->why[0] == '\0')
+    snprintf(row->why, sizeof row->why, "reconnecting");
 }
 
 static void print_size(uint64_t size) {
@@ -46,7 +47,6 @@ static void print_row(const struct row *row) {
   if (row->links < a->connections && a->waits_since != 0) {
     printf(" for %" PRId64 " s", wall_seconds() - a->waits_since);
   }
-  if (row->requests > 0 && row->links == 0) printf(", %u request%s", row->requests, row->requests == 1 ? "" : "s");
   printf("%s%s\n", row->why[0] == '\0' ? "" : ": ", row->why);
 }
 
@@ -66,12 +66,12 @@ static void print_json_row(const struct row *row) {
   print_text("address", a->addresses[a->current].text);
   print_text("state", row->state);
   print_text("reason", row->why);
-  printf("\"since\": %" PRId64 ", \"links\": %u, \"connections\": %u, \"requests\": %u, ", a->waits_since, row->links,
-         a->connections, row->requests);
+  printf("\"since\": %" PRId64 ", \"links\": %u, \"connections\": %u, ", a->waits_since, row->links,
+         a->connections);
   printf("\"size\": %" PRIu64 ", \"blockSize\": %u, \"readOnly\": %s, ", a->size, a->block_size,
          a->flags & NBD_FLAG_READ_ONLY ? "true" : "false");
-  printf("\"timeout\": %u, \"deadTimeout\": %u, \"attachedAt\": %" PRId64 "}", a->timeout_s, a->dead_timeout_s,
-         a->attached_at);
+  printf("\"timeout\": %u, \"deadTimeout\": %u, \"attachedAt\": %" PRId64 "}", a->timeout_s,
+         a->dead_timeout_s, a->attached_at);
 }
 
 int command_list(int argc, char **argv) {
@@ -103,5 +103,26 @@ int command_list(int argc, char **argv) {
     shown++;
   }
   if (json) printf("]}\n");
+  return EXIT_OK;
+}
+
+/* For udev: characters that have no place in a link's name become underscores. */
+int command_name(int argc, char **argv) {
+  static struct attachment attachment;
+  struct failure why;
+  uint32_t index;
+  if (argc != 1 || !device_index(argv[0], &index)) {
+    fail_usage(&why, "write: lamina-attach name nbdN", "name takes one device");
+    return report(&why);
+  }
+  if (!state_read(index, &attachment)) {
+    fail(&why, NULL, "/dev/nbd%u was not attached by lamina-attach", index);
+    return report(&why);
+  }
+  for (const char *at = attachment.export_name; *at != '\0'; at++) {
+    bool plain = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') || (*at >= '0' && *at <= '9');
+    putchar(plain || *at == '-' || (*at == '.' && at != attachment.export_name) ? *at : '_');
+  }
+  puts(attachment.export_name[0] == '\0' ? "default" : "");
   return EXIT_OK;
 }

@@ -95,8 +95,10 @@ static void list_devices(struct monitor *monitor) {
   unsigned kept = 0;
   for (unsigned i = 0; i < monitor->count; i++) {
     struct watched *device = &monitor->devices[i];
-    if (device->listed || device->worker != 0) monitor->devices[kept++] = *device;
-    else note("/dev/nbd%u: no longer attached", device->index);
+    if (device->listed || device->worker != 0)
+      monitor->devices[kept++] = *device;
+    else
+      note("/dev/nbd%u: no longer attached", device->index);
   }
   monitor->count = kept;
 }

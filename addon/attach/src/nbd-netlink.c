@@ -41,13 +41,19 @@ static struct nlattr *put(struct message *message, uint16_t type, const void *da
   return attribute;
 }
 
-static void put_u32(struct message *message, uint16_t type, uint32_t value) { put(message, type, &value, sizeof value); }
-static void put_u64(struct message *message, uint16_t type, uint64_t value) { put(message, type, &value, sizeof value); }
+static void put_u32(struct message *message, uint16_t type, uint32_t value) {
+  put(message, type, &value, sizeof value);
+}
+static void put_u64(struct message *message, uint16_t type, uint64_t value) {
+  put(message, type, &value, sizeof value);
+}
 static void put_string(struct message *message, uint16_t type, const char *text) {
   put(message, type, text, strlen(text) + 1);
 }
 
-static struct nlattr *nest(struct message *message, uint16_t type) { return put(message, type | NLA_F_NESTED, NULL, 0); }
+static struct nlattr *nest(struct message *message, uint16_t type) {
+  return put(message, type | NLA_F_NESTED, NULL, 0);
+}
 static void end_nest(struct message *message, struct nlattr *nested) {
   nested->nla_len = (uint16_t)(message->bytes + head(message)->nlmsg_len - (char *)nested);
 }
@@ -78,7 +84,9 @@ static const struct nlattr *find(const char *at, size_t length, uint16_t type) {
 }
 
 static const char *payload(const struct nlattr *attribute) { return (const char *)attribute + NLA_HDRLEN; }
-static size_t payload_length(const struct nlattr *attribute) { return (size_t)attribute->nla_len - NLA_HDRLEN; }
+static size_t payload_length(const struct nlattr *attribute) {
+  return (size_t)attribute->nla_len - NLA_HDRLEN;
+}
 
 static bool u32_of(const struct nlattr *attribute, uint32_t *value) {
   if (attribute == NULL || payload_length(attribute) < sizeof *value) return false;
@@ -106,7 +114,8 @@ static int acknowledged(const struct nlmsghdr *header, char *words, size_t words
     }
     front = NLMSG_ALIGN(front);
     if (front < header->nlmsg_len) {
-      const struct nlattr *text = find((const char *)header + front, header->nlmsg_len - front, NLMSGERR_ATTR_MSG);
+      const struct nlattr *text =
+          find((const char *)header + front, header->nlmsg_len - front, NLMSGERR_ATTR_MSG);
       if (text != NULL) snprintf(words, words_size, "%.*s", (int)payload_length(text), payload(text));
     }
   }
@@ -117,7 +126,8 @@ static int acknowledged(const struct nlmsghdr *header, char *words, size_t words
  * Sends and waits for the acknowledgement; `answer` (ANSWER_MAX bytes, may be NULL) receives a message that
  * came before it. Returns 0 or an error number.
  */
-static int exchange(struct nbd_netlink *netlink, struct message *message, char *answer, char *words, size_t words_size) {
+static int exchange(struct nbd_netlink *netlink, struct message *message, char *answer, char *words,
+                    size_t words_size) {
   head(message)->nlmsg_seq = ++netlink->sequence;
   words[0] = '\0';
   if (send(netlink->fd, message->bytes, head(message)->nlmsg_len, 0) < 0) return errno;
@@ -127,7 +137,8 @@ static int exchange(struct nbd_netlink *netlink, struct message *message, char *
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return errno;
     size_t left = (size_t)got;
-    for (struct nlmsghdr *header = (struct nlmsghdr *)buffer; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+    for (struct nlmsghdr *header = (struct nlmsghdr *)buffer; NLMSG_OK(header, left);
+         header = NLMSG_NEXT(header, left)) {
       if (header->nlmsg_seq != netlink->sequence) continue;
       if (header->nlmsg_type == NLMSG_ERROR) return acknowledged(header, words, words_size);
       if (answer != NULL) memcpy(answer, header, header->nlmsg_len);
@@ -146,7 +157,8 @@ static uint32_t group_id(const char *at, size_t length, const char *name) {
     const struct nlattr *label = find(payload(group), payload_length(group), CTRL_ATTR_MCAST_GRP_NAME);
     uint32_t id;
     bool matches = label != NULL && strncmp(payload(label), name, payload_length(label)) == 0;
-    if (matches && u32_of(find(payload(group), payload_length(group), CTRL_ATTR_MCAST_GRP_ID), &id)) return id;
+    if (matches && u32_of(find(payload(group), payload_length(group), CTRL_ATTR_MCAST_GRP_ID), &id))
+      return id;
     size_t step = NLA_ALIGN((size_t)group->nla_len);
     if (step >= left) return 0;
     item += step;
@@ -204,7 +216,8 @@ static bool explain(int error, const char *words, const char *what, uint32_t ind
   return fail(why, "look at the end of: dmesg", "the kernel does not %s /dev/nbd%u: %s", what, index, reason);
 }
 
-bool netlink_connect(struct nbd_netlink *netlink, const struct nbd_connect *request, bool *busy, struct failure *why) {
+bool netlink_connect(struct nbd_netlink *netlink, const struct nbd_connect *request, bool *busy,
+                     struct failure *why) {
   struct message message;
   char words[128];
   begin(&message, netlink->family, NBD_CMD_CONNECT, NBD_GENL_VERSION);
@@ -237,7 +250,8 @@ bool netlink_reconnect(struct nbd_netlink *netlink, uint32_t index, const char *
   return error == 0 || explain(error, words, "reconnect", index, why);
 }
 
-bool netlink_resize(struct nbd_netlink *netlink, uint32_t index, const char *backend, uint64_t size, struct failure *why) {
+bool netlink_resize(struct nbd_netlink *netlink, uint32_t index, const char *backend, uint64_t size,
+                    struct failure *why) {
   struct message message;
   char words[128];
   begin(&message, netlink->family, NBD_CMD_RECONFIGURE, NBD_GENL_VERSION);
@@ -274,6 +288,7 @@ enum netlink_event netlink_next_event(struct nbd_netlink *netlink, uint32_t *ind
     size_t length;
     if (!attributes_of(header, &at, &length)) continue;
     const struct genlmsghdr *generic = NLMSG_DATA(header);
-    if (generic->cmd == NBD_CMD_LINK_DEAD && u32_of(find(at, length, NBD_ATTR_INDEX), index)) return EVENT_LINK_DEAD;
+    if (generic->cmd == NBD_CMD_LINK_DEAD && u32_of(find(at, length, NBD_ATTR_INDEX), index))
+      return EVENT_LINK_DEAD;
   }
 }

@@ -35,7 +35,8 @@ struct nbd_connect {
 };
 
 /* `busy` tells a device that someone uses from other failures. */
-bool netlink_connect(struct nbd_netlink *netlink, const struct nbd_connect *request, bool *busy, struct failure *why);
+bool netlink_connect(struct nbd_netlink *netlink, const struct nbd_connect *request, bool *busy,
+                     struct failure *why);
 
 /*
  * Gives the device new sockets for its dead ones. The kernel takes as many as it has dead ones and keeps
@@ -44,7 +45,8 @@ bool netlink_connect(struct nbd_netlink *netlink, const struct nbd_connect *requ
 bool netlink_reconnect(struct nbd_netlink *netlink, uint32_t index, const char *backend, const int *sockets,
                        unsigned count, struct failure *why);
 /* Newer kernels stop the queue for this: never while requests wait for a dead connection. */
-bool netlink_resize(struct nbd_netlink *netlink, uint32_t index, const char *backend, uint64_t size, struct failure *why);
+bool netlink_resize(struct nbd_netlink *netlink, uint32_t index, const char *backend, uint64_t size,
+                    struct failure *why);
 /* Fails every request that waits. */
 bool netlink_disconnect(struct nbd_netlink *netlink, uint32_t index, struct failure *why);
 

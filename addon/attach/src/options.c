@@ -42,7 +42,8 @@ static bool take_value(const char *option, const char *value, struct options *ou
   if (strcmp(option, "--connections") == 0) {
     return parse_number(option, value, 1, CONNECTIONS_MAX, &out->connections, why);
   }
-  if (strcmp(option, "--timeout") == 0) return parse_number(option, value, 1, TIMEOUT_MAX_S, &out->timeout_s, why);
+  if (strcmp(option, "--timeout") == 0)
+    return parse_number(option, value, 1, TIMEOUT_MAX_S, &out->timeout_s, why);
   if (strcmp(option, "--dead-timeout") == 0) {
     return parse_number(option, value, 1, DEAD_TIMEOUT_MAX_S, &out->dead_timeout_s, why);
   }

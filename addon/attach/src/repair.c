@@ -44,22 +44,28 @@ static void record_whole(struct attachment *a) {
   state_unlock(lock);
 }
 
-/* Sessions that may replace dead connections, all to one address. The set is empty on failure. */
+/*
+ * Sessions that may replace dead connections, all to one address. The set is empty on failure; of several reasons
+ * that of a server which answered, but is not the right one, is told before that of one which did not.
+ */
 static bool open_replacements(struct attachment *a, unsigned alive, unsigned needed, struct session_set *set,
                               struct failure *why) {
+  bool answered = false;
+  why->cause[0] = '\0';
   for (unsigned i = 0; i < a->address_count; i++) {
     if (alive > 0 && i != a->current) continue;
     *set = (struct session_set){.count = 0};
-    struct failure later;
-    if (!sessions_extend(set, &a->addresses[i], a->export_name, 1, why)) continue;
-    if (!still_serves(a, &set->info, why)) {
-      sessions_abandon(set);
-      continue;
+    struct failure reason;
+    bool open = sessions_extend(set, &a->addresses[i], a->export_name, 1, &reason);
+    if (open && still_serves(a, &set->info, &reason)) {
+      /* Fewer than needed are better than none: I/O goes on, and the rest is tried again. */
+      sessions_extend(set, &a->addresses[i], a->export_name, needed, &reason);
+      a->current = i;
+      return true;
     }
-    /* Fewer than needed are better than none: I/O goes on, and the rest is tried again. */
-    sessions_extend(set, &a->addresses[i], a->export_name, needed, &later);
-    a->current = i;
-    return true;
+    sessions_abandon(set);
+    if (why->cause[0] == '\0' || (open && !answered)) *why = reason;
+    answered |= open;
   }
   return false;
 }
@@ -79,8 +85,10 @@ static bool hand_over(struct attachment *a, struct session_set *set, struct fail
     done = netlink_reconnect(&netlink, a->index, a->backend, set->fds, set->count, why);
     netlink_close(&netlink);
   }
-  if (done) sessions_close(set);
-  else sessions_abandon(set);
+  if (done)
+    sessions_close(set);
+  else
+    sessions_abandon(set);
   a->link_count = keep_established(a->links, a->link_count);
   if (a->link_count > a->connections) a->link_count = a->connections;
   return done && state_write(a, why);
@@ -126,9 +134,11 @@ static void grow(struct attachment *a, uint64_t size) {
   bool whole = state_is_live(a) && state_live_links(a) == a->connections;
   if (whole && netlink_open(&netlink, &why)) {
     if (netlink_resize(&netlink, a->index, a->backend, size, &why)) {
-      note("/dev/nbd%u: grown from %llu to %llu bytes", a->index, (unsigned long long)a->size, (unsigned long long)size);
+      note("/dev/nbd%u: grown from %llu to %llu bytes", a->index, (unsigned long long)a->size,
+           (unsigned long long)size);
       a->size = size;
       save(a);
+      device_scan(a->index, now_ms() + QUIET_TIMEOUT_MS);
     } else {
       note("/dev/nbd%u: %s", a->index, why.cause);
     }

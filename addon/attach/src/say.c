@@ -3,7 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void fill(struct failure *why, enum exit_code code, const char *next, const char *format, va_list args) {
+static void fill(struct failure *why, enum exit_code code, const char *next, const char *format,
+                 va_list args) {
   why->code = code;
   vsnprintf(why->cause, sizeof why->cause, format, args);
   snprintf(why->next, sizeof why->next, "%s", next == NULL ? "" : next);

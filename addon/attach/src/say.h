@@ -19,7 +19,8 @@ struct failure {
 };
 
 /* Fills `why` and returns false, so that a function can end with `return fail(…)`. `next` may be NULL. */
-bool fail(struct failure *why, const char *next, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool fail(struct failure *why, const char *next, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* The same for a mistake in the command line. */
 bool fail_usage(struct failure *why, const char *next, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

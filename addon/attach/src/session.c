@@ -32,8 +32,8 @@ static bool same_info(const struct export_info *a, const struct export_info *b) 
   return a->size == b->size && a->flags == b->flags;
 }
 
-bool sessions_extend(struct session_set *set, const struct address *address, const char *export_name, unsigned count,
-                     struct failure *why) {
+bool sessions_extend(struct session_set *set, const struct address *address, const char *export_name,
+                     unsigned count, struct failure *why) {
   while (set->count < count) {
     struct export_info info;
     int fd = session_open(address, export_name, HANDSHAKE_GO, &info, why);
@@ -43,7 +43,8 @@ bool sessions_extend(struct session_set *set, const struct address *address, con
     } else if (!same_info(&set->info, &info)) {
       say_goodbye(fd, HANDSHAKE_GO);
       close(fd);
-      return fail(why, "try again", "the server at %s changed its mind about size or flags between two connections",
+      return fail(why, "try again",
+                  "the server at %s changed its mind about size or flags between two connections",
                   address->text);
     }
     prepare_for_kernel(fd);
@@ -73,17 +74,18 @@ bool session_ask(const struct address *address, const char *export_name, struct 
 
 bool choose_block_size(const struct export_info *info, uint32_t wanted, uint32_t *out, struct failure *why) {
   if (info->block_min > BLOCK_SIZE_MAX) {
-    return fail(why, "serve it with smaller blocks", "the server's smallest block is %u bytes, the kernel's largest %u",
-                info->block_min, BLOCK_SIZE_MAX);
+    return fail(why, "serve it with smaller blocks",
+                "the server's smallest block is %u bytes, the kernel's largest %u", info->block_min,
+                BLOCK_SIZE_MAX);
   }
   if (wanted != 0) {
     if (wanted < info->block_min) {
-      return fail(why, "choose a larger --block-size, or none", "the server's smallest block is %u bytes, larger than %u",
-                  info->block_min, wanted);
+      return fail(why, "choose a larger --block-size, or none",
+                  "the server's smallest block is %u bytes, larger than %u", info->block_min, wanted);
     }
     if (info->size % wanted != 0) {
-      return fail(why, "choose a smaller --block-size, or none", "the volume's %llu bytes are no multiple of %u",
-                  (unsigned long long)info->size, wanted);
+      return fail(why, "choose a smaller --block-size, or none",
+                  "the volume's %llu bytes are no multiple of %u", (unsigned long long)info->size, wanted);
     }
     *out = wanted;
     return true;
@@ -126,7 +128,8 @@ bool still_serves(const struct attachment *a, const struct export_info *info, st
     return fail(why, same, "the server no longer takes several connections");
   }
   if ((a->flags & relied_on & ~info->flags) != 0) {
-    return fail(why, same, "the server can no longer do what it could (flags 0x%x, were 0x%x)", info->flags, a->flags);
+    return fail(why, same, "the server can no longer do what it could (flags 0x%x, were 0x%x)", info->flags,
+                a->flags);
   }
   return true;
 }

@@ -27,8 +27,8 @@ int session_open(const struct address *address, const char *export_name, enum ha
                  struct export_info *info, struct failure *why);
 
 /* Makes the set `count` sessions strong. On failure it keeps those that it got. */
-bool sessions_extend(struct session_set *set, const struct address *address, const char *export_name, unsigned count,
-                     struct failure *why);
+bool sessions_extend(struct session_set *set, const struct address *address, const char *export_name,
+                     unsigned count, struct failure *why);
 
 /* Ends the sessions politely: nobody has them. */
 void sessions_abandon(struct session_set *set);

@@ -35,7 +35,8 @@ static bool make_directories(struct failure *why) {
   snprintf(path, sizeof path, "%s", state_path());
   for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
     if (slash != NULL) *slash = '\0';
-    if (mkdir(path, 0755) != 0 && errno != EEXIST) return fail(why, "run it as root", "cannot make %s: %s", path, strerror(errno));
+    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+      return fail(why, "run it as root", "cannot make %s: %s", path, strerror(errno));
     if (slash == NULL) return true;
     *slash = '/';
   }
@@ -48,14 +49,16 @@ bool state_directory(bool create, struct failure *why) {
     return fail(why, NULL, "nothing is attached: %s does not exist", state_path());
   }
   if (!S_ISDIR(status.st_mode) || status.st_uid != 0 || (status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return fail(why, "remove it or correct its owner and mode", "%s can be written by others than root", state_path());
+    return fail(why, "remove it or correct its owner and mode", "%s can be written by others than root",
+                state_path());
   }
   return true;
 }
 
 static void write_numbers(FILE *to, const char *key, const uint64_t *numbers, unsigned count) {
   fprintf(to, "  \"%s\": [", key);
-  for (unsigned i = 0; i < count; i++) fprintf(to, "%s%llu", i == 0 ? "" : ", ", (unsigned long long)numbers[i]);
+  for (unsigned i = 0; i < count; i++)
+    fprintf(to, "%s%llu", i == 0 ? "" : ", ", (unsigned long long)numbers[i]);
   fprintf(to, "],\n");
 }
 
@@ -119,19 +122,32 @@ static void copy_text(char *out, size_t size, const struct json_value *value) {
 
 static void take_value(void *context, const char *key, const struct json_value *value) {
   struct attachment *a = context;
-  if (strcmp(key, "uri") == 0) copy_text(a->uri, sizeof a->uri, value);
-  else if (strcmp(key, "backend") == 0) copy_text(a->backend, sizeof a->backend, value);
-  else if (strcmp(key, "export") == 0) copy_text(a->export_name, sizeof a->export_name, value);
-  else if (strcmp(key, "waitsFor") == 0) copy_text(a->waits_for, sizeof a->waits_for, value);
-  else if (strcmp(key, "current") == 0) a->current = (unsigned)value->number;
-  else if (strcmp(key, "connections") == 0) a->connections = (unsigned)value->number;
-  else if (strcmp(key, "size") == 0) a->size = value->number;
-  else if (strcmp(key, "blockSize") == 0) a->block_size = (uint32_t)value->number;
-  else if (strcmp(key, "flags") == 0) a->flags = (uint16_t)value->number;
-  else if (strcmp(key, "timeout") == 0) a->timeout_s = (uint32_t)value->number;
-  else if (strcmp(key, "deadTimeout") == 0) a->dead_timeout_s = (uint32_t)value->number;
-  else if (strcmp(key, "attachedAt") == 0) a->attached_at = (int64_t)value->number;
-  else if (strcmp(key, "waitsSince") == 0) a->waits_since = (int64_t)value->number;
+  if (strcmp(key, "uri") == 0)
+    copy_text(a->uri, sizeof a->uri, value);
+  else if (strcmp(key, "backend") == 0)
+    copy_text(a->backend, sizeof a->backend, value);
+  else if (strcmp(key, "export") == 0)
+    copy_text(a->export_name, sizeof a->export_name, value);
+  else if (strcmp(key, "waitsFor") == 0)
+    copy_text(a->waits_for, sizeof a->waits_for, value);
+  else if (strcmp(key, "current") == 0)
+    a->current = (unsigned)value->number;
+  else if (strcmp(key, "connections") == 0)
+    a->connections = (unsigned)value->number;
+  else if (strcmp(key, "size") == 0)
+    a->size = value->number;
+  else if (strcmp(key, "blockSize") == 0)
+    a->block_size = (uint32_t)value->number;
+  else if (strcmp(key, "flags") == 0)
+    a->flags = (uint16_t)value->number;
+  else if (strcmp(key, "timeout") == 0)
+    a->timeout_s = (uint32_t)value->number;
+  else if (strcmp(key, "deadTimeout") == 0)
+    a->dead_timeout_s = (uint32_t)value->number;
+  else if (strcmp(key, "attachedAt") == 0)
+    a->attached_at = (int64_t)value->number;
+  else if (strcmp(key, "waitsSince") == 0)
+    a->waits_since = (int64_t)value->number;
   else if (strcmp(key, "links") == 0 && value->position < LINKS_MAX) {
     a->links[value->position] = value->number;
     a->link_count = value->position + 1;
@@ -142,8 +158,9 @@ static void take_value(void *context, const char *key, const struct json_value *
 }
 
 static bool is_whole(const struct attachment *a) {
-  return a->uri[0] != '\0' && a->backend[0] != '\0' && a->address_count > 0 && a->current < a->address_count &&
-         a->connections > 0 && a->connections <= CONNECTIONS_MAX && a->size > 0 && a->block_size > 0;
+  return a->uri[0] != '\0' && a->backend[0] != '\0' && a->address_count > 0 &&
+         a->current < a->address_count && a->connections > 0 && a->connections <= CONNECTIONS_MAX &&
+         a->size > 0 && a->block_size > 0;
 }
 
 bool state_read(uint32_t index, struct attachment *out) {

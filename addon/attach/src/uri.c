@@ -86,7 +86,8 @@ static bool parse_unix(const char *path, const char *query, struct uri *out, str
   }
   char socket_path[ADDRESS_TEXT_MAX - 5];
   const char *value = query + sizeof key - 1;
-  if (path[-1] != '/' || !decode(value, strlen(value), socket_path, sizeof socket_path) || socket_path[0] != '/') {
+  if (path[-1] != '/' || !decode(value, strlen(value), socket_path, sizeof socket_path) ||
+      socket_path[0] != '/') {
     return fail_usage(why, "use an absolute path of at most 107 bytes", "the socket's path cannot be used");
   }
   snprintf(out->local.text, sizeof out->local.text, "unix:%s", socket_path);
@@ -98,15 +99,18 @@ bool parse_uri(const char *text, struct uri *out, struct failure *why) {
   size_t length = strlen(text);
   if (length >= URI_MAX) return fail_usage(why, FORM, "the URI is longer than %d characters", URI_MAX - 1);
   for (size_t i = 0; i < length; i++) {
-    if (text[i] <= ' ' || text[i] > '~') return fail_usage(why, FORM, "the URI has characters that must be percent-encoded");
+    if (text[i] <= ' ' || text[i] > '~')
+      return fail_usage(why, FORM, "the URI has characters that must be percent-encoded");
   }
   if (strncmp(text, "nbds", 4) == 0) {
-    return fail_usage(why,
-                      "serve the volume without TLS on a private network, or put a TLS proxy on this machine before it",
-                      "'%s' asks for TLS, which the kernel's client does not have", text);
+    return fail_usage(
+        why,
+        "serve the volume without TLS on a private network, or put a TLS proxy on this machine before it",
+        "'%s' asks for TLS, which the kernel's client does not have", text);
   }
   bool is_unix = strncmp(text, "nbd+unix://", 11) == 0;
-  if (!is_unix && strncmp(text, "nbd://", 6) != 0) return fail_usage(why, FORM, "'%s' is not an NBD URI", text);
+  if (!is_unix && strncmp(text, "nbd://", 6) != 0)
+    return fail_usage(why, FORM, "'%s' is not an NBD URI", text);
 
   char parts[URI_MAX];
   memcpy(parts, text, length + 1);

@@ -20,8 +20,6 @@ const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "
 const IMAGE = join(process.env["LAMINA_CACHE"] ?? join(ROOT, ".cache"), "vm");
 
 const MEMORY_MIB = 768;
-/** Folders that scripts/vm/build makes. */
-const IMAGE_FOLDERS = new Set(["usr", "proc", "sys", "dev", "run", "tmp", "etc", "mnt", "modules"]);
 
 export const GUEST_NEEDS: Requirements = {
   commands: ["qemu-system-x86_64", "cpio"],
@@ -34,7 +32,10 @@ export interface GuestOptions {
   readonly job: string;
   /** A disk of the guest (/dev/vda): anything that QEMU's block layer opens. */
   readonly disk?: string;
-  /** Further files of the guest: paths of this machine by their paths in the guest. */
+  /**
+   * Further files of the guest: paths of this machine by their paths in the guest. /bin, /sbin and /lib are links
+   * into /usr there.
+   */
   readonly files?: Readonly<Record<string, string>>;
 }
 
@@ -91,11 +92,9 @@ async function jobArchive(folder: string, options: GuestOptions): Promise<Buffer
   for (const [inGuest, here] of Object.entries(options.files ?? {})) {
     mkdirSync(join(content, dirname(inGuest)), { recursive: true });
     cpSync(here, join(content, inGuest), { dereference: true });
-    // A folder goes before what is in it. Those of the image itself are there, and some of them are links.
+    // A folder goes before what is in it.
     const parts = inGuest.split("/").filter((part) => part !== "");
-    if (!IMAGE_FOLDERS.has(parts[0] ?? "")) {
-      for (let depth = 1; depth < parts.length; depth++) names.add(parts.slice(0, depth).join("/"));
-    }
+    for (let depth = 1; depth < parts.length; depth++) names.add(parts.slice(0, depth).join("/"));
     names.add(parts.join("/"));
   }
   const archive = join(folder, "job.cpio");
