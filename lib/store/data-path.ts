@@ -83,8 +83,12 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   readonly #logWaiters = new OpList();
   /** First writes into an extent that find no free slot, or none that is hot yet. */
   readonly #slotWaiters = new OpList();
-  /** Operations that met a full file system. */
+  /** Operations that met a full file system and wait for the next try. */
   readonly #spaceWaiters = new OpList();
+  /** Writes that met one and whose blocks are being looked at. */
+  readonly #resolving = new Set<Job>();
+  /** Operations that met one, waiting or just being tried again. */
+  readonly #metFull = new Set<ExtentOp>();
   readonly #computed = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   /** Entries of written zeros, for Zero with NoHole. */
   #zeroEntries = new Uint32Array(0);
@@ -137,7 +141,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     return count;
   }
   get waitingForSpace(): number {
-    return this.#slotWaiters.length + this.#spaceWaiters.length;
+    return this.#slotWaiters.length + this.#metFull.size;
   }
   get waitsForLog(): boolean {
     return this.#logWaiters.length > 0;
@@ -183,6 +187,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
 
   /** Answers at the end of the batch: `submit` never calls back. */
   #finish(op: ExtentOp, status: Status): void {
+    if (this.#metFull.size > 0) this.#metFull.delete(op);
     op.status = status;
     this.#done.push(op);
     this.wantTick();
@@ -478,7 +483,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   }
 
   get full(): boolean {
-    return this.#spaceWaiters.length > 0 || (this.#slotWaiters.length > 0 && this.#isFull());
+    return this.#metFull.size > 0 || (this.#slotWaiters.length > 0 && this.#isFull());
   }
 
   #writeDone(job: Job): void {
@@ -519,11 +524,13 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   #writeFailed(job: Job): void {
     const { device } = this.#parts;
     if (isFull(job.result)) {
+      this.#resolving.add(job);
       this.#maintenance.runTask(() => this.#resolve(job));
       return;
     }
     if (job.retries >= device.tunables.writeRetries) {
       device.fail(`a write failed ${job.retries + 1} times (errno ${-job.result})`);
+      this.#abandon(job);
       return;
     }
     job.retries++;
@@ -550,6 +557,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
    * landed after all it is done; otherwise it starts again when there may be space.
    */
   #resolved(job: Job, complete: boolean): void {
+    if (!this.#resolving.delete(job)) return;
     const op = job.op!;
     if (complete) {
       this.#changed(job);
@@ -563,6 +571,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
       return;
     }
     this.#spaceWaiters.push(op);
+    this.#metFull.add(op);
     this.#owner.fullChanged();
     this.#owner.retrySpaceLater();
   }
@@ -721,6 +730,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   }
 
   #answer(op: ExtentOp, status: Status): void {
+    if (this.#metFull.size > 0) this.#metFull.delete(op);
     op.status = status;
     op.listener.extentDone(op);
   }
@@ -856,6 +866,8 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
       this.#refuse(list, Status.Io);
     }
     this.#parts.cache.forEachResident((table) => this.#refuse(table.waiters, Status.Io));
+    for (const job of this.#resolving) this.#abandon(job);
+    this.#resolving.clear();
     this.wantTick();
   }
 

@@ -122,6 +122,7 @@ export class Freeing {
     yield* sync.sync();
     for (const { slot } of batch) this.#zeroed.push(slot);
     this.#recordFreed();
+    log.append();
   }
 
   /** Logs what is zero now, as far as the log has room; the rest waits for a checkpoint. */

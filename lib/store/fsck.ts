@@ -148,7 +148,7 @@ class Check {
   }
 
   *#superblocks(): Routine<Superblock> {
-    const found = yield* currentSuperblock(this.#env, this.#path, this.#memory);
+    const { found } = yield* currentSuperblock(this.#env, this.#path, this.#memory);
     const { a, b } = yield* readSuperblocks(this.#env, this.#memory);
     for (const [name, page] of [
       ["A", a],
@@ -205,7 +205,7 @@ class Check {
           message: `the copies of volume record ${page} differ after a clean shutdown`,
         });
     }
-    if (!state.anchorsAgree) {
+    if (!state.anchor.agree) {
       this.#add({ rule: "anchor", message: "the copies of the log anchor differ after a clean shutdown" });
     }
   }

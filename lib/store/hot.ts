@@ -84,12 +84,19 @@ export class HotBits {
     this.#hot++;
   }
 
-  /** At open: version of a page's newer copy, and whether the copies differ. */
-  loadedPage(page: number, version: number, differs: boolean): void {
+  /** At open: version of a page's newer copy. */
+  loadedPage(page: number, version: number): void {
     this.#versions[page] = version;
-    if (!differs) return;
-    this.#dirtyPages[page] = 1;
-    this.#lazy = true;
+  }
+
+  /**
+   * At open, when the copies of a page differ: both get what the two say together, the stale one first. A round
+   * begins with copy A; were it torn while B is old, a bit that only A had would be gone.
+   */
+  *mendPage(page: number, staleB: boolean): Routine<void> {
+    const { hotA, hotB } = this.#layout;
+    this.#encode(page, this.#buffer);
+    for (const area of staleB ? [hotB, hotA] : [hotA, hotB]) yield* this.#writeCopy(area, [page]);
   }
 
   /** The listener is told once the slot is durably hot. Asking again while that goes on is harmless. */

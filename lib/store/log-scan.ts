@@ -40,6 +40,8 @@ export interface Anchor {
   readonly version: number;
   /** Both copies are valid and one write. */
   readonly agree: boolean;
+  /** Offset of the copy that says this. */
+  readonly copy: number;
 }
 
 /** The newer valid anchor, or null when both copies are bad. */
@@ -60,6 +62,7 @@ export function* readAnchor(
       sequence: io.position(memory),
       version: io.version(memory),
       agree: false,
+      copy: offset,
     });
   }
   const [first, second] = found;

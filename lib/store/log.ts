@@ -223,14 +223,31 @@ export class Log {
     this.append();
     const tail = this.#frameOf(sequence);
     if (tail.position <= this.#tail) return;
+    yield* this.#writeAnchor(tail, ANCHOR_A, memory, sync);
+    this.#tail = tail.position;
+    this.#forgetMarks(tail.position);
+  }
+
+  /**
+   * At open: makes both copies of the anchor equal, the one at `stale` first; `sequence` is the tail's. Before the
+   * first append, for the ring below the tail may be overwritten from then on, and the stale copy counts on it.
+   */
+  *repairAnchor(stale: number, sequence: number, memory: number, sync: () => Routine<void>): Routine<void> {
+    yield* this.#writeAnchor({ sequence, position: this.#tail }, stale, memory, sync);
+  }
+
+  *#writeAnchor(
+    tail: { sequence: number; position: number },
+    first: number,
+    memory: number,
+    sync: () => Routine<void>,
+  ): Routine<void> {
     this.#anchorVersion++;
     this.#encodeAnchor(memory, tail);
-    for (const copy of [ANCHOR_A, ANCHOR_B]) {
+    for (const copy of [first, first === ANCHOR_A ? ANCHOR_B : ANCHOR_A]) {
       yield* this.#device.io.write(copy, memory, PAGE_BYTES);
       yield* sync();
     }
-    this.#tail = tail.position;
-    this.#forgetMarks(tail.position);
   }
 
   #encodeAnchor(memory: number, tail: { sequence: number; position: number }): void {

@@ -16,7 +16,13 @@ import { layoutOf } from "./format.js";
 import { type OpenStoreOptions, tunablesOf } from "./options.js";
 import { RECOVERY_BUFFER_BYTES, recover } from "./recovery.js";
 import { ExtentStore } from "./store.js";
-import { newerSuperblock, readSuperblocks, type Superblock, writeSuperblocks } from "./superblock.js";
+import {
+  newerSuperblock,
+  readSuperblocks,
+  type Superblock,
+  staleSuperblock,
+  writeSuperblocks,
+} from "./superblock.js";
 
 /** Opens the store on `env.disk`, which stays the caller's to close after `Store.close`. Throws LaminaError. */
 export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Routine<Store> {
@@ -35,7 +41,7 @@ export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Ro
 
 function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: number): Routine<Store> {
   const { path } = options;
-  const found = yield* currentSuperblock(env, path, memory);
+  const { found, stale } = yield* currentSuperblock(env, path, memory);
   const layout = layoutOf(found.geometry);
   if (env.disk.sizeBytes < layout.end) {
     const what = `it has ${env.disk.sizeBytes} bytes but was formatted with ${layout.end}`;
@@ -72,17 +78,24 @@ function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: num
     lossy,
     bootId: env.bootId,
   };
-  yield* writeSuperblocks(env, superblock, memory);
+  yield* writeSuperblocks(env, superblock, memory, stale);
   store = new ExtentStore(device, options, superblock, state);
   yield* store.begin(state);
   return store;
 }
 
-/** The superblock that counts; throws when the device is not a store that this program can open. */
-export function* currentSuperblock(env: StoreEnvironment, path: string, memory: number): Routine<Superblock> {
+/**
+ * The superblock that counts, and where the other copy is; throws when the device is not a store that this
+ * program can open.
+ */
+export function* currentSuperblock(
+  env: StoreEnvironment,
+  path: string,
+  memory: number,
+): Routine<{ found: Superblock; stale: number }> {
   const { a, b } = yield* readSuperblocks(env, memory);
   const found = newerSuperblock(a, b);
-  if (found !== null) return found;
+  if (found !== null) return { found, stale: staleSuperblock(a, b) };
   for (const page of [a, b]) {
     if (page.kind === "newer") throw new LaminaError("DEVICE_NEWER", { path, found: page.version, known: 1 });
   }

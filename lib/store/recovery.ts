@@ -22,7 +22,12 @@ import { type LoadedRecords, loadRecords, RECORD_CHUNK_PAGES } from "./records.j
 export interface HotImage {
   /** One bit per slot: both copies ORed; all ones where no copy of a page is usable. */
   readonly bits: Uint32Array;
-  readonly pages: { readonly version: number; readonly state: "agree" | "differ" | "lost" }[];
+  readonly pages: {
+    readonly version: number;
+    readonly state: "agree" | "differ" | "lost";
+    /** Copy B does not count, or is older: it is the one to be written first. */
+    readonly staleB: boolean;
+  }[];
 }
 
 export interface RecoveredState {
@@ -30,7 +35,7 @@ export interface RecoveredState {
   /** Candidates that the log has for blocks; those of cool slots are in the tables already. */
   readonly pending: PendingDeltas;
   readonly hot: HotImage;
-  readonly anchorsAgree: boolean;
+  readonly anchor: Anchor;
   readonly log: LogImage;
   readonly records: LoadedRecords;
   /** Directory pages whose copies differ. */
@@ -68,7 +73,7 @@ export function* recover(
   const pending = new PendingDeltas();
   if (!replay(log, directory, positions, pending)) throw damaged("a log record names what does not exist");
   const doubles = directory.finishLoading();
-  return { directory, pending, hot, anchorsAgree: anchor.agree, log, records, differingPages, doubles };
+  return { directory, pending, hot, anchor, log, records, differingPages, doubles };
 }
 
 export function isHotIn(hot: HotImage, slot: number): boolean {
@@ -98,7 +103,12 @@ function* readHot(device: Device, memory: number): Routine<HotImage> {
       a === PageState.Valid ? io.version(memory) : 0,
       b === PageState.Valid ? io.version(other) : 0,
     ];
-    pages.push({ version: Math.max(...versions), state: usable === 0 ? "lost" : agree ? "agree" : "differ" });
+    const staleB = a === PageState.Valid && (b !== PageState.Valid || io.compareAge(memory, other) >= 0);
+    pages.push({
+      version: Math.max(...versions),
+      state: usable === 0 ? "lost" : agree ? "agree" : "differ",
+      staleB,
+    });
   }
   return { bits, pages };
 }

@@ -138,23 +138,36 @@ export class ExtentStore implements Store {
   /** Last part of opening: makes records equal, sorts the slots, starts what goes on in the background. */
   *begin(state: RecoveredState): Routine<void> {
     const { hot, directory, unsettled } = this.#parts;
-    state.hot.pages.forEach(({ version, state: copies }, page) => {
-      hot.loadedPage(page, version, copies !== "agree");
+    state.hot.pages.forEach(({ version }, page) => {
+      hot.loadedPage(page, version);
     });
     for (let slot = 0; slot < directory.slots; slot++) {
       if (isHotIn(state.hot, slot)) hot.loaded(slot);
     }
+    yield* this.#mendCopies(state);
     for (let slot = directory.slots - 1; slot >= 0; slot--) this.#sort(slot);
     for (let slot = 0; slot < directory.slots; slot++) {
       if (directory.state[slot] === SlotState.Live && hot.isHot(slot)) unsettled.add(slot);
     }
     // The tables of a cool slot say everything already, and those of a dead one nothing.
     for (const slot of [...state.pending.slots()]) if (!unsettled.has(slot)) state.pending.forget(slot);
-    yield* this.#records.load(state.records);
     this.#slots.refill();
     if (this.lossy) this.#device.env.events.lossy(true);
     this.#maintenance.kick();
     this.#arm();
+  }
+
+  /** Makes equal what a crash between two writes, or rot, has left different; before anything else is changed. */
+  *#mendCopies(state: RecoveredState): Routine<void> {
+    const { hot, log, sync } = this.#parts;
+    if (state.staleAnchor !== null) {
+      const { tailSequence } = state.log.start;
+      yield* log.repairAnchor(state.staleAnchor, tailSequence, this.#page, () => sync.sync());
+    }
+    for (const [page, { state: copies, staleB }] of state.hot.pages.entries()) {
+      if (copies !== "agree") yield* hot.mendPage(page, staleB);
+    }
+    yield* this.#records.load(state.records);
   }
 
   /** Gives a slot that holds nothing to who is in charge of it. */

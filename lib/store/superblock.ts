@@ -152,10 +152,21 @@ export function newerSuperblock(a: SuperblockPage, b: SuperblockPage): Superbloc
   return b.superblock.sequence > a.superblock.sequence ? b.superblock : a.superblock;
 }
 
-/** Writes both copies, each made durable before the next: at any moment one of them is whole. */
-export function* writeSuperblocks(env: StoreEnvironment, sb: Superblock, memory: number): Routine<void> {
+/** Where the copy is that does not count: it is written first, so that a torn write never leaves the older one. */
+export function staleSuperblock(a: SuperblockPage, b: SuperblockPage): number {
+  if (a.kind !== "valid") return SUPERBLOCK_A;
+  return b.kind === "valid" && b.superblock.sequence > a.superblock.sequence ? SUPERBLOCK_A : SUPERBLOCK_B;
+}
+
+/** Writes both copies, `first` made durable before the other: at any moment one of them is whole. */
+export function* writeSuperblocks(
+  env: StoreEnvironment,
+  sb: Superblock,
+  memory: number,
+  first: number = SUPERBLOCK_A,
+): Routine<void> {
   encodeSuperblock(sb, env.pool.bytes.subarray(memory, memory + PAGE_BYTES), env);
-  for (const offset of [SUPERBLOCK_A, SUPERBLOCK_B]) {
+  for (const offset of [first, first === SUPERBLOCK_A ? SUPERBLOCK_B : SUPERBLOCK_A]) {
     yield* must(
       env.disk,
       diskWrite(env.disk, offset, memory, PAGE_BYTES),

@@ -35,6 +35,8 @@ export class SyncService implements DiskListener {
   #routinesInFlight: ((result: number) => void)[] = [];
   /** Something was written, zeroed or appended since the last sync was submitted. */
   #dirty = true;
+  /** Nobody has asked yet. */
+  #isFirst = true;
   /** Syncs submitted so far. What was complete when this was n is stable once `completed` > n. */
   submitted = 0;
   completed = 0;
@@ -60,7 +62,8 @@ export class SyncService implements DiskListener {
 
   /** `op` is told when everything that is complete now is stable. False: it is already. */
   addOp(op: ExtentOp): boolean {
-    if (this.dirty) {
+    if (this.dirty || this.#isFirst) {
+      this.#isFirst = false;
       this.#ops.push(op);
       this.#want();
       return true;

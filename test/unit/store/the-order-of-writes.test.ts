@@ -1,0 +1,201 @@
+/** What must be on the disk before what: asserted on the order in which the disk was asked. */
+import t from "tap";
+import { ExtentFlag, ExtentOpKind } from "../../../lib/core/extent-io.js";
+import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import type { Layout } from "../../../lib/store/index.js";
+import { Machine } from "./support/machine.js";
+import type { DiskEvent } from "./support/memory-disk.js";
+
+type Area = "hot" | "log" | "table" | "slot" | "directory" | "anchor" | "superblock" | "sync" | "record";
+
+function areaOf(layout: Layout, event: DiskEvent): Area {
+  if (event.kind === "sync") return "sync";
+  const { offset } = event;
+  if (offset >= layout.slotsStart) return "slot";
+  if (offset >= layout.tablesA) return "table";
+  if (offset >= layout.log) return "log";
+  if (offset >= layout.directoryA) return "directory";
+  if (offset >= layout.hotA) return "hot";
+  if (offset >= layout.recordsA) return "record";
+  return offset % 65536 === 0 ? "superblock" : "anchor";
+}
+
+/** Areas in the order in which they were changed or synced since event `from`; reads are left out. */
+function order(machine: Machine, from: number): Area[] {
+  return machine.disk.events
+    .slice(from)
+    .filter(({ kind }) => kind !== "read")
+    .map((event) => areaOf(machine.layout, event));
+}
+
+t.test("a write: record, then data; and no sync by itself", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  const from = machine.disk.events.length;
+  machine.write(0, 1, [2]);
+  t.same(order(machine, from), ["log", "slot"]);
+  machine.stop();
+});
+
+t.test("the first write of an extent waits for nothing: its slot was hot in advance", async (t) => {
+  const machine = new Machine({ open: { preHotSlots: 4 } }).start();
+  const from = machine.disk.events.length;
+  machine.write(0, 0, [1]);
+  t.same(order(machine, from).slice(0, 2), ["log", "slot"]);
+  machine.stop();
+});
+
+t.test("a cool slot: the bit is durable before the record, and the record before the data", async (t) => {
+  for (const kind of [ExtentOpKind.Write, ExtentOpKind.Zero]) {
+    const machine = new Machine({ open: { coolAfterMs: 0 } }).start();
+    machine.write(0, 0, [1, 2]);
+    machine.engine.advance(5000);
+    t.equal(machine.store.stats().hotSlots, 0, "it has cooled");
+    const from = machine.disk.events.length;
+    if (kind === ExtentOpKind.Write) machine.write(0, 0, [3]);
+    else machine.zero(0, 0, 1);
+    const seen = order(machine, from);
+    t.equal(seen[0], "hot");
+    t.ok(seen.indexOf("sync") < seen.indexOf("log"), "synced before the record");
+    t.ok(seen.indexOf("log") < seen.indexOf("slot"), "record before data");
+    machine.stop();
+  }
+});
+
+t.test("an operation is answered only when its bytes have landed, zeroing included", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1, 2, 3]);
+  machine.disk.frozen = true;
+  const ops = [machine.writing(0, 0, [9]), machine.op(ExtentOpKind.Zero, 0, 1, 2)];
+  for (const op of ops) machine.submit(op);
+  machine.engine.settle();
+  for (const op of ops) t.notOk(machine.answered(op));
+  machine.disk.thaw();
+  machine.engine.settle();
+  for (const op of ops) t.ok(machine.answered(op));
+  t.same(machine.read(0, 0, 3), [9, 0, 0]);
+  machine.engine.pool.free(ops[0]!.memory);
+  machine.stop();
+});
+
+t.test("FUA and FLUSH are answered by a sync that was asked for afterwards", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.flush();
+  for (const flags of [ExtentFlag.Fua]) {
+    const from = machine.disk.events.length;
+    machine.write(0, 0, [2], flags);
+    t.same(order(machine, from), ["log", "slot", "sync"]);
+  }
+  machine.write(0, 0, [3]);
+  const from = machine.disk.events.length;
+  machine.flush();
+  t.same(order(machine, from), ["sync"]);
+  const again = machine.disk.events.length;
+  machine.flush();
+  t.same(order(machine, again), [], "nothing has changed since");
+  machine.stop();
+});
+
+t.test("the first FLUSH of an opening syncs although this process has written nothing", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.kill().start();
+  machine.engine.settle();
+  const from = machine.disk.events.length;
+  machine.flush();
+  t.ok(order(machine, from).includes("sync"));
+  machine.stop();
+});
+
+t.test("FUA over a hole waits for the TRIM that made it", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.flush();
+  machine.zero(0, 0, 1);
+  t.equal(machine.write(0, 0, [0], ExtentFlag.Fua), 0);
+  machine.powerLoss(() => false).start();
+  t.same(machine.read(0, 0, 1), [0]);
+  machine.stop();
+});
+
+t.test("concurrent flushes share a sync", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  const before = machine.store.stats().syncs;
+  const ops = [1, 2, 3, 4].map(() => machine.submit(machine.op(ExtentOpKind.Flush, 0, 0, 0)));
+  machine.engine.settle();
+  t.ok(ops.every((op) => machine.answered(op)));
+  t.equal(machine.store.stats().syncs, before + 1);
+  machine.stop();
+});
+
+t.test(
+  "a freed slot: FREE synced, bit hot, zeroed, synced, then FREED, and only then someone else's",
+  async (t) => {
+    const machine = new Machine({ open: { coolAfterMs: 0 } }).start();
+    machine.write(0, 0, [1, 2, 3]);
+    machine.engine.advance(5000);
+    const from = machine.disk.events.length;
+    machine.free(0);
+    machine.engine.advance(1);
+    const seen = order(machine, from);
+    const log = seen.indexOf("log");
+    const zeroed = seen.indexOf("slot");
+    t.equal(log, 0, "FREE first");
+    t.ok(
+      seen.indexOf("sync") < seen.indexOf("hot") && seen.indexOf("hot") < zeroed,
+      "durable, hot, then zeroed",
+    );
+    t.equal(seen[zeroed + 1], "sync", "the zeros are synced");
+    t.ok(seen.indexOf("log", zeroed) > zeroed + 1, "FREED after that");
+    machine.stop();
+  },
+);
+
+t.test("a checkpoint: log synced, copy A, sync, copy B, sync, then the anchor twice", async (t) => {
+  const machine = new Machine({
+    format: { logBytes: 16384 },
+    open: { checkpointBatch: 1, syncIntervalMs: 1e6 },
+  });
+  machine.start();
+  machine.write(0, 0, [1]);
+  const from = machine.disk.events.length;
+  for (let i = 0; i < 500; i++) machine.write(0, i % 16, [i % 250]);
+  const events = machine.disk.events.slice(from);
+  const areas = events.map((event) => areaOf(machine.layout, event));
+  const tables = events.flatMap((event, i) => (areas[i] === "table" && event.kind === "write" ? [i] : []));
+  t.ok(tables.length >= 4, "several checkpoints happened");
+  tables.forEach((at, n) => {
+    const event = events[at]!;
+    const isA = event.kind !== "sync" && event.offset < machine.layout.tablesB;
+    t.equal(isA, n % 2 === 0, "A and B in turn");
+    const next = tables[n + 1] ?? events.length;
+    t.ok(areas.slice(at, next).includes("sync"), "a sync between");
+  });
+  machine.stop();
+});
+
+t.test("never two writes in flight to one block: zeroing of a slot touches only that slot", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.write(1, 0, [2]);
+  const from = machine.disk.events.length;
+  machine.free(0);
+  machine.engine.advance(3000);
+  const inSlots = machine.disk.events
+    .slice(from)
+    .filter(
+      (event) => event.kind !== "sync" && event.kind !== "read" && event.offset >= machine.layout.slotsStart,
+    );
+  t.equal(
+    new Set(
+      inSlots.map((e) =>
+        e.kind === "sync" ? -1 : Math.floor((e.offset - machine.layout.slotsStart) / (16 * BLOCK_BYTES)),
+      ),
+    ).size,
+    1,
+  );
+  t.same(machine.read(1, 0, 1), [2]);
+  machine.stop();
+});
