@@ -14,6 +14,7 @@ import {
   ATTACH_NEEDS,
   attachProgram,
   keepConsole,
+  NO_REDIS,
   shellTools,
   Telephone,
   withLibraries,
@@ -215,7 +216,7 @@ t.test(
   "gateways, growth, detaching, a hundred rounds",
   requires({ ...ATTACH_NEEDS, commands: [...(ATTACH_NEEDS.commands ?? []), "nbdkit", "resize2fs"] }),
   async (t) => {
-    const { server } = await serveVolume(t, SIZE);
+    const { server } = await serveVolume(t, SIZE, NO_REDIS);
     const board = await Switchboard.open(t, () => server.port);
     const nobody = await Switchboard.open(t, () => server.port);
     await nobody.leave();

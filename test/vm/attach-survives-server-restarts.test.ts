@@ -5,7 +5,14 @@
 import t from "tap";
 import { requires } from "../interop/support/requirements.js";
 import { serveVolume, VOLUME } from "../interop/support/volume.js";
-import { ATTACH_NEEDS, attachProgram, keepConsole, shellTools, Telephone } from "./support/attach.js";
+import {
+  ATTACH_NEEDS,
+  attachProgram,
+  keepConsole,
+  NO_REDIS,
+  shellTools,
+  Telephone,
+} from "./support/attach.js";
 import { Guest } from "./support/guest.js";
 
 // mkfs in Debian's kernel writes real zeros: small volumes.
@@ -91,7 +98,7 @@ dmesg | grep -E 'I/O error|Remounting filesystem|XFS.*(error|orrupt|shut)|EXT4-f
 }
 
 t.test("20 restarts and a minute of darkness", requires(ATTACH_NEEDS), async (t) => {
-  const { server } = await serveVolume(t, SIZE);
+  const { server } = await serveVolume(t, SIZE, NO_REDIS);
   await server.createVolume("xfs", SIZE);
   await server.createVolume("qemu", SIZE);
   const telephone = await Telephone.open(t, {

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import type { Test } from "tap";
 import { check } from "../../interop/support/process.js";
 import type { Requirements } from "../../interop/support/requirements.js";
+import type { ServerOptions } from "../../interop/support/server.js";
 import { GUEST_NEEDS, type Guest } from "./guest.js";
 
 const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "");
@@ -17,6 +18,9 @@ export const ATTACH_NEEDS: Requirements = {
   ...GUEST_NEEDS,
   commands: [...(GUEST_NEEDS.commands ?? []), "cc", "make"],
 };
+
+/** Restarts are many here, and Redis is not what they are about. */
+export const NO_REDIS: ServerOptions = { args: ["--redis", "none"] };
 
 const built = new Map<string, string>();
 
