@@ -216,11 +216,8 @@ const SERVER_ARGUMENTS = [
  * redis-server on PATH or, where only its tools are installed, redis-check-aof: the same program, which goes
  * by the name it is called with.
  */
-export function findRedisServer(
-  path: string = process.env["PATH"] ?? "",
-  usual: readonly string[] = ["/usr/bin", "/usr/local/bin"],
-): Program {
-  const directories = [...path.split(delimiter).filter((part) => part !== ""), ...usual];
+export function findRedisServer(path: string = process.env["PATH"] ?? "/usr/bin:/bin"): Program {
+  const directories = path.split(delimiter).filter((part) => part !== "");
   for (const name of ["redis-server", "redis-check-aof", "redis-check-rdb"]) {
     for (const directory of directories) {
       const candidate = join(directory, name);

@@ -10,11 +10,22 @@ import { serve } from "./commands/serve.js";
 import { status } from "./commands/status.js";
 import { stop } from "./commands/stop.js";
 import { volume } from "./commands/volume.js";
-import { EXIT_USAGE, printFailure } from "./output.js";
+import { printFailure } from "./output.js";
 import { VERSION } from "./version.js";
 
 const COMMANDS: readonly Command[] = [serve, stop, volume, status, events, doctor, fsck, format];
 const WIDTH_MAX = 110;
+
+const both = (text: string) => ({ one: text, other: text });
+
+/** What yargs says in its own terms, in ours. */
+const WORDS = {
+  "Unknown argument: %s": both("there is no option or argument '%s'"),
+  "Unknown command: %s": both("there is no command '%s'"),
+  "Missing required argument: %s": both("--%s is missing"),
+  "Not enough arguments following: %s": "--%s needs a value",
+  "Did you mean %s?": "there is no such command, did you mean '%s'?",
+} as unknown as Record<string, string>;
 
 /** Returns the exit code: 0 done, 1 failed, 64 wrong usage. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -38,15 +49,16 @@ function makeParser(argv: readonly string[], run: Run): Argv<GlobalArguments> {
     .scriptName("lamina")
     .usage("$0 COMMAND\n\nA network block store: thin, checksummed volumes over NBD.")
     .option("json", { describe: "print JSON", type: "boolean", default: false })
-    // A value stays the text it was given as, and an option that is given twice is a mistake.
+    // A value stays the text it was given as.
     .parserConfiguration({
-      "duplicate-arguments-array": false,
       "parse-numbers": false,
       "greedy-arrays": false,
     })
     .locale("en")
+    .updateStrings(WORDS)
     .wrap(Math.min(WIDTH_MAX, process.stdout.columns ?? WIDTH_MAX))
     .version(VERSION)
+    .middleware(refuseRepeated, true)
     .help()
     .strict()
     .recommendCommands()
@@ -56,17 +68,31 @@ function makeParser(argv: readonly string[], run: Run): Argv<GlobalArguments> {
     .example("lamina volume create disk1 --size 10G", "create a volume")
     .epilogue("Data and defaults: docs/operator.md. Errors: docs/errors.md.")
     .exitProcess(false)
-    .fail((message: string | null, error: Error | undefined, parser) => {
-      if (error !== undefined && error !== null) throw error;
+    .fail((message: string | null, error: Error | undefined) => {
+      if (error !== undefined && error !== null && error.name !== "YError") throw error;
       const help = `${commandOf(argv)} --help`;
-      void parser;
-      throw new LaminaError("USAGE", { what: oneSentence(message ?? "the command is not understood"), help });
+      throw new LaminaError("USAGE", {
+        what: oneSentence(message ?? error?.message ?? "the command is not understood"),
+        help,
+      });
     });
   return COMMANDS.reduce((parser, command) => command.register(parser, run), base);
 }
 
+/** Options that may be given several times. */
+const REPEATABLE = new Set(["_", "listen"]);
+
+/** Which of two values was meant cannot be known. */
+function refuseRepeated(args: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(args)) {
+    if (!Array.isArray(value) || REPEATABLE.has(name)) continue;
+    throw new LaminaError("USAGE", { what: `--${name} is given more than once`, help: "lamina --help" });
+  }
+}
+
 /** yargs puts lists on lines of their own. */
 function oneSentence(message: string): string {
+  if (message.startsWith("Not enough non-option arguments")) return "an argument is missing";
   const text = message.replace(/\s*\n\s*/g, " ").trim();
   return text.charAt(0).toLowerCase() + text.slice(1);
 }
@@ -81,5 +107,3 @@ function commandOf(argv: readonly string[]): string {
   const known = words[0] === "volume" ? words : words.slice(0, 1);
   return ["lamina", ...known].join(" ");
 }
-
-export { EXIT_USAGE };
