@@ -205,7 +205,7 @@ class Check {
           message: `the copies of volume record ${page} differ after a clean shutdown`,
         });
     }
-    if (!state.anchor.agree) {
+    if (state.staleAnchor !== null) {
       this.#add({ rule: "anchor", message: "the copies of the log anchor differ after a clean shutdown" });
     }
   }

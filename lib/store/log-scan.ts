@@ -38,10 +38,8 @@ export interface Anchor {
   readonly offset: number;
   readonly sequence: number;
   readonly version: number;
-  /** Both copies are valid and one write. */
-  readonly agree: boolean;
-  /** Offset of the copy that says this. */
-  readonly copy: number;
+  /** Offset of the copy that does not say this; null when both are valid and one write. */
+  readonly stale: number | null;
 }
 
 /** The newer valid anchor, or null when both copies are bad. */
@@ -61,13 +59,13 @@ export function* readAnchor(
       offset: ringOffset,
       sequence: io.position(memory),
       version: io.version(memory),
-      agree: false,
-      copy: offset,
+      stale: offset === ANCHOR_A ? ANCHOR_B : ANCHOR_A,
     });
   }
   const [first, second] = found;
   if (first === undefined || second === undefined) return first ?? null;
-  return { ...(second.version > first.version ? second : first), agree: first.version === second.version };
+  if (first.version === second.version) return { ...first, stale: null };
+  return second.version > first.version ? second : first;
 }
 
 /** Reads the whole ring through the buffer at `memory` and finds the valid frames. */

@@ -35,7 +35,8 @@ export interface RecoveredState {
   /** Candidates that the log has for blocks; those of cool slots are in the tables already. */
   readonly pending: PendingDeltas;
   readonly hot: HotImage;
-  readonly anchor: Anchor;
+  /** Offset of the copy of the log anchor that has to be written again; null when both agree. */
+  readonly staleAnchor: number | null;
   readonly log: LogImage;
   readonly records: LoadedRecords;
   /** Directory pages whose copies differ. */
@@ -73,7 +74,7 @@ export function* recover(
   const pending = new PendingDeltas();
   if (!replay(log, directory, positions, pending)) throw damaged("a log record names what does not exist");
   const doubles = directory.finishLoading();
-  return { directory, pending, hot, anchor, log, records, differingPages, doubles };
+  return { directory, pending, hot, staleAnchor: anchor.stale, log, records, differingPages, doubles };
 }
 
 export function isHotIn(hot: HotImage, slot: number): boolean {
