@@ -13,18 +13,24 @@ check_node() {
 }
 
 # The addon is compiled against the headers of the very node that runs it; nothing is fetched for that.
+headers_are_there() {
+  local prefix=$1
+  [ -e "$prefix/include/node/node_api.h" ] || return 1
+  # Debian's own Node has libuv's header apart.
+  [ -e "$prefix/include/node/uv.h" ] || [ -e /usr/include/uv.h ]
+}
+
 check_node_headers() {
   local prefix
   prefix=$(node -p 'path.dirname(path.dirname(process.execPath))')
-  [ -e "$prefix/include/node/node_api.h" ] && [ -e "$prefix/include/node/uv.h" ] && return 0
-  # Debian's own nodejs keeps them in a package of their own.
-  if dpkg-query -S "$(readlink -f "$(command -v node)")" >/dev/null 2>&1 && apt-cache show libnode-dev >/dev/null 2>&1 &&
-    dpkg-query -W -f '${Depends}' nodejs 2>/dev/null | grep -q libnode; then
-    install_missing "the headers of Node" "no-such-command libnode-dev"
-    return 0
+  headers_are_there "$prefix" && return 0
+  # Debian's own nodejs keeps them in packages of their own.
+  if dpkg-query -W -f '${Depends}' nodejs 2>/dev/null | grep -q libnode; then
+    install_missing "the headers of Node" $'no-such-command libnode-dev\nno-such-command libuv1-dev'
+    headers_are_there "$prefix" && return 0
   fi
   die "the headers of Node $(node --version) are not in $prefix/include/node" \
-    "install them with Node (nodejs.org's archives have them; Debian: apt-get install libnode-dev)"
+    "install them with Node (nodejs.org's archives have them; Debian: apt-get install libnode-dev libuv1-dev)"
 }
 
 # npm ci only when what is installed is not what the lock file says: the folder may be in use by others.

@@ -1,6 +1,7 @@
 import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import t from "tap";
 import { decodeSectors, encodeSectors, SECTOR_BYTES } from "../cluster/support/sector-codec.js";
+import { metrics, metricValue } from "./support/metrics.js";
 import { NbdClient, NbdError } from "./support/nbd-client.js";
 import { requires } from "./support/requirements.js";
 import { LaminaServer } from "./support/server.js";
@@ -104,6 +105,8 @@ t.test("one flipped byte costs one block", requires({ lamina: true }), async (t)
     "volume show lists them",
   );
   t.match(await server.lamina("events", "--json"), /rot/i, "an event tells of it");
+  const counted = metricValue(await metrics(server.data), "lamina_store_bit_rot_blocks_total");
+  t.ok(counted >= rotten.size, "a metric counts them");
 
   await client.write(5 * BLOCK_BYTES, encodeSectors(2, 5 * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK));
   const mended = await client.read(5 * BLOCK_BYTES, BLOCK_BYTES);
