@@ -45,6 +45,8 @@ export interface RunOptions {
   readonly seed: number;
   /** Operations of the whole run; drawn when not given. */
   readonly operations?: number;
+  /** Lives of the program; drawn when not given. */
+  readonly lives?: number;
   readonly without?: readonly Feature[];
   readonly front?: FrontKind;
   /** Crash replay: one life, ended at this event; then the last one. */
@@ -134,8 +136,8 @@ export function configOf(options: RunOptions): RunConfig {
     front,
     features,
     crash: options.crash ?? null,
-    operations: options.operations ?? random.pick([60, 200, 600, 600, 2000, 5000]),
-    lives: random.pick([1, 2, 4, 8, 20]),
+    operations: given(options.operations, random.pick([60, 200, 600, 600, 2000, 5000])),
+    lives: given(options.lives, random.pick([1, 2, 4, 8, 20])),
     volumes,
     extentsPerVolume,
     extentBlocks,
@@ -160,6 +162,11 @@ export function configOf(options: RunOptions): RunConfig {
     stripeUnitBlocks: random.pick([1, 4, 16]),
     tunables: tunablesOf(random.fork("tunables")),
   };
+}
+
+/** Draws even where the value is given, so that the rest of the configuration stays the same. */
+function given(value: number | undefined, drawn: number): number {
+  return value ?? drawn;
 }
 
 function tunablesOf(random: Prng): Partial<StoreTunables> {
