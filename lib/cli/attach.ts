@@ -116,6 +116,7 @@ function passedOn(args: AttachArguments): string[] {
   }
   for (const address of args.address ?? []) words.push("--address", address);
   if (args.readOnly) words.push("--read-only");
+  if (args.json) words.push("--json");
   return words;
 }
 

@@ -183,7 +183,7 @@ truncate -s 64M /tmp/nbd/local
 nbdkit -f -U /tmp/nbd/socket file dir=/tmp/nbd & server=$!
 sleep 1
 u='nbd+unix:///local?socket=/tmp/nbd/socket'
-a=$(lamina-attach attach "$u" --timeout ${TIMEOUT_S})
+a=$(lamina-attach attach "$u" --timeout ${TIMEOUT_S} --wait 60)
 mkfs.ext4 -q -F $a
 mount -t ext4 $a /ext4
 rm -f /tmp/ext4-sums /stop-ext4

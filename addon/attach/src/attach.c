@@ -72,6 +72,10 @@ static bool find_attached(const struct options *options, struct attachment *foun
   return false;
 }
 
+static void print_device(uint32_t index, const struct options *options) {
+  printf(options->json ? "{\"device\": \"/dev/nbd%u\"}\n" : "/dev/nbd%u\n", index);
+}
+
 static bool same_as_attached(const struct options *options, const struct attachment *found,
                              struct failure *why) {
   if (options->has_device && options->device != found->index) {
@@ -82,7 +86,7 @@ static bool same_as_attached(const struct options *options, const struct attachm
     return fail(why, "detach it first", "%s is attached already as /dev/nbd%u, and writable",
                 options->uri_text, found->index);
   }
-  printf("/dev/nbd%u\n", found->index);
+  print_device(found->index, options);
   return true;
 }
 
@@ -176,7 +180,7 @@ static bool attach_sessions(const struct options *options, const struct session_
     note("warning: no monitor runs, so /dev/nbd%u will not reconnect; start it with: lamina-attach monitor",
          attachment.index);
   }
-  printf("/dev/nbd%u\n", attachment.index);
+  print_device(attachment.index, options);
   return true;
 }
 
