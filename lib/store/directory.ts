@@ -178,28 +178,43 @@ export class Directory {
   /** Builds index and counts. Returns slots whose extent another slot holds too: none on a sound device. */
   finishLoading(): number[] {
     const doubles: number[] = [];
+    // Neighbours mostly belong to one volume: counted in runs.
+    let volume = -1;
+    let run = 0;
     for (let slot = 0; slot < this.slots; slot++) {
       if (this.state[slot] !== SlotState.Free) this.freeSlots--;
       if (this.state[slot] !== SlotState.Live) continue;
-      if (this.index.find(this.volume[slot]!, this.layer[slot]!, this.extent[slot]!) >= 0) doubles.push(slot);
-      else this.#enter(slot);
+      if (!this.index.addIfNew(slot)) {
+        doubles.push(slot);
+        continue;
+      }
+      if (this.volume[slot] !== volume) {
+        this.#countSlots(volume, run);
+        volume = this.volume[slot]!;
+        run = 0;
+      }
+      run++;
     }
+    this.#countSlots(volume, run);
     return doubles;
   }
 
+  /** `change` more live slots of the volume. */
+  #countSlots(volume: number, change: number): void {
+    if (change === 0) return;
+    const count = this.slotsOf(volume) + change;
+    if (count === 0) this.#perVolume.delete(volume);
+    else this.#perVolume.set(volume, count);
+    this.liveSlots += change;
+  }
+
   #enter(slot: number): void {
-    const volume = this.volume[slot]!;
-    this.#perVolume.set(volume, this.slotsOf(volume) + 1);
-    this.liveSlots++;
+    this.#countSlots(this.volume[slot]!, 1);
     this.index.add(slot);
   }
 
   #leave(slot: number): void {
-    const volume = this.volume[slot]!;
-    const count = this.slotsOf(volume) - 1;
-    if (count === 0) this.#perVolume.delete(volume);
-    else this.#perVolume.set(volume, count);
-    this.liveSlots--;
+    this.#countSlots(this.volume[slot]!, -1);
     this.index.remove(slot);
   }
 

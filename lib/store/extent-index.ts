@@ -45,18 +45,23 @@ export class ExtentIndex {
 
   /** Adds the slot under the key that its columns hold; nobody else has that key. */
   add(slot: number): void {
+    assert(this.addIfNew(slot), "an extent has one slot (invariant 17)");
+  }
+
+  /** Adds the slot unless another one has its key; says whether it did. */
+  addIfNew(slot: number): boolean {
     const { volume, layer, extent } = this.#keys;
     let at = this.#home(volume[slot]!, layer[slot]!, extent[slot]!);
     while (this.#cells[at] !== EMPTY) {
       const other = this.#cells[at]! - 1;
-      assert(
-        extent[other] !== extent[slot] || volume[other] !== volume[slot] || layer[other] !== layer[slot],
-        "an extent has one slot (invariant 17)",
-      );
+      if (extent[other] === extent[slot] && volume[other] === volume[slot] && layer[other] === layer[slot]) {
+        return false;
+      }
       at = (at + 1) & this.#mask;
     }
     this.#cells[at] = slot + 1;
     this.#count++;
+    return true;
   }
 
   /** Removes the slot; its columns still hold the key. Closes the gap, so that no tombstones pile up. */

@@ -50,6 +50,10 @@ export type PageKind = (typeof PageKind)[keyof typeof PageKind];
 export const PAGE_HEADER_BYTES = 32;
 export const PAGE_HEADER_WORDS = PAGE_HEADER_BYTES / 4;
 
+/** Log anchor: offset of the tail in the ring, and the incarnation of the frame there (or of the next one). */
+export const ANCHOR_OFFSET_WORD = PAGE_HEADER_WORDS;
+export const ANCHOR_INCARNATION_WORD = PAGE_HEADER_WORDS + 1;
+
 /** Directory page: header, padding to 64, then 63 entries of 64 bytes. */
 export const DIRECTORY_ENTRY_BYTES = 64;
 export const DIRECTORY_ENTRIES_PER_PAGE = PAGE_BYTES / DIRECTORY_ENTRY_BYTES - 1;

@@ -101,10 +101,14 @@ export function readFrame(
   };
 }
 
-/** First sequence and length that a frame at `at` would have, unverified: a cheap sieve before the checksum. */
-export function peekFrame(words: Uint32Array, at: number): { first: number; length: number } {
-  const word = at >>> 2;
-  return { first: getU64(words, word + FRAME_FIRST), length: words[word + FRAME_LENGTH]! };
+/** Length that a frame at byte `at` would have, unverified. */
+export function frameLengthAt(words: Uint32Array, at: number): number {
+  return words[(at >>> 2) + FRAME_LENGTH]!;
+}
+
+/** First sequence that a frame at byte `at` would have, unverified. */
+export function frameFirstAt(words: Uint32Array, at: number): number {
+  return getU64(words, (at >>> 2) + FRAME_FIRST);
 }
 
 /** Called for each record of a frame, in order. Word offsets point into the words that were given. */

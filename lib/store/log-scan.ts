@@ -3,25 +3,27 @@
  *
  * Invariants
  *  1. The caller has synced the device and reads it past the page cache: what is found here is durable.
- *  2. Sequences are consecutive and incarnations never fall. The first place where that fails is the end of
- *     the log, or corruption when a later valid frame says that what should be there was synced.
+ *  2. Sequences are consecutive and incarnations never fall, beginning with the anchor's: a frame that an
+ *     earlier opening found behind the end of the log cannot come back when the tail has moved up to it.
+ *  3. The first place where that fails is the end of the log, or corruption when a later valid frame says that what should be there was synced.
  */
 import type { Routine } from "../core/routine.js";
 import type { StoreEnvironment } from "./api.js";
 import {
   ANCHOR_A,
   ANCHOR_B,
+  ANCHOR_INCARNATION_WORD,
+  ANCHOR_OFFSET_WORD,
   deviceSeed,
   FRAME_HEADER_BYTES,
   frameBytesMax,
   type Layout,
   LOG_ALIGN,
   PAGE_BYTES,
-  PAGE_HEADER_WORDS,
   PageKind,
 } from "./format.js";
-import type { LogStart } from "./log.js";
-import { type FrameHeader, peekFrame, readFrame } from "./log-records.js";
+import type { FrameStart, LogStart } from "./log.js";
+import { type FrameHeader, frameFirstAt, frameLengthAt, readFrame } from "./log-records.js";
 import { type MetadataIo, PageState } from "./metadata-io.js";
 
 export interface LogImage {
@@ -38,6 +40,8 @@ export interface Anchor {
   readonly offset: number;
   readonly sequence: number;
   readonly version: number;
+  /** No frame from the tail on is of an older incarnation. */
+  readonly incarnation: number;
   /** Offset of the copy that does not say this; null when both are valid and one write. */
   readonly stale: number | null;
 }
@@ -53,12 +57,13 @@ export function* readAnchor(
   for (const offset of [ANCHOR_A, ANCHOR_B]) {
     const state = yield* io.readPage(offset, memory, PAGE_BYTES, PageKind.Anchor, 0);
     if (state !== PageState.Valid) continue;
-    const ringOffset = words[(memory >>> 2) + PAGE_HEADER_WORDS]!;
+    const ringOffset = words[(memory >>> 2) + ANCHOR_OFFSET_WORD]!;
     if (ringOffset >= layout.logBytes) continue;
     found.push({
       offset: ringOffset,
       sequence: io.position(memory),
       version: io.version(memory),
+      incarnation: words[(memory >>> 2) + ANCHOR_INCARNATION_WORD]!,
       stale: offset === ANCHOR_A ? ANCHOR_B : ANCHOR_A,
     });
   }
@@ -92,10 +97,10 @@ function walk(env: StoreEnvironment, ring: Uint8Array, anchor: Anchor, seed: num
   const words = new Uint32Array(ring.buffer);
   const lengthMax = frameBytesMax(ring.length);
   const frames: { at: number; header: FrameHeader }[] = [];
-  const starts: [number, number][] = [];
+  const starts: FrameStart[] = [];
   let at = anchor.offset;
   let expected = anchor.sequence;
-  let incarnation = 0;
+  let { incarnation } = anchor;
   let used = 0;
   const accept = (offset: number): FrameHeader | null => {
     const header = readFrame(ring, words, offset, lengthMax, env.checksums, seed);
@@ -113,7 +118,7 @@ function walk(env: StoreEnvironment, ring: Uint8Array, anchor: Anchor, seed: num
     used += skipped;
     if (skipped > 0) at = 0;
     frames.push({ at, header });
-    starts.push([header.first, used]);
+    starts.push({ sequence: header.first, incarnation: header.incarnation, afterTail: used });
     used += header.length;
     at = (at + header.length) % ring.length;
     expected = header.first + header.records;
@@ -127,6 +132,7 @@ function walk(env: StoreEnvironment, ring: Uint8Array, anchor: Anchor, seed: num
     start: {
       tailOffset: anchor.offset,
       tailSequence: anchor.sequence,
+      tailIncarnation: anchor.incarnation,
       usedBytes: used,
       nextSequence: expected,
       anchorVersion: anchor.version,
@@ -147,9 +153,11 @@ function saysSynced(
   const lengthMax = frameBytesMax(ring.length);
   const sequenceMax = expected + ring.length;
   for (let at = 0; at + FRAME_HEADER_BYTES <= ring.length; at += LOG_ALIGN) {
-    const { first, length } = peekFrame(words, at);
-    if (first <= expected || first > sequenceMax || length <= FRAME_HEADER_BYTES || length > lengthMax)
-      continue;
+    // A sieve before the checksum: nearly every position of a ring fails it.
+    const length = frameLengthAt(words, at);
+    if (length <= FRAME_HEADER_BYTES || length > lengthMax) continue;
+    const first = frameFirstAt(words, at);
+    if (first <= expected || first > sequenceMax) continue;
     const header = readFrame(ring, words, at, lengthMax, env.checksums, seed);
     if (header !== null && header.incarnation >= incarnation && header.synced >= expected) return true;
   }

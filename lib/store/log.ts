@@ -17,10 +17,11 @@ import type { Device } from "./device.js";
 import {
   ANCHOR_A,
   ANCHOR_B,
+  ANCHOR_INCARNATION_WORD,
+  ANCHOR_OFFSET_WORD,
   FRAME_HEADER_BYTES,
   frameBytesMax,
   PAGE_BYTES,
-  PAGE_HEADER_WORDS,
   PageKind,
   RecordKind,
 } from "./format.js";
@@ -45,16 +46,32 @@ import {
 const MARKS = 2048;
 const MARK_STEPS = MARKS / 2;
 
+/** Where a frame begins. */
+export interface FrameStart {
+  readonly sequence: number;
+  readonly incarnation: number;
+  /** Bytes from the tail. */
+  readonly afterTail: number;
+}
+
 export interface LogStart {
   /** Offset in the ring and sequence of the oldest frame that is needed. */
   readonly tailOffset: number;
   readonly tailSequence: number;
+  readonly tailIncarnation: number;
   /** Bytes from there to the end of the last valid frame. */
   readonly usedBytes: number;
   readonly nextSequence: number;
   readonly anchorVersion: number;
-  /** Starts of the frames that were found: (sequence, bytes after the tail), in order. */
-  readonly frames: readonly (readonly [number, number])[];
+  /** The frames that were found, in order. */
+  readonly frames: readonly FrameStart[];
+}
+
+/** Where the oldest frame that is needed begins. */
+interface Tail {
+  readonly sequence: number;
+  readonly position: number;
+  readonly incarnation: number;
 }
 
 export class Log {
@@ -77,6 +94,7 @@ export class Log {
   #anchorVersion: number;
   readonly #markSequence = new Float64Array(MARKS);
   readonly #markPosition = new Float64Array(MARKS);
+  readonly #markIncarnation = new Uint32Array(MARKS);
   #markFirst = 0;
   #markCount = 0;
   appends = 0;
@@ -97,7 +115,9 @@ export class Log {
     // Recovery synced the device before it read the log, so all that was found is durable.
     this.#synced = this.#appended;
     this.#anchorVersion = start.anchorVersion;
-    for (const [sequence, after] of start.frames) this.#mark(sequence, start.tailOffset + after);
+    for (const { sequence, afterTail, incarnation } of start.frames) {
+      this.#mark(sequence, start.tailOffset + afterTail, incarnation);
+    }
   }
 
   /** Sequence of the next record. */
@@ -206,7 +226,7 @@ export class Log {
       this.#device.fail(`the log could not be appended to (${result < 0 ? `errno ${-result}` : "short"})`);
       return;
     }
-    this.#mark(this.#next - this.#records, position);
+    this.#mark(this.#next - this.#records, position, this.#device.incarnation);
     this.#head = position + length;
     this.#appended = this.#next - 1;
     this.#fill = FRAME_HEADER_BYTES;
@@ -229,19 +249,15 @@ export class Log {
   }
 
   /**
-   * At open: makes both copies of the anchor equal, the one at `stale` first; `sequence` is the tail's. Before the
+   * At open: makes both copies of the anchor equal, the one at `stale` first. Before the
    * first append, for the ring below the tail may be overwritten from then on, and the stale copy counts on it.
    */
-  *repairAnchor(stale: number, sequence: number, memory: number, sync: () => Routine<void>): Routine<void> {
-    yield* this.#writeAnchor({ sequence, position: this.#tail }, stale, memory, sync);
+  *repairAnchor(stale: number, start: LogStart, memory: number, sync: () => Routine<void>): Routine<void> {
+    const tail = { sequence: start.tailSequence, position: this.#tail, incarnation: start.tailIncarnation };
+    yield* this.#writeAnchor(tail, stale, memory, sync);
   }
 
-  *#writeAnchor(
-    tail: { sequence: number; position: number },
-    first: number,
-    memory: number,
-    sync: () => Routine<void>,
-  ): Routine<void> {
+  *#writeAnchor(tail: Tail, first: number, memory: number, sync: () => Routine<void>): Routine<void> {
     this.#anchorVersion++;
     this.#encodeAnchor(memory, tail);
     for (const copy of [first, first === ANCHOR_A ? ANCHOR_B : ANCHOR_A]) {
@@ -250,10 +266,11 @@ export class Log {
     }
   }
 
-  #encodeAnchor(memory: number, tail: { sequence: number; position: number }): void {
+  #encodeAnchor(memory: number, tail: Tail): void {
     const at = memory >>> 2;
     this.#words.fill(0, at, at + PAGE_BYTES / 4);
-    this.#words[at + PAGE_HEADER_WORDS] = tail.position % this.#ringBytes;
+    this.#words[at + ANCHOR_OFFSET_WORD] = tail.position % this.#ringBytes;
+    this.#words[at + ANCHOR_INCARNATION_WORD] = tail.incarnation;
     this.#device.io.seal(memory, PAGE_BYTES, {
       kind: PageKind.Anchor,
       index: 0,
@@ -277,7 +294,7 @@ export class Log {
     return length <= left ? length : left + length;
   }
 
-  #mark(sequence: number, position: number): void {
+  #mark(sequence: number, position: number, incarnation: number): void {
     if (this.#markCount > 0) {
       const last = (this.#markFirst + this.#markCount - 1) % MARKS;
       if (position - this.#markPosition[last]! < this.#ringBytes / MARK_STEPS) return;
@@ -286,6 +303,7 @@ export class Log {
     const at = (this.#markFirst + this.#markCount) % MARKS;
     this.#markSequence[at] = sequence;
     this.#markPosition[at] = position;
+    this.#markIncarnation[at] = incarnation;
     this.#markCount++;
   }
 
@@ -299,13 +317,18 @@ export class Log {
   }
 
   /** Latest remembered frame start at or before `sequence`; the head when everything was appended before it. */
-  #frameOf(sequence: number): { sequence: number; position: number } {
-    if (sequence > this.#appended) return { sequence: this.#appended + 1, position: this.#head };
-    let found = { sequence: 0, position: this.#tail };
+  #frameOf(sequence: number): Tail {
+    const { incarnation } = this.#device;
+    if (sequence > this.#appended) return { sequence: this.#appended + 1, position: this.#head, incarnation };
+    let found: Tail = { sequence: 0, position: this.#tail, incarnation: 0 };
     for (let i = 0; i < this.#markCount; i++) {
       const at = (this.#markFirst + i) % MARKS;
       if (this.#markSequence[at]! > sequence) break;
-      found = { sequence: this.#markSequence[at]!, position: this.#markPosition[at]! };
+      found = {
+        sequence: this.#markSequence[at]!,
+        position: this.#markPosition[at]!,
+        incarnation: this.#markIncarnation[at]!,
+      };
     }
     return found;
   }

@@ -59,6 +59,11 @@ export class ExtentStore implements Store {
   #timer: Timer | null = null;
   #spaceTimer: Timer | null = null;
   #isFull = false;
+  /**
+   * Opening is over. Until then maintenance must not run: no slot counts as unsettled yet, so it would take the
+   * device for one that need not be LOSSY any more.
+   */
+  #serving = false;
   #closing: Done | null = null;
   #closed = false;
 
@@ -153,6 +158,7 @@ export class ExtentStore implements Store {
     for (const slot of [...state.pending.slots()]) if (!unsettled.has(slot)) state.pending.forget(slot);
     this.#slots.refill();
     if (this.lossy) this.#device.env.events.lossy(true);
+    this.#serving = true;
     this.#maintenance.kick();
     this.#arm();
   }
@@ -161,8 +167,7 @@ export class ExtentStore implements Store {
   *#mendCopies(state: RecoveredState): Routine<void> {
     const { hot, log, sync } = this.#parts;
     if (state.staleAnchor !== null) {
-      const { tailSequence } = state.log.start;
-      yield* log.repairAnchor(state.staleAnchor, tailSequence, this.#page, () => sync.sync());
+      yield* log.repairAnchor(state.staleAnchor, state.log.start, this.#page, () => sync.sync());
     }
     for (const [page, { state: copies, staleB }] of state.hot.pages.entries()) {
       if (copies !== "agree") yield* hot.mendPage(page, staleB);
@@ -359,7 +364,7 @@ export class ExtentStore implements Store {
   }
 
   #batchEnded(): void {
-    if (this.#device.failed === null) {
+    if (this.#device.failed === null && this.#serving) {
       this.#watchSpace();
       this.#maintenance.kick();
       if (this.#timer === null) this.#arm();
