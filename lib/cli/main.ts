@@ -2,6 +2,7 @@
 import yargs, { type Argv } from "yargs";
 import { LaminaError } from "../core/errors.js";
 import type { GlobalArguments } from "./arguments.js";
+import { attach, attached, detach } from "./attach.js";
 import type { Command, Run } from "./commands/command.js";
 import { format, fsck } from "./commands/device-commands.js";
 import { doctor } from "./commands/doctor.js";
@@ -13,7 +14,19 @@ import { volume } from "./commands/volume.js";
 import { printFailure } from "./output.js";
 import { VERSION } from "./version.js";
 
-const COMMANDS: readonly Command[] = [serve, stop, volume, status, events, doctor, fsck, format];
+const COMMANDS: readonly Command[] = [
+  serve,
+  stop,
+  volume,
+  status,
+  events,
+  doctor,
+  fsck,
+  format,
+  attach,
+  detach,
+  attached,
+];
 const WIDTH_MAX = 110;
 
 const both = (text: string) => ({ one: text, other: text });
@@ -80,7 +93,7 @@ function makeParser(argv: readonly string[], run: Run): Argv<GlobalArguments> {
 }
 
 /** Options that may be given several times. */
-const REPEATABLE = new Set(["_", "listen"]);
+const REPEATABLE = new Set(["_", "listen", "address"]);
 
 /** Which of two values was meant cannot be known. */
 function refuseRepeated(args: Readonly<Record<string, unknown>>): void {

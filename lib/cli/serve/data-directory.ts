@@ -6,7 +6,7 @@
  *     store.0        the device, unless --device names another
  *     admin.sock, admin.token, redis/
  */
-import { chmodSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, rmSync, type Stats, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LaminaError } from "../../core/errors.js";
 import { BLOCK_BYTES } from "../../core/limits.js";
@@ -30,7 +30,12 @@ export function holderOf(directory: string): { pid: number; command: string } | 
 export function checkDirectory(directory: string): void {
   const holder = holderOf(directory);
   if (holder !== null) throw busy(directory, `process ${holder.pid} (${holder.command})`);
-  const found = statSync(directory, { throwIfNoEntry: false });
+  let found: Stats | undefined;
+  try {
+    found = statSync(directory, { throwIfNoEntry: false });
+  } catch (error) {
+    throw unusable(directory, error instanceof Error ? error.message : String(error));
+  }
   if (found !== undefined && !found.isDirectory()) throw unusable(directory, "it is not a directory");
 }
 

@@ -5,7 +5,14 @@ import { resolve } from "node:path";
 import { z } from "zod";
 import { parseRedisUrl, type RedisTarget } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
-import { MIB, POOL_BYTES_DEFAULT, POOL_BYTES_MAX, POOL_BYTES_MIN, VOLUME_NAME } from "../../core/limits.js";
+import {
+  MIB,
+  PEER_SILENCE_MAX_MS,
+  POOL_BYTES_DEFAULT,
+  POOL_BYTES_MAX,
+  POOL_BYTES_MIN,
+  VOLUME_NAME,
+} from "../../core/limits.js";
 import type { EngineOptions, ListenAddress } from "../../uring/api.js";
 import { parseBytes } from "../size.js";
 
@@ -64,7 +71,11 @@ export function resolveServeOptions(given: ServeArguments, configPath: string | 
     listen,
     admin,
     redis: all.redis === undefined ? "private" : all.redis === "none" ? "none" : parseRedisUrl(all.redis),
-    engine: { kind: all["io-engine"] ?? "auto", poolBytes: parsePool(all.pool) },
+    engine: {
+      kind: all["io-engine"] ?? "auto",
+      poolBytes: parsePool(all.pool),
+      tcpUserTimeoutMs: PEER_SILENCE_MAX_MS,
+    },
     defaultExport: name ?? null,
   };
 }
