@@ -68,6 +68,8 @@ export interface ExportPolicy {
   /** Volume of the empty export name; without it the only volume. */
   readonly defaultExport?: string;
   readonly accessOf: (record: VolumeRecord, client: ClientIdentity) => Access;
+  /** Whether a volume is served over TLS only. By default none is. */
+  readonly needsTls?: (record: VolumeRecord) => boolean;
 }
 
 /** The exports as one client may see them; its identity changes when TLS comes up. */
@@ -85,7 +87,7 @@ export class ClientExports implements ExportDirectory {
   *list(): Iterable<ExportSummary> {
     for (const record of this.#names.list()) {
       if (this.#accessOf(record) === Access.None) continue;
-      yield { name: record.name, description: record.description };
+      yield { name: record.name, description: record.description, tlsOnly: this.#tlsOnly(record) };
     }
   }
 
@@ -96,7 +98,8 @@ export class ClientExports implements ExportDirectory {
     const access = this.#accessOf(record);
     if (access === Access.None) return undefined;
     const preferred = Math.max(BLOCK_BYTES, record.policy.stripeCount > 1 ? record.policy.stripeUnit : 0);
-    return exportInfo(record, record.size, preferred, record.readOnly || access === Access.ReadOnly);
+    const info = exportInfo(record, record.size, preferred, record.readOnly || access === Access.ReadOnly);
+    return { ...info, tlsOnly: this.#tlsOnly(record) };
   }
 
   /** What an open volume is now; it may have grown since `find`. */
@@ -107,6 +110,10 @@ export class ClientExports implements ExportDirectory {
 
   #accessOf(record: VolumeRecord): Access {
     return this.#policy.accessOf(record, this.client);
+  }
+
+  #tlsOnly(record: VolumeRecord): boolean {
+    return this.#policy.needsTls?.(record) ?? false;
   }
 
   #default(): VolumeRecord | undefined {

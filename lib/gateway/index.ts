@@ -6,7 +6,7 @@ import type { TlsMode } from "nbd-protocol-ts";
 import { LaminaError } from "../core/errors.js";
 import type { Engine, ListenAddress, Listener } from "../uring/api.js";
 import type { OpenVolume, VolumeRegistry } from "../volume/registry-api.js";
-import { accessOf } from "./access.js";
+import { accessOf, needsTls } from "./access.js";
 import type { Connection, Phase, TlsUpgrade, VolumeSource } from "./connection.js";
 import { GatewayServer } from "./server.js";
 
@@ -89,7 +89,7 @@ class EngineGateway implements Gateway {
       { pool: engine.pool, clock: engine.clock, ticker: engine },
       {
         source: sourceOf(registry),
-        policy: { accessOf, ...(defaultExport === undefined ? {} : { defaultExport }) },
+        policy: { accessOf, needsTls, ...(defaultExport === undefined ? {} : { defaultExport }) },
         tls: options.tls ?? null,
         onEnd: (connection, reason) => this.#ended(connection, reason),
         ...(connectionsMax === undefined ? {} : { connectionsMax }),

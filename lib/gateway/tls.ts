@@ -92,6 +92,7 @@ class Upgrade implements Upgrading {
   readonly #done: Done;
   readonly #duplex: StreamDuplex;
   readonly #server: Server;
+  /** Claimed by the client; worth something only if its key was used in the end. */
   #identity: string | null = null;
   #secured: TlsStream | null = null;
   #reason = "the TLS handshake was not finished";
@@ -148,7 +149,8 @@ class Upgrade implements Upgrading {
     this.#over = true;
     this.#secured = new TlsStream(socket, this.#below, this.#pool);
     const certificate = certificateName(socket);
-    this.#done({ stream: this.#secured, certificate, psk: this.#identity }, "");
+    const psk = provedKey(socket) ? this.#identity : null;
+    this.#done({ stream: this.#secured, certificate, psk }, "");
   }
 
   #closedBelow(): void {
@@ -160,6 +162,15 @@ class Upgrade implements Upgrading {
     this.#over = true;
     this.#done(null, this.#reason);
   }
+}
+
+/**
+ * Whether the handshake rests on a pre-shared key. Looking one up is no proof: a TLS 1.3 client that names an
+ * identity and offers only suites of another hash is asked for no binder and goes on with certificates. A
+ * session cannot be resumed here (each connection has ticket keys of its own), so "reused" means a key.
+ */
+function provedKey(socket: TLSSocket): boolean {
+  return socket.getProtocol() === "TLSv1.3" ? socket.isSessionReused() : /PSK/.test(socket.getCipher().name);
 }
 
 /** Common name of the client's certificate, which has been verified; null when it showed none. */

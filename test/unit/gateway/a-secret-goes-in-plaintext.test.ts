@@ -21,6 +21,7 @@ import {
 import t, { type Test } from "tap";
 import { LaminaError } from "../../../lib/core/errors.js";
 import { MIB } from "../../../lib/core/limits.js";
+import type { SecuredStream, TlsUpgrade } from "../../../lib/gateway/connection.js";
 import { createGateway, type Gateway } from "../../../lib/gateway/index.js";
 import { createTls } from "../../../lib/gateway/tls.js";
 import { readTlsCredentials } from "../../../lib/gateway/tls-credentials.js";
@@ -38,7 +39,10 @@ interface Place {
   readonly port: number;
   readonly directory: string;
   readonly lost: string[];
+  readonly identities: readonly Identity[];
 }
+
+type Identity = Pick<SecuredStream, "certificate" | "psk">;
 
 function openssl(directory: string, ...args: readonly string[]): void {
   execFileSync("openssl", args, { cwd: directory, stdio: "pipe" });
@@ -76,15 +80,28 @@ async function serve(t: Test, mode: TlsMode, kinds: readonly ("x509" | "psk")[])
   const engine = openEngine({ kind: "auto", poolBytes: 16 * MIB });
   const volume = new RamVolume(engine.pool, engine, 4 * MIB);
   const lost: string[] = [];
+  const identities: Identity[] = [];
   const gateway = createGateway({
     engine,
     registry: registryOf(volume),
-    tls: createTls({ mode, directory }, engine.pool),
+    tls: noting(createTls({ mode, directory }, engine.pool), identities),
     onConnectionLost: (_peer, _volume, reason) => lost.push(reason),
   });
   const { address } = await gateway.listen({ kind: "tcp", host: "127.0.0.1", port: 0 });
   if (address.kind !== "tcp") throw new Error("not a TCP listener");
-  return { gateway, engine, port: address.port, directory, lost };
+  return { gateway, engine, port: address.port, directory, lost, identities };
+}
+
+/** The same, keeping whom each client was found to be. */
+function noting(tls: TlsUpgrade, identities: Identity[]): TlsUpgrade {
+  return {
+    mode: tls.mode,
+    upgrade: (stream, done) =>
+      tls.upgrade(stream, (secured, reason) => {
+        if (secured !== null) identities.push(secured);
+        done(secured, reason);
+      }),
+  };
 }
 
 async function takeDown(t: Test, { gateway, engine }: Place): Promise<void> {
@@ -192,6 +209,25 @@ void t.test("pre-shared keys: the identity is known, a wrong key is refused", as
   }
   await t.rejects(useExport(place.port, withKey("qemu", "00".repeat(16))));
   await t.rejects(useExport(place.port, withKey("mallory", PSK)));
+  await takeDown(t, place);
+});
+
+void t.test("an identity that is named but whose key is not used is nobody's", async (t) => {
+  const place = await serve(t, "forced", ["x509", "psk"]);
+  const file = (name: string): Buffer => readFileSync(join(place.directory, name));
+  // The key is one of SHA-256: with this suite alone TLS 1.3 leaves it aside, and no binder is checked.
+  const unproved: ConnectionOptions = {
+    pskCallback: () => ({ identity: "qemu", psk: Buffer.alloc(16) }),
+    ciphers: "TLS_AES_256_GCM_SHA384",
+    ca: file("ca-cert.pem"),
+  };
+  await t.rejects(useExport(place.port, unproved), "without a certificate");
+  const certificate = { cert: file("client-cert.pem"), key: file("client-key.pem") };
+  const socket = await useExport(place.port, { ...unproved, ...certificate });
+  t.equal(place.gateway.sessions()[0]!.identity, "alice");
+  const { certificate: name, psk } = place.identities.at(-1)!;
+  t.same({ name, psk }, { name: "alice", psk: null });
+  socket.destroy();
   await takeDown(t, place);
 });
 

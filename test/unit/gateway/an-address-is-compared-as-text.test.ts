@@ -1,6 +1,7 @@
 /** Access rules: whole bits of addresses, exact names, default deny once there is a rule. */
 import t from "tap";
-import { accessOf, addressFits } from "../../../lib/gateway/access.js";
+import { addressFits } from "../../../lib/core/address.js";
+import { accessOf } from "../../../lib/gateway/access.js";
 import { Access, type ClientIdentity } from "../../../lib/gateway/exports.js";
 import type { AccessRule, VolumeRecord } from "../../../lib/replica/record.js";
 import { Loop } from "./support/loop.js";
