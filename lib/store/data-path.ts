@@ -223,7 +223,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     table.referenced = true;
     if (table.state === TableState.Ready) return table;
     if (table.state === TableState.Loading) {
-      table.waiters.push(op);
+      this.#waitForTable(op, table);
     } else {
       op.badBlock = op.block;
       this.#finish(op, Status.Io);
@@ -240,8 +240,23 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
       this.#maintenance.wantFrames();
       return;
     }
-    table.waiters.push(op);
     this.#loader.load(table);
+    this.#waitForTable(op, table);
+  }
+
+  /** A read does not wait for the table to begin: which of its blocks have bytes is asked afterwards. */
+  #waitForTable(op: ExtentOp, table: Table): void {
+    if (op.kind !== ExtentOpKind.Read) {
+      table.waiters.push(op);
+      return;
+    }
+    const job = this.#jobs.take(op, table);
+    job.early = true;
+    job.firstBlock = op.block;
+    job.blocks = op.blocks;
+    job.next = table.earlyReads;
+    table.earlyReads = job;
+    this.#submitRead(job);
   }
 
   /** The slot may be written to; otherwise the operation waits for its hot bit. */
@@ -304,6 +319,21 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
 
   #readDone(job: Job): void {
     const op = job.op!;
+    if (job.early) {
+      const { state, entries } = job.table!;
+      if (state === TableState.Lost) {
+        this.#release(job);
+        op.badBlock = op.block;
+        this.#answer(op, Status.Io);
+        return;
+      }
+      fillPresent(op, entries);
+      if (op.presentCount === 0) {
+        this.#release(job);
+        this.#answer(op, Status.Ok);
+        return;
+      }
+    }
     const bad = job.result < 0 ? op.block : this.#verify(job);
     if (bad >= 0 && job.retries === 0) {
       // Once more: a transient error or a read that went astray is not the block's fault.
@@ -713,6 +743,8 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     if (result < 0) job.result = result;
     job.parts--;
     if (job.parts > 0) return;
+    // An early read goes on when the table is there, too.
+    if (job.early && job.table!.state === TableState.Loading) return;
     if (this.#parts.device.failed !== null) {
       this.#abandon(job);
       return;
@@ -809,6 +841,17 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   // ---- Those who wait ----------------------------------------------------------------------------------
 
   tableLoaded(table: Table): void {
+    let job = table.earlyReads;
+    table.earlyReads = null;
+    while (job !== null) {
+      const { next } = job;
+      job.next = null;
+      if (job.parts === 0) {
+        if (this.#parts.device.failed === null) this.#readDone(job);
+        else this.#abandon(job);
+      }
+      job = next;
+    }
     for (let left = table.waiters.length; left > 0; left--) this.#dispatch(table.waiters.shift()!);
   }
 

@@ -16,13 +16,15 @@ export class Job {
   /** Worst result of those that have. */
   result = 0;
   retries = 0;
+  /** Reads: submitted before the table was there to say which blocks have bytes. */
+  early = false;
   /** Reads: the blocks of the one disk read, inside the extent. */
   firstBlock = 0;
   blocks = 0;
   /** Links of the table's jobs in flight. */
   nextInFlight: Job | null = null;
   previousInFlight: Job | null = null;
-  /** Link of the list that the job is in: free, or to be submitted at the end of the batch. */
+  /** Link of the list that the job is in: free, to be submitted at the end of the batch, or early reads. */
   next: Job | null = null;
 
   constructor(id: number) {
@@ -54,6 +56,7 @@ export class JobPool {
     job.parts = 0;
     job.result = 0;
     job.retries = 0;
+    job.early = false;
     table.pins++;
     this.count++;
     return job;

@@ -34,6 +34,8 @@ export class Table {
   referenced = false;
   /** The slot was freed: dropped as soon as nobody uses it. */
   doomed = false;
+  /** Reads whose data was asked for together with the table. */
+  earlyReads: Job | null = null;
   /** Operations that wait for the table to be loaded. */
   readonly waiters = new OpList();
 
