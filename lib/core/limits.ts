@@ -45,6 +45,12 @@ export const CONNECTIONS_MAX = 2048;
 export const HANDSHAKES_MAX = 256;
 /** A handshake that has not finished by then is closed (CVE-2024-7409). */
 export const HANDSHAKE_DEADLINE_MS = 10_000;
+/**
+ * TCP_USER_TIMEOUT of connections: a peer that leaves sent bytes unacknowledged for so long has vanished, and the
+ * kernel ends its connection. Longer than any hiccup of a network; shorter than what a client waits before it
+ * gives up a request and sends it again on a new connection.
+ */
+export const PEER_SILENCE_MAX_MS = 30_000;
 /** Requests of one connection that may be in flight. At the bound the socket is not read. */
 export const REQUESTS_PER_CONNECTION_MAX = 256;
 
