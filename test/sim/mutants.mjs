@@ -118,17 +118,10 @@ export const MUTANTS = [
     invariant: "I17: a lost ALLOC may have had data",
   },
   {
-    name: "the first FLUSH of an opening does nothing",
-    file: "lib/store/sync.ts",
-    find: "  #dirty = true;",
-    replace: "  #dirty = false;",
-    invariant: "I6: FLUSH covers what an earlier life has acknowledged",
-  },
-  {
     name: "a FLUSH is answered by the sync in flight",
     file: "lib/store/sync.ts",
-    find: "    if (this.dirty) {\n      this.#ops.push(op);",
-    replace: "    if (this.dirty) {\n      (this.#inFlight ? this.#opsInFlight : this.#ops).push(op);",
+    find: "      this.#ops.push(op);",
+    replace: "      (this.#inFlight ? this.#opsInFlight : this.#ops).push(op);",
     invariant: "I6: whoever asks is answered by a sync that was submitted afterwards",
   },
   {
@@ -145,14 +138,6 @@ export const MUTANTS = [
     replace:
       "    if (result < 0) {\n      this.#wanted = true;\n      this.#ops = this.#opsInFlight;\n      this.#opsInFlight = new OpList();\n      this.#routines.push(...this.#routinesInFlight);\n      this.#routinesInFlight = [];\n      this.#owner.wantTick();\n      return;\n      this.#device.fail(",
     invariant: "I22: after a failed fsync nothing is acknowledged",
-  },
-  {
-    name: "an absent block is served from the disk",
-    file: "lib/store/data-path.ts",
-    find: "      pool.bytes.fill(0, at, at + BLOCK_BYTES);\n    }\n    if (blocks",
-    replace:
-      "      if (entry === ENTRY_ABSENT && this.#isZeroBlock(at)) pool.bytes.fill(0, at, at + BLOCK_BYTES);\n    }\n    if (blocks",
-    invariant: "I3: a block that was never written reads as zeros",
   },
   {
     name: "a read is not verified",
@@ -190,13 +175,6 @@ export const MUTANTS = [
     invariant: "I21: the log ends where its sequence does",
   },
   {
-    name: "the log is not synced before recovery believes it",
-    file: "lib/store/open-store.ts",
-    find: "  const synced = yield* diskSync(env.disk);",
-    replace: "  const synced = 0 as number;",
-    invariant: "I21: recovery acts only on what is durable",
-  },
-  {
     name: "the log's tail passes a dirty table",
     file: "lib/store/maintenance.ts",
     find: "    cache.forEachResident((table) => hold(table.dirtySince));",
@@ -232,6 +210,41 @@ export const MUTANTS = [
     replace: "this.#tailBytes = 0;",
     invariant: "I5: non-overlapping sub-block writes never lose each other",
     fronts: "volume",
+  },
+  {
+    name: "what lies around the blocks that were read is not zeroed",
+    file: "lib/store/data-path.ts",
+    find: "      pool.bytes.fill(0, op.memory, memory);\n",
+    replace: "",
+    invariant: "I3: a block that was never written reads as zeros",
+  },
+  {
+    name: "a power loss is not noticed",
+    file: "lib/store/open-store.ts",
+    find: "const lossy = found.lossy || (!found.clean && found.bootId !== env.bootId);",
+    replace: "const lossy = found.lossy;",
+    invariant: "I4: a device opened under another boot id without its clean mark is LOSSY",
+  },
+  {
+    name: "an opening has no incarnation of its own",
+    file: "lib/store/open-store.ts",
+    find: "const incarnation = found.incarnation + 1;",
+    replace: "const incarnation = found.incarnation;",
+    invariant: "I21: what a lost life left in the log is never taken for this one's",
+  },
+  {
+    name: "maintenance runs while the device is opened",
+    file: "lib/store/store.ts",
+    find: "if (this.#device.failed === null && this.#serving) {",
+    replace: "if (this.#device.failed === null) {",
+    invariant: "I4: LOSSY until every slot that was hot is settled",
+  },
+  {
+    name: "the stale anchor is left as it is",
+    file: "lib/store/store.ts",
+    find: "if (state.staleAnchor !== null) {",
+    replace: "if (state.staleAnchor === -1) {",
+    invariant: "I7: both copies agree after a clean close",
   },
   {
     name: "clean mark without a sync",

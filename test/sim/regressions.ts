@@ -10,4 +10,13 @@ export interface Regression {
   readonly was: string;
 }
 
-export const REGRESSIONS: readonly Regression[] = [];
+export const REGRESSIONS: readonly Regression[] = [
+  {
+    options: { seed: 267, front: "store" },
+    was: "the log stalled for ever when its oldest frame spoke of more tables than one checkpoint round writes",
+  },
+  {
+    options: { seed: 7, front: "volume", operations: 240, lives: 8 },
+    was: "maintenance ran while the device was opened: LOSSY ended before anything was settled",
+  },
+];

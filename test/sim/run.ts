@@ -636,7 +636,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     }
     this.#nextFault();
     const random = this.#faultRandom;
-    if (this.#has("rot") && random.chance(0.02)) this.device.rot();
+    if (this.#has("rot") && random.chance(0.1)) this.device.rot();
     if (this.#has("slow") && random.chance(0.01)) {
       this.world.coverage.count("fault:slow");
       this.device.slowUntilUs = this.world.nowUs + random.between(1000, 20_000);
