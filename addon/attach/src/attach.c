@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -93,6 +94,9 @@ static bool same_as_attached(const struct options *options, const struct attachm
 static void describe(const struct options *options, const struct session_set *set, unsigned address,
                      uint32_t block_size, struct attachment *out) {
   memset(out, 0, sizeof *out);
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  out->id = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
   snprintf(out->uri, sizeof out->uri, "%s", options->uri_text);
   snprintf(out->backend, sizeof out->backend, "lamina:%s", options->uri_text);
   snprintf(out->export_name, sizeof out->export_name, "%s", options->uri.export_name);

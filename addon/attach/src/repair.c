@@ -16,11 +16,11 @@
 #define QUIET_TIMEOUT_MS 2000
 #define QUIET_POLL_MS 5
 
-/* Changes the file under the lock, unless the device went away meanwhile. */
-static bool save(struct attachment *a) {
+static void save(const struct attachment *a) {
   struct failure why;
-  if (state_is_live(a) && state_write(a, &why)) return true;
-  return false;
+  int lock = state_lock(a->index, now_ms() + LOCK_TIMEOUT_MS);
+  if (lock >= 0) state_update(a, &why);
+  state_unlock(lock);
 }
 
 static void record_wait(struct attachment *a, const struct failure *why) {
@@ -28,9 +28,7 @@ static void record_wait(struct attachment *a, const struct failure *why) {
   note("/dev/nbd%u: %s", a->index, why->cause);
   if (a->waits_since == 0) a->waits_since = wall_seconds();
   snprintf(a->waits_for, sizeof a->waits_for, "%.*s", WAITS_FOR_MAX - 1, why->cause);
-  int lock = state_lock(a->index, now_ms() + LOCK_TIMEOUT_MS);
-  if (lock >= 0) save(a);
-  state_unlock(lock);
+  save(a);
 }
 
 static void record_whole(struct attachment *a) {
@@ -39,9 +37,7 @@ static void record_whole(struct attachment *a) {
        (long long)(wall_seconds() - a->waits_since));
   a->waits_since = 0;
   a->waits_for[0] = '\0';
-  int lock = state_lock(a->index, now_ms() + LOCK_TIMEOUT_MS);
-  if (lock >= 0) save(a);
-  state_unlock(lock);
+  save(a);
 }
 
 /*
@@ -80,7 +76,7 @@ static bool hand_over(struct attachment *a, struct session_set *set, struct fail
   for (unsigned i = 0; i < set->count; i++) a->links[i] = link_of(set->fds[i]);
   a->link_count += set->count;
 
-  bool done = state_write(a, why) && netlink_open(&netlink, why);
+  bool done = state_update(a, why) && netlink_open(&netlink, why);
   if (done) {
     done = netlink_reconnect(&netlink, a->index, a->backend, set->fds, set->count, why);
     netlink_close(&netlink);
@@ -106,12 +102,6 @@ static enum repair_result replace(struct attachment *a, unsigned alive, unsigned
     sessions_abandon(&set);
     return REPAIR_AGAIN;
   }
-  /* Detached meanwhile: what was opened for it is nobody's. */
-  if (!state_is_live(a)) {
-    sessions_abandon(&set);
-    state_unlock(lock);
-    return REPAIR_AGAIN;
-  }
   bool done = hand_over(a, &set, &why);
   state_unlock(lock);
   if (!done) record_wait(a, &why);
@@ -131,13 +121,13 @@ static void grow(struct attachment *a, uint64_t size) {
   int lock = state_lock(a->index, now_ms() + LOCK_TIMEOUT_MS);
   if (lock < 0) return;
   wait_for_quiet(a->index);
-  bool whole = state_is_live(a) && state_live_links(a) == a->connections;
+  bool whole = state_update(a, &why) && state_live_links(a) == a->connections;
   if (whole && netlink_open(&netlink, &why)) {
     if (netlink_resize(&netlink, a->index, a->backend, size, &why)) {
       note("/dev/nbd%u: grown from %llu to %llu bytes", a->index, (unsigned long long)a->size,
            (unsigned long long)size);
       a->size = size;
-      save(a);
+      state_write(a, &why);
       device_scan(a->index, now_ms() + QUIET_TIMEOUT_MS);
     } else {
       note("/dev/nbd%u: %s", a->index, why.cause);

@@ -76,6 +76,7 @@ static void write_members(FILE *to, const struct attachment *a) {
   fprintf(to, "{\n");
   write_number(to, "version", STATE_VERSION);
   write_number(to, "index", a->index);
+  write_number(to, "id", a->id);
   write_member(to, "uri", a->uri);
   write_member(to, "backend", a->backend);
   write_member(to, "export", a->export_name);
@@ -130,6 +131,8 @@ static void take_value(void *context, const char *key, const struct json_value *
     copy_text(a->export_name, sizeof a->export_name, value);
   else if (strcmp(key, "waitsFor") == 0)
     copy_text(a->waits_for, sizeof a->waits_for, value);
+  else if (strcmp(key, "id") == 0)
+    a->id = value->number;
   else if (strcmp(key, "current") == 0)
     a->current = (unsigned)value->number;
   else if (strcmp(key, "connections") == 0)
@@ -209,6 +212,13 @@ bool state_is_live(const struct attachment *attachment) {
   if (!device_is_connected(attachment->index)) return false;
   device_backend(attachment->index, backend, sizeof backend);
   return strcmp(backend, attachment->backend) == 0;
+}
+
+bool state_update(const struct attachment *attachment, struct failure *why) {
+  static struct attachment now;
+  bool same = state_read(attachment->index, &now) && now.id == attachment->id && state_is_live(attachment);
+  if (!same) return fail(why, NULL, "/dev/nbd%u was detached meanwhile", attachment->index);
+  return state_write(attachment, why);
 }
 
 bool state_is_local(const struct attachment *attachment) {

@@ -21,6 +21,8 @@
 
 struct attachment {
   uint32_t index;
+  /* Tells this attachment from an earlier or later one of the same volume as the same device. */
+  uint64_t id;
   char uri[URI_MAX];
   /* What the kernel knows it by; RECONFIGURE of another device with our number is refused by it. */
   char backend[BACKEND_MAX];
@@ -60,6 +62,12 @@ unsigned state_list(uint32_t *indices);
 
 /* The kernel's side of it is still there, and is ours. */
 bool state_is_live(const struct attachment *attachment);
+
+/*
+ * Writes what was found out about an attachment, unless it is over. For who looked at it without the lock and
+ * has the lock now.
+ */
+bool state_update(const struct attachment *attachment, struct failure *why);
 
 /* Its only address is a unix socket. */
 bool state_is_local(const struct attachment *attachment);
