@@ -27,7 +27,11 @@ const SMALL: ServeArguments = {
 
 /** Without Redis unless `more` says otherwise. */
 export function serve(data: string, more: ServeArguments = {}): Promise<Server> {
-  return startServer(resolveServeOptions({ ...SMALL, data, ...more }, undefined), pino({ level: "silent" }));
+  return serveExactly({ ...SMALL, data, ...more });
+}
+
+export function serveExactly(options: ServeArguments): Promise<Server> {
+  return startServer(resolveServeOptions(options, undefined), pino({ level: "silent" }));
 }
 
 export interface Running {
