@@ -9,8 +9,8 @@
  */
 import {
   type BlockSizes,
-  ClientTransmission,
   type ClientRequest,
+  ClientTransmission,
   GREETING_BYTES,
   IHAVEOPT_HIGH,
   IHAVEOPT_LOW,

@@ -65,7 +65,10 @@ row("X1: 256 requests in flight are each answered once, whatever the order", asy
     const data = pattern(mode, BLOCK);
     await session.write(BLOCK * mode, data);
     const reads = Array.from({ length: 256 }, () => session.read(BLOCK * mode, BLOCK));
-    t.ok((await Promise.all(reads)).every((bytes) => bytes.equals(data)), `mode ${mode}`);
+    t.ok(
+      (await Promise.all(reads)).every((bytes) => bytes.equals(data)),
+      `mode ${mode}`,
+    );
     t.equal(session.inFlight, 0);
     session.destroy();
   }
@@ -96,7 +99,10 @@ row("X3: a wrong request magic ends the connection", async (t, place) => {
 
 row("X4: unknown commands and flags are EINVAL, and the connection stays usable", async (t, place) => {
   for (const mode of MODES) {
-    const session = await openSession(place, VOL, { mode, contexts: mode === ReplyMode.Simple ? [] : CONTEXT });
+    const session = await openSession(place, VOL, {
+      mode,
+      contexts: mode === ReplyMode.Simple ? [] : CONTEXT,
+    });
     for (const type of [8, 9, 255, 0xffff]) {
       t.equal((await session.request(type, { length: BLOCK })).errno, NBD_EINVAL, `command ${type}`);
     }
@@ -108,7 +114,11 @@ row("X4: unknown commands and flags are EINVAL, and the connection stays usable"
         const flags = 1 << bit;
         if ((legal[type]! & flags) !== 0 || bit === 5) continue;
         const length = type === NBD_CMD_FLUSH ? 0 : BLOCK;
-        t.equal((await session.request(type, { length, flags })).errno, NBD_EINVAL, `command ${type}, bit ${bit}`);
+        t.equal(
+          (await session.request(type, { length, flags })).errno,
+          NBD_EINVAL,
+          `command ${type}, bit ${bit}`,
+        );
       }
     }
     t.ok(await served(session));
@@ -144,7 +154,11 @@ row("X6: beyond the end is EINVAL, for writes and zeroes ENOSPC", async (t, plac
   ];
   for (const [type, errno] of refusals) {
     for (const offset of [VOL_BYTES, VOL_BYTES - 512]) {
-      t.equal((await session.request(type, { offset, length: BLOCK })).errno, errno, `command ${type} at ${offset}`);
+      t.equal(
+        (await session.request(type, { offset, length: BLOCK })).errno,
+        errno,
+        `command ${type} at ${offset}`,
+      );
     }
   }
   t.equal((await session.tryWrite(VOL_BYTES - 512, Buffer.alloc(BLOCK))).errno, NBD_ENOSPC);
@@ -165,7 +179,13 @@ row("X6, X13: writes to a read-only export are EPERM, reads are served", async (
 
 row("X7: offset and length are added without overflow", async (t, place) => {
   const session = await openSession(place, VOL, { mode: ReplyMode.Structured, contexts: CONTEXT });
-  for (const type of [NBD_CMD_READ, NBD_CMD_TRIM, NBD_CMD_CACHE, NBD_CMD_WRITE_ZEROES, NBD_CMD_BLOCK_STATUS]) {
+  for (const type of [
+    NBD_CMD_READ,
+    NBD_CMD_TRIM,
+    NBD_CMD_CACHE,
+    NBD_CMD_WRITE_ZEROES,
+    NBD_CMD_BLOCK_STATUS,
+  ]) {
     for (const offset of [2n ** 64n - 1n, 2n ** 64n - 4096n, 2n ** 63n, 2n ** 63n - 4096n, 2n ** 53n]) {
       const patch = (header: Buffer): void => void header.writeBigUInt64BE(offset, 16);
       const { errno } = await session.request(type, { length: BLOCK, patch });
@@ -204,22 +224,25 @@ row("X9: only the error numbers of the specification appear", async (t, place) =
   session.destroy();
 });
 
-row("X11: DISC lets everything before it finish, is not answered, and ends the connection", async (t, place) => {
-  for (const mode of MODES) {
-    const session = await openSession(place, VOL, { mode });
-    const data = pattern(40 + mode, 64 * BLOCK);
-    const writes = Array.from({ length: 64 }, (_, i) =>
-      session.write((100 + i) * BLOCK, data.subarray(i * BLOCK, (i + 1) * BLOCK)),
-    );
-    session.send(session.disconnectBytes(), request(NBD_CMD_READ, { length: 512 }));
-    await Promise.all(writes);
-    await session.ended();
-    t.equal(session.violation, "", "what is sent behind DISC is not answered");
-    const reader = await openSession(place, VOL);
-    t.ok((await reader.read(100 * BLOCK, 64 * BLOCK)).equals(data), `mode ${mode}`);
-    await reader.leave();
-  }
-});
+row(
+  "X11: DISC lets everything before it finish, is not answered, and ends the connection",
+  async (t, place) => {
+    for (const mode of MODES) {
+      const session = await openSession(place, VOL, { mode });
+      const data = pattern(40 + mode, 64 * BLOCK);
+      const writes = Array.from({ length: 64 }, (_, i) =>
+        session.write((100 + i) * BLOCK, data.subarray(i * BLOCK, (i + 1) * BLOCK)),
+      );
+      session.send(session.disconnectBytes(), request(NBD_CMD_READ, { length: 512 }));
+      await Promise.all(writes);
+      await session.ended();
+      t.equal(session.violation, "", "what is sent behind DISC is not answered");
+      const reader = await openSession(place, VOL);
+      t.ok((await reader.read(100 * BLOCK, 64 * BLOCK)).equals(data), `mode ${mode}`);
+      await reader.leave();
+    }
+  },
+);
 
 row("X11: DISC with an offset, a length and flags is still DISC", async (t, place) => {
   const session = await openSession(place, VOL);

@@ -63,24 +63,31 @@ row("H4: EXPORT_NAME is answered with 124 zero bytes unless the client refused t
   }
 });
 
-row("H5: a client without fixed newstyle gets errors for options, but an export by name", async (t, place) => {
-  const client = await Haggling.begin(place, 0);
-  t.equal(await client.outcome(NBD_OPT_LIST), "NBD_REP_ERR_INVALID");
-  client.send(option(NBD_OPT_EXPORT_NAME, Buffer.from(VOL)));
-  t.equal(Number((await client.socket.exactly(8)).readBigUInt64BE()), VOL_BYTES);
-  client.socket.destroy();
-});
+row(
+  "H5: a client without fixed newstyle gets errors for options, but an export by name",
+  async (t, place) => {
+    const client = await Haggling.begin(place, 0);
+    t.equal(await client.outcome(NBD_OPT_LIST), "NBD_REP_ERR_INVALID");
+    client.send(option(NBD_OPT_EXPORT_NAME, Buffer.from(VOL)));
+    t.equal(Number((await client.socket.exactly(8)).readBigUInt64BE()), VOL_BYTES);
+    client.socket.destroy();
+  },
+);
 
-t.test("H6: connections have TCP_NODELAY", requires({ root: true, paths: ["/usr/bin/python3"] }), async (t) => {
-  const session = await openSession(live.tcp, VOL);
-  const values = await tcpOptionOf(live.server.pid, live.server.port, TCP_NODELAY);
-  t.ok(values.length > 0, "the server has an accepted connection");
-  t.ok(
-    values.every((value) => value !== 0),
-    `TCP_NODELAY is ${values.join()}`,
-  );
-  session.destroy();
-});
+t.test(
+  "H6: connections have TCP_NODELAY",
+  requires({ root: true, paths: ["/usr/bin/python3"] }),
+  async (t) => {
+    const session = await openSession(live.tcp, VOL);
+    const values = await tcpOptionOf(live.server.pid, live.server.port, TCP_NODELAY);
+    t.ok(values.length > 0, "the server has an accepted connection");
+    t.ok(
+      values.every((value) => value !== 0),
+      `TCP_NODELAY is ${values.join()}`,
+    );
+    session.destroy();
+  },
+);
 
 t.test(
   "H6: a vanished peer is bounded by TCP_USER_TIMEOUT",

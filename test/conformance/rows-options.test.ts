@@ -44,7 +44,9 @@ function typesOf(answers: readonly Answer[]): string[] {
 }
 
 function contextsOf(answers: readonly Answer[]): unknown[] {
-  return answers.filter(({ type }) => type === "NBD_REP_META_CONTEXT").map(({ data }) => parseContextReply(data));
+  return answers
+    .filter(({ type }) => type === "NBD_REP_META_CONTEXT")
+    .map(({ data }) => parseContextReply(data));
 }
 
 /** GO, then BLOCK_STATUS over structured replies: the error number of the chunk that answers it. */
@@ -72,7 +74,11 @@ row("O2: unknown options are drained and answered, and what follows is understoo
   const client = await Haggling.begin(place);
   for (const number of [0, NBD_OPT_PEEK_EXPORT, 12, 77, 0x7fffffff, 0xffffffff]) {
     for (const length of [0, 1, 4096, 70_000]) {
-      t.equal(await client.outcome(number, Buffer.alloc(length, 0x49)), "NBD_REP_ERR_UNSUP", `${number}, ${length}`);
+      t.equal(
+        await client.outcome(number, Buffer.alloc(length, 0x49)),
+        "NBD_REP_ERR_UNSUP",
+        `${number}, ${length}`,
+      );
     }
   }
   t.ok(await inStep(client));
@@ -106,15 +112,18 @@ row("O5: what is merely wrong is answered, not disconnected", async (t, place) =
   client.socket.destroy();
 });
 
-row("O7: a second STRUCTURED_REPLY or EXTENDED_HEADERS is ERR_INVALID and changes nothing", async (t, place) => {
-  const client = await Haggling.begin(place);
-  t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ACK");
-  t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ERR_INVALID");
-  t.equal(await client.outcome(NBD_OPT_EXTENDED_HEADERS), "NBD_REP_ACK");
-  t.equal(await client.outcome(NBD_OPT_EXTENDED_HEADERS), "NBD_REP_ERR_INVALID");
-  t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ERR_EXT_HEADER_REQD");
-  client.socket.destroy();
-});
+row(
+  "O7: a second STRUCTURED_REPLY or EXTENDED_HEADERS is ERR_INVALID and changes nothing",
+  async (t, place) => {
+    const client = await Haggling.begin(place);
+    t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ACK");
+    t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ERR_INVALID");
+    t.equal(await client.outcome(NBD_OPT_EXTENDED_HEADERS), "NBD_REP_ACK");
+    t.equal(await client.outcome(NBD_OPT_EXTENDED_HEADERS), "NBD_REP_ERR_INVALID");
+    t.equal(await client.outcome(NBD_OPT_STRUCTURED_REPLY), "NBD_REP_ERR_EXT_HEADER_REQD");
+    client.socket.destroy();
+  },
+);
 
 row("O8: option data beyond the bound ends the connection before it is sent", async (t, place) => {
   for (const claimed of [OPTION_SKIP_BYTES_MAX + 1, 0x7fffffff, 0xffffffff]) {
@@ -132,13 +141,16 @@ row("O8: a flood of options ends", async (t, place) => {
   t.ok(answered.length > 0, "options up to the bound are answered");
 });
 
-row("O10: EXPORT_NAME of an unknown export, or of none that can be, ends the connection", async (t, place) => {
-  for (const name of ["nothing", "", "x".repeat(4096), "x".repeat(4097), "a\0b", "\xff"]) {
-    const client = await Haggling.begin(place);
-    client.send(option(NBD_OPT_EXPORT_NAME, Buffer.from(name, "latin1")));
-    t.equal((await client.socket.rest()).length, 0, JSON.stringify(name.slice(0, 9)));
-  }
-});
+row(
+  "O10: EXPORT_NAME of an unknown export, or of none that can be, ends the connection",
+  async (t, place) => {
+    for (const name of ["nothing", "", "x".repeat(4096), "x".repeat(4097), "a\0b", "\xff"]) {
+      const client = await Haggling.begin(place);
+      client.send(option(NBD_OPT_EXPORT_NAME, Buffer.from(name, "latin1")));
+      t.equal((await client.socket.rest()).length, 0, JSON.stringify(name.slice(0, 9)));
+    }
+  },
+);
 
 row("O11: ABORT is acknowledged, whatever data it has, and the connection ends", async (t, place) => {
   for (const length of [0, 5, 100_000]) {
@@ -171,12 +183,15 @@ row("O13: a SERVER reply has the name's length, the name and the description", a
   client.socket.destroy();
 });
 
-row("O14: the empty name is the default export, which does not exist beside a second volume", async (t, place) => {
-  const client = await Haggling.begin(place);
-  t.equal(await client.outcome(NBD_OPT_INFO, infoData("")), "NBD_REP_ERR_UNKNOWN");
-  t.equal(await client.outcome(NBD_OPT_INFO, infoData(VOL)), "NBD_REP_ACK");
-  client.socket.destroy();
-});
+row(
+  "O14: the empty name is the default export, which does not exist beside a second volume",
+  async (t, place) => {
+    const client = await Haggling.begin(place);
+    t.equal(await client.outcome(NBD_OPT_INFO, infoData("")), "NBD_REP_ERR_UNKNOWN");
+    t.equal(await client.outcome(NBD_OPT_INFO, infoData(VOL)), "NBD_REP_ACK");
+    client.socket.destroy();
+  },
+);
 
 row("O15: wrong lengths in INFO and GO are ERR_INVALID and the stream stays in step", async (t, place) => {
   const client = await Haggling.begin(place);
@@ -247,7 +262,9 @@ row("O19: after GO's ACK requests are served at once, without zero padding", asy
 row("O20: block sizes are sent to those who ask, and demanded of nobody", async (t, place) => {
   const client = await Haggling.begin(place);
   const answers = await client.ask(NBD_OPT_INFO, infoData(VOL, [NBD_INFO_BLOCK_SIZE]));
-  const sizes = answers.map(({ data }) => parseInfoReply(data)).find((info) => info?.info === NBD_INFO_BLOCK_SIZE);
+  const sizes = answers
+    .map(({ data }) => parseInfoReply(data))
+    .find((info) => info?.info === NBD_INFO_BLOCK_SIZE);
   t.same(sizes, {
     info: NBD_INFO_BLOCK_SIZE,
     blockSizes: { minimum: 512, preferred: 4096, maximumPayload: 32 << 20 },
@@ -265,19 +282,22 @@ row("O21: STRUCTURED_REPLY takes no data and makes READ's replies structured", a
   session.destroy();
 });
 
-row("O22: LIST_META_CONTEXT lists all for no query, base: as a wildcard, and ignores the unknown", async (t, place) => {
-  const client = await Haggling.begin(place);
-  await client.ask(NBD_OPT_STRUCTURED_REPLY);
-  const list = async (...queries: string[]): Promise<unknown[]> =>
-    contextsOf(await client.ask(NBD_OPT_LIST_META_CONTEXT, contextData(VOL, queries)));
-  const base = [{ id: 0, name: "base:allocation" }];
-  t.same(await list(), base);
-  t.same(await list("base:"), base);
-  t.same(await list("base:allocation", "base:allocation"), base);
-  t.same(await list("qemu:", "base:nonsense", "nocolon", ":", ""), []);
-  t.ok(await inStep(client));
-  client.socket.destroy();
-});
+row(
+  "O22: LIST_META_CONTEXT lists all for no query, base: as a wildcard, and ignores the unknown",
+  async (t, place) => {
+    const client = await Haggling.begin(place);
+    await client.ask(NBD_OPT_STRUCTURED_REPLY);
+    const list = async (...queries: string[]): Promise<unknown[]> =>
+      contextsOf(await client.ask(NBD_OPT_LIST_META_CONTEXT, contextData(VOL, queries)));
+    const base = [{ id: 0, name: "base:allocation" }];
+    t.same(await list(), base);
+    t.same(await list("base:"), base);
+    t.same(await list("base:allocation", "base:allocation"), base);
+    t.same(await list("qemu:", "base:nonsense", "nocolon", ":", ""), []);
+    t.ok(await inStep(client));
+    client.socket.destroy();
+  },
+);
 
 row("O22: wrong lengths in LIST_ and SET_META_CONTEXT are ERR_INVALID", async (t, place) => {
   const client = await Haggling.begin(place);
@@ -303,24 +323,31 @@ row("O22: wrong lengths in LIST_ and SET_META_CONTEXT are ERR_INVALID", async (t
   client.socket.destroy();
 });
 
-row("O23: SET_META_CONTEXT selects with unique ids, and replaces the selection even when it fails", async (t, place) => {
-  const select = async (client: Haggling, name: string, ...queries: string[]): Promise<Answer[]> =>
-    client.ask(NBD_OPT_SET_META_CONTEXT, contextData(name, queries));
-  const early = await Haggling.begin(place);
-  t.same(typesOf(await select(early, VOL, "base:allocation")), ["ERR_INVALID"], "before STRUCTURED_REPLY");
-  early.socket.destroy();
+row(
+  "O23: SET_META_CONTEXT selects with unique ids, and replaces the selection even when it fails",
+  async (t, place) => {
+    const select = async (client: Haggling, name: string, ...queries: string[]): Promise<Answer[]> =>
+      client.ask(NBD_OPT_SET_META_CONTEXT, contextData(name, queries));
+    const early = await Haggling.begin(place);
+    t.same(typesOf(await select(early, VOL, "base:allocation")), ["ERR_INVALID"], "before STRUCTURED_REPLY");
+    early.socket.destroy();
 
-  const client = await Haggling.begin(place);
-  await client.ask(NBD_OPT_STRUCTURED_REPLY);
-  const twice = contextsOf(await select(client, VOL, "base:allocation", "base:allocation"));
-  t.equal(twice.length, 1, "one reply for two equal queries");
-  t.same(typesOf(await select(client, VOL, "base:")), ["ACK"], "base: selects nothing");
-  t.same(typesOf(await select(client, VOL, "base:other", "x-none:y")), ["ACK"], "unknown leaves are ignored");
-  await select(client, VOL, "base:allocation");
-  t.equal(await client.outcome(NBD_OPT_SET_META_CONTEXT, Buffer.alloc(2)), "NBD_REP_ERR_INVALID");
-  t.equal(await blockStatusError(client, VOL), NBD_EINVAL, "nothing is selected after the failure");
-  client.socket.destroy();
-});
+    const client = await Haggling.begin(place);
+    await client.ask(NBD_OPT_STRUCTURED_REPLY);
+    const twice = contextsOf(await select(client, VOL, "base:allocation", "base:allocation"));
+    t.equal(twice.length, 1, "one reply for two equal queries");
+    t.same(typesOf(await select(client, VOL, "base:")), ["ACK"], "base: selects nothing");
+    t.same(
+      typesOf(await select(client, VOL, "base:other", "x-none:y")),
+      ["ACK"],
+      "unknown leaves are ignored",
+    );
+    await select(client, VOL, "base:allocation");
+    t.equal(await client.outcome(NBD_OPT_SET_META_CONTEXT, Buffer.alloc(2)), "NBD_REP_ERR_INVALID");
+    t.equal(await blockStatusError(client, VOL), NBD_EINVAL, "nothing is selected after the failure");
+    client.socket.destroy();
+  },
+);
 
 row("O24: contexts count only for the export name that they were selected for", async (t, place) => {
   const client = await Haggling.begin(place);
