@@ -24,7 +24,7 @@ import { Switchboard } from "./support/switchboard.js";
 
 const SIZE = "256M";
 const GROWN = "512M";
-const CYCLES = 100;
+const CYCLES = Number(process.env["LAMINA_ATTACH_CYCLES"] ?? 100);
 const TIMEOUT_S = 2;
 
 /** Says that the volume is half as large as it was. */

@@ -17,8 +17,8 @@ import { Guest } from "./support/guest.js";
 
 // mkfs in Debian's kernel writes real zeros: small volumes.
 const SIZE = "512M";
-const KILLS = 20;
-const UNREACHABLE_S = 60;
+const KILLS = Number(process.env["LAMINA_ATTACH_KILLS"] ?? 20);
+const UNREACHABLE_S = Number(process.env["LAMINA_ATTACH_DARK_S"] ?? 60);
 /** Requests in flight when a connection dies are repeated after this. */
 const TIMEOUT_S = 2;
 
