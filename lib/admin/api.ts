@@ -1,5 +1,6 @@
 /** Where the admin API and the metrics get what they show. The composition root provides it. */
 
+import type { TlsMode } from "nbd-protocol-ts";
 import type { MirrorStatus } from "../catalog/api.js";
 import type { EventLog } from "../catalog/events.js";
 import type { BadBlock, StoreStats } from "../store/api.js";
@@ -16,6 +17,7 @@ export interface AdminSources {
   /** The same as last known; for a scrape. */
   mirrorNow(): MirrorStatus;
   gateway(): GatewayNumbers;
+  scrub(): ScrubTimes;
   engine(): EngineStats;
   pool(): { readonly capacityBytes: number; readonly freeBytes: number };
 }
@@ -24,6 +26,13 @@ export interface AdminStore {
   stats(): StoreStats;
   badBlocks(volume: number): readonly BadBlock[];
   startScrub(pace: number): void;
+}
+
+/** Wall clock. */
+export interface ScrubTimes {
+  /** Null when none has ended yet. */
+  readonly lastEndedAt: number | null;
+  readonly nextAt: number;
 }
 
 /** What does not change while the server runs. */
@@ -44,6 +53,9 @@ export interface ServerFacts {
   };
   /** NBD URIs of the listeners. */
   readonly listeners: () => readonly string[];
+  readonly tls: TlsMode;
+  /** Volumes without an access list are not allowed here. */
+  readonly accessListsRequired: boolean;
   /** Not yet, or not any more: why, in one sentence. Null while everything is served. */
   readonly notReady: () => string | null;
 }

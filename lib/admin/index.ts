@@ -2,6 +2,7 @@
 export type { AdminSources, AdminStore, GatewayNumbers, ServerFacts } from "./api.js";
 export { loadToken, TOKEN_FILE } from "./auth.js";
 export { ADMIN_SOCKET, type Admin, type AdminOptions, startAdmin } from "./http-server.js";
+export { SCRUB_PACE_DEFAULT } from "./routes.js";
 export type {
   BadBlockView,
   EventView,

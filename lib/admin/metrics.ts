@@ -109,6 +109,11 @@ export class Metrics {
     );
     this.#gauge("store_failed", "1 when the device has failed.", () => Number(stats().failed !== null));
     this.#gauge("store_scrub_running", "1 while a scrub runs.", () => Number(stats().scrub.running));
+    this.#gauge(
+      "store_scrub_last_end_seconds",
+      "When the last scrub ended, in seconds since 1970; 0 when none has.",
+      () => (this.#sources.scrub().lastEndedAt ?? 0) / 1000,
+    );
     this.#total("store_scrub_passes_total", "Scrubs that were finished.", () => stats().scrub.passes);
     this.#total("store_cache_misses_total", "Entry tables read from the device.", () => stats().cacheMisses);
     this.#total("store_blocks_read_total", "Blocks read from the device.", () => stats().blocksRead);

@@ -1,6 +1,7 @@
 /** The routes of the API. openapi.yaml describes the same ones; a test compares. */
 import type { z } from "zod";
 import { LaminaError } from "../core/errors.js";
+import type { AccessRule } from "../replica/record.js";
 import type { CreateVolume } from "../volume/registry-api.js";
 import type { AdminSources } from "./api.js";
 import {
@@ -34,7 +35,7 @@ export interface Route {
 }
 
 /** Scrub pace when none is given: slow enough to go unnoticed, a TiB in about 9 hours. */
-const SCRUB_PACE_DEFAULT = 32 * 1024 * 1024;
+export const SCRUB_PACE_DEFAULT = 32 * 1024 * 1024;
 const EVENTS_LIMIT_DEFAULT = 100;
 
 export const ROUTES: readonly Route[] = [
@@ -81,6 +82,7 @@ export const ROUTES: readonly Route[] = [
     path: "/v1/volumes",
     async handle(sources, request) {
       const { name, size, description, readOnly, access, ...policy } = parse(createVolumeBody, request.body);
+      refuseWithoutList(sources, name, access ?? []);
       const spec: Writable<CreateVolume> = { name, size, policy: withoutUndefined(policy) };
       const record = await sources.registry.create({
         ...spec,
@@ -104,6 +106,7 @@ export const ROUTES: readonly Route[] = [
     path: "/v1/volumes/{name}",
     async handle(sources, { params, body }) {
       const patch = withoutUndefined(parse(changeVolumeBody, body));
+      if (patch.access !== undefined) refuseWithoutList(sources, params["name"]!, patch.access);
       const record = await sources.registry.update(params["name"]!, patch);
       return { status: 200, body: volumeDetailView(record, sources) };
     },
@@ -135,6 +138,12 @@ export const ROUTES: readonly Route[] = [
     },
   },
 ];
+
+/** Throws ACCESS_LIST_REQUIRED. */
+function refuseWithoutList({ server }: AdminSources, name: string, access: readonly AccessRule[]): void {
+  if (server.accessListsRequired && access.length === 0)
+    throw new LaminaError("ACCESS_LIST_REQUIRED", { name });
+}
 
 export interface Match {
   readonly route: Route;

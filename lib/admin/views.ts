@@ -1,5 +1,6 @@
 /** JSON resources: what the API answers. Sizes are bytes, times ISO 8601. */
 
+import type { TlsMode } from "nbd-protocol-ts";
 import type { MirrorStatus } from "../catalog/api.js";
 import type { LaminaEvent } from "../catalog/events.js";
 import type { VolumeRecord } from "../replica/record.js";
@@ -77,6 +78,8 @@ export interface StatusView {
   /** What is wrong or waited for, one sentence each; empty when all is well. */
   readonly notices: readonly string[];
   readonly listeners: readonly string[];
+  /** NOTLS, SELECTIVETLS or FORCEDTLS of the protocol. */
+  readonly tls: TlsMode;
   readonly io: { readonly engine: string; readonly fallbackReason: string | null };
   readonly device: {
     readonly path: string;
@@ -85,6 +88,7 @@ export interface StatusView {
     readonly sizeBytes: number;
   };
   readonly store: StoreView;
+  readonly scrub: { readonly running: boolean; readonly lastEndedAt: string | null; readonly nextAt: string };
   readonly mirror: MirrorView;
   readonly volumes: number;
   readonly gateway: { readonly connections: number; readonly requestsInFlight: number };
@@ -152,9 +156,11 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
     ready: notReadyReason(sources) === null,
     notices: notices(sources, stats, mirror),
     listeners: server.listeners(),
+    tls: server.tls,
     io: { engine: server.ioEngine, fallbackReason: server.ioFallbackReason },
     device: server.device,
     store: storeView(stats),
+    scrub: scrubView(sources, stats),
     mirror: {
       ...mirror,
       since: iso(mirror.since),
@@ -163,6 +169,15 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
     volumes: sources.registry.list().length,
     gateway: { connections: gateway.connections, requestsInFlight: gateway.requestsInFlight },
     pool: sources.pool(),
+  };
+}
+
+function scrubView(sources: AdminSources, stats: StoreStats): StatusView["scrub"] {
+  const { lastEndedAt, nextAt } = sources.scrub();
+  return {
+    running: stats.scrub.running,
+    lastEndedAt: lastEndedAt === null ? null : iso(lastEndedAt),
+    nextAt: iso(nextAt),
   };
 }
 

@@ -26,7 +26,10 @@ export type EventKind =
   | "mirror-rebuilt"
   | "mirror-refused"
   | "redis-restarted"
-  | "io-engine-fallback";
+  | "io-engine-fallback"
+  | "scrub-started"
+  | "scrub-ended"
+  | "tls-reloaded";
 
 export interface LaminaEvent {
   /** milliseconds-sequence, as Redis writes stream ids. */

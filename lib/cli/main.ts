@@ -93,7 +93,7 @@ function makeParser(argv: readonly string[], run: Run): Argv<GlobalArguments> {
 }
 
 /** Options that may be given several times. */
-const REPEATABLE = new Set(["_", "listen", "address"]);
+const REPEATABLE = new Set(["_", "listen", "allow", "address"]);
 
 /** Which of two values was meant cannot be known. */
 function refuseRepeated(args: Readonly<Record<string, unknown>>): void {

@@ -91,6 +91,25 @@ export const CATALOGUE = {
     exit: 64,
     http: 400,
   },
+  ACCESS_RULE_INVALID: {
+    message: "'{rule}' is not an access rule: {what}",
+    next: "use cert:NAME, psk:IDENTITY or address:PREFIX (10.0.0.0/8), each with :ro behind it to allow reading only",
+    exit: 64,
+    http: 400,
+  },
+  ACCESS_LIST_REQUIRED: {
+    message: "this server listens beyond its machine, so volume '{name}' needs an access list",
+    next: "say who may use it, for example with --allow cert:NAME",
+    exit: 1,
+    http: 409,
+  },
+  ACCESS_LIST_MISSING: {
+    message:
+      "volume '{name}' has no access list: listening on {address} would open it to everyone who gets in",
+    next: "serve on 127.0.0.1 first and give it one (lamina volume set {name} --allow cert:NAME), or say --insecure",
+    exit: 1,
+    http: 409,
+  },
   RECORD_TOO_LARGE: {
     message: "the record of volume '{name}' would have {bytes} bytes, more than {limit}",
     next: "use fewer or shorter access rules",
@@ -286,7 +305,13 @@ export const CATALOGUE = {
   },
   LISTEN_INSECURE: {
     message: "listening on {address} would let everyone who reaches it read and write all volumes",
-    next: "listen on 127.0.0.1 or a unix socket, or say --insecure if the network is trusted",
+    next: "listen on 127.0.0.1 or a unix socket, use --tls require, or say --insecure if the network is trusted",
+    exit: 64,
+    http: 400,
+  },
+  ADMIN_INSECURE: {
+    message: "the admin API on {address} would send its token unencrypted",
+    next: "use 127.0.0.1 (and ssh, or a proxy with TLS, from elsewhere), or say --insecure if the network is trusted",
     exit: 64,
     http: 400,
   },
@@ -390,6 +415,12 @@ export const CATALOGUE = {
   ATTACH_AMBIGUOUS: {
     message: "volumes named '{name}' are attached as {first} and as {second}",
     next: "name the device instead",
+    exit: 1,
+    http: 409,
+  },
+  TRANSFER_NEEDS_TLS: {
+    message: "the server at {server} serves over TLS only, which this command does not speak",
+    next: "use nbdcopy or qemu-img, as docs/security.md shows",
     exit: 1,
     http: 409,
   },

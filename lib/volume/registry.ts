@@ -26,7 +26,7 @@ import type {
   VolumeRegistry,
   VolumeUsage,
 } from "./registry-api.js";
-import { checkDescription, checkName, checkSize, completePolicy } from "./validate.js";
+import { checkAccess, checkDescription, checkName, checkSize, completePolicy } from "./validate.js";
 import { VolumeCore } from "./volume.js";
 
 export interface RegistryEnvironment {
@@ -105,6 +105,7 @@ export class DeviceRegistry implements VolumeRegistry {
       checkSize(spec.size);
       const description = spec.description ?? "";
       checkDescription(description);
+      checkAccess(spec.access ?? []);
       const policy = completePolicy(spec.policy, NODES, this.#store.extentBlocks * BLOCK_BYTES);
       this.#refuseTaken(spec.name);
       const record: VolumeRecord = {
@@ -130,6 +131,7 @@ export class DeviceRegistry implements VolumeRegistry {
   update(name: string, patch: VolumePatch): Promise<VolumeRecord> {
     return this.#change(name, (record) => {
       if (patch.description !== undefined) checkDescription(patch.description);
+      if (patch.access !== undefined) checkAccess(patch.access);
       return {
         ...record,
         description: patch.description ?? record.description,

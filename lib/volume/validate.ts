@@ -1,7 +1,8 @@
 /** What a control operation may ask for. Every refusal is one LaminaError; nothing was changed then. */
+import { parsePrefix } from "../core/address.js";
 import { LaminaError } from "../core/errors.js";
 import { BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUME_NAME, VOLUME_SIZE_GRAIN } from "../core/limits.js";
-import type { VolumePolicy } from "../replica/record.js";
+import type { AccessRule, VolumePolicy } from "../replica/record.js";
 import { STRIPE_COUNT_MAX } from "./layout.js";
 
 /** Bytes of UTF-8. */
@@ -29,6 +30,25 @@ export function checkDescription(text: string): void {
   if (bytes > DESCRIPTION_BYTES_MAX) {
     throw new LaminaError("DESCRIPTION_TOO_LONG", { bytes, limit: DESCRIPTION_BYTES_MAX });
   }
+}
+
+/** A rule that can never fit, or fits other than its writer thinks, is refused when it is made. */
+export function checkAccess(rules: readonly AccessRule[]): void {
+  for (const rule of rules) {
+    const what = faultOf(rule);
+    if (what !== null)
+      throw new LaminaError("ACCESS_RULE_INVALID", { rule: `${rule.kind}:${rule.value}`, what });
+  }
+}
+
+function faultOf({ kind, value }: AccessRule): string | null {
+  // Names are shown to people, and compared with what a certificate or a line of keys.psk can hold.
+  if (value === "") return `there is nothing behind '${kind}:'`;
+  if (!/^\P{Cc}*$/u.test(value)) return "it has control characters";
+  if (kind === "address" && parsePrefix(value) === null)
+    return `'${value}' is neither an address nor a prefix`;
+  if (kind === "psk" && value.includes(":")) return "an identity has no ':'";
+  return null;
 }
 
 /** Fills in the defaults of a cluster of `nodes` nodes whose extents are `extentBytes` long. */

@@ -1,8 +1,10 @@
 /** lamina serve: the server in the foreground. */
+import type { Logger } from "pino";
 import type { Argv } from "yargs";
 import { LaminaError } from "../../core/errors.js";
 import { sdNotify } from "../../uring/notify.js";
 import { printFailure } from "../output.js";
+import { takeInherited } from "../serve/activation.js";
 import { makeLog } from "../serve/log.js";
 import {
   ADMIN_DEFAULT,
@@ -50,6 +52,13 @@ function options<T>(yargs: Argv<T>) {
       choices: ["auto", "ring", "threads"] as const,
       requiresArg: true,
     })
+    .option("tls", {
+      describe: "encryption: none, for those who ask for it, or for everyone (default off)",
+      type: "string",
+      choices: ["off", "allow", "require"] as const,
+      requiresArg: true,
+    })
+    .option("tls-dir", text("directory of server-cert.pem, server-key.pem and ca-cert.pem, or keys.psk"))
     .option("insecure", {
       describe: "listen beyond this machine without encryption and authentication",
       type: "boolean",
@@ -57,6 +66,10 @@ function options<T>(yargs: Argv<T>) {
     .option("config", text("JSON file with these options; those given here take precedence"))
     .example("lamina serve", `serve ${DATA_DEFAULT} on ${LISTEN_DEFAULT}`)
     .example("lamina serve --data /srv/lamina --capacity 500G", "a store file of at most 500 GiB")
+    .example(
+      "lamina serve --listen 0.0.0.0:10809 --tls require --tls-dir /etc/lamina/tls",
+      "for other machines; every volume needs an access list",
+    )
     .example("lamina serve --device /dev/sdb --listen unix:/run/lamina.sock", "a whole disk, a unix socket");
 }
 
@@ -76,6 +89,8 @@ function pick(args: Readonly<Record<string, unknown>>): ServeArguments {
     "default-export",
     "pool",
     "io-engine",
+    "tls",
+    "tls-dir",
     "insecure",
   ];
   const given = names.filter((name) => args[name] !== undefined).map((name) => [name, args[name]] as const);
@@ -90,16 +105,32 @@ async function serveUntilStopped(
   config: string | undefined,
   json: boolean,
 ): Promise<number> {
-  const resolved = resolveServeOptions(given, config);
+  // First of all: what is started from here on must not take the variables for its own.
+  const inherited = takeInherited();
+  const resolved = resolveServeOptions(given, config, inherited);
   const log = makeLog();
   const server = await startServer(resolved, log);
-  for (const uri of server.uris) process.stdout.write(`lamina ready ${uri}\n`);
+  process.on("SIGHUP", () => reload(server, log));
+  // Who handed a socket over knows where it is, and may use our standard output for its own answer.
+  const own = server.uris.slice(0, server.uris.length - inherited.length);
+  for (const uri of own) process.stdout.write(`lamina ready ${uri}\n`);
   sdNotify("READY=1");
   const signal = await stopSignal();
   log.info({ signal }, "stopping: finishing what is in flight");
   sdNotify("STOPPING=1");
   process.on("SIGINT", force).on("SIGTERM", force);
   return stop(server, json);
+}
+
+/** Keys and certificates anew, for connections to come. What cannot be used changes nothing. */
+function reload(server: Server, log: Logger): void {
+  try {
+    const done = server.reloadTls();
+    log.info(done ? "the TLS files were read anew" : "there is nothing to read anew: TLS is off");
+  } catch (error) {
+    if (!(error instanceof LaminaError)) throw error;
+    log.error(`the old TLS files stay in use: ${error.message}; ${error.next}`);
+  }
 }
 
 async function stop(server: Server, json: boolean): Promise<number> {

@@ -20,12 +20,24 @@ export const status: Command = {
     ),
 };
 
+const TLS_WORDS: Readonly<Record<StatusView["tls"], string>> = {
+  notls: "off",
+  selective: "allowed",
+  forced: "required",
+};
+
+function scrubText({ running, lastEndedAt, nextAt }: StatusView["scrub"]): string {
+  const last = lastEndedAt === null ? "none has ended yet" : `last ended ${lastEndedAt}`;
+  return `${last}; ${running ? "one is running" : `next ${nextAt}`}`;
+}
+
 function describe(view: StatusView): string {
   const { store, device, io, mirror, gateway } = view;
   const pairs: (readonly [string, string])[] = [
     ["server", `lamina ${view.version}, process ${view.pid}, since ${view.startedAt}`],
     ["data", view.data],
     ...view.listeners.map((uri): readonly [string, string] => ["listens on", uri]),
+    ["TLS", TLS_WORDS[view.tls]],
     ["state", view.ready ? "ready" : "not ready"],
     [
       "volumes",
@@ -39,6 +51,7 @@ function describe(view: StatusView): string {
       "space",
       `${formatBytes(store.usedBytes)} used, ${formatBytes(store.freeBytes)} free of ${formatBytes(store.capacityBytes)}`,
     ],
+    ["scrub", scrubText(view.scrub)],
     ["mirror", mirror.redis === null ? mirror.state : `${mirror.state} (${mirror.redis})`],
   ];
   return [fields(pairs), ...view.notices.map((notice) => `! ${notice}`)].join("\n");

@@ -186,7 +186,11 @@ async function removeQuietly(admin: AdminClient, name: string): Promise<void> {
 /** Where the server serves a volume, as it is reached from here. */
 async function uriOf(admin: AdminClient, name: string): Promise<NbdUri> {
   const { listeners } = await admin.ask<StatusView>("GET", "/v1/status");
-  const [first] = listeners.filter((uri) => uri.startsWith("nbd"));
+  const uris = listeners.filter((uri) => uri.startsWith("nbd"));
+  const first = uris.find((uri) => !uri.startsWith("nbds"));
+  if (first === undefined && uris.length > 0) {
+    throw new LaminaError("TRANSFER_NEEDS_TLS", { server: admin.name });
+  }
   if (first === undefined) throw new LaminaError("TRANSFER_NO_LISTENER", { server: admin.name });
   const uri = { ...parseNbdUri(first), exportName: name };
   const { endpoint } = uri;

@@ -2,6 +2,7 @@
 import type { Argv } from "yargs";
 import type { VolumeDetailView, VolumeView } from "../../admin/index.js";
 import { LaminaError } from "../../core/errors.js";
+import { accessOption, formatAccessRule } from "../access-rules.js";
 import { clientOf, type GlobalArguments, withTarget } from "../arguments.js";
 import { fields, print, printJson, table } from "../output.js";
 import { formatBytes, parseBytes, parseVolumeSize } from "../size.js";
@@ -23,6 +24,16 @@ export const volume: Command = {
       return y.demandCommand(1, "say what to do with volumes");
     }),
 };
+
+/** Taken once or more often; all together are the list. */
+const ALLOW = {
+  describe:
+    "who may use it: cert:NAME, psk:IDENTITY or address:PREFIX, :ro behind it for reading; repeatable",
+  type: "string",
+  array: true,
+  requiresArg: true,
+  nargs: 1,
+} as const;
 
 function named<T>(yargs: Argv<T>) {
   return withTarget(yargs).positional("name", { describe: "volume", type: "string", demandOption: true });
@@ -62,7 +73,9 @@ function registerCreate(yargs: Argv<GlobalArguments>, run: Run): void {
           choices: ["wait", "enospc"] as const,
           requiresArg: true,
         })
-        .example("lamina volume create disk1 --size 10G", "a volume of 10 GiB"),
+        .option("allow", ALLOW)
+        .example("lamina volume create disk1 --size 10G", "a volume of 10 GiB")
+        .example("lamina volume create disk2 --size 10G --allow cert:alice", "for the client 'alice' alone"),
     run(async (args) => {
       const body = {
         name: checkName(args.name),
@@ -73,6 +86,7 @@ function registerCreate(yargs: Argv<GlobalArguments>, run: Run): void {
         stripeCount: parseCount(args.stripeCount, "--stripe-count"),
         stripeUnit: args.stripeUnit === undefined ? undefined : parseBytes(args.stripeUnit),
         onFull: args.onFull,
+        access: accessOption(args.allow),
       };
       const made = await clientOf(args).ask<VolumeDetailView>("POST", "/v1/volumes", body);
       if (args.json) printJson(made);
@@ -135,7 +149,7 @@ function registerShow(yargs: Argv<GlobalArguments>, run: Run): void {
 function registerSet(yargs: Argv<GlobalArguments>, run: Run): void {
   yargs.command(
     "set <name>",
-    "change description, read-only flag or what a full device means",
+    "change description, read-only flag, access list or what a full device means",
     (y) =>
       named(y)
         .option("description", { describe: "text that clients and operators see", type: "string" })
@@ -144,16 +158,22 @@ function registerSet(yargs: Argv<GlobalArguments>, run: Run): void {
           describe: "what a write to a full device gets",
           choices: ["wait", "enospc"] as const,
         })
+        .option("allow", ALLOW)
+        .example(
+          "lamina volume set disk1 --allow cert:alice --allow address:10.0.0.0/8:ro",
+          "a new access list",
+        )
+        .example("lamina volume set disk1 --no-allow", "no access list: everyone who can connect")
         .example("lamina volume set disk1 --read-only", "refuse writes from the next connection on"),
     run(async (args) => {
       const { description, readOnly, onFull } = args;
-      if (description === undefined && readOnly === undefined && onFull === undefined) {
+      const body = { description, readOnly, onFull, access: accessOption(args.allow) };
+      if (Object.values(body).every((value) => value === undefined)) {
         throw new LaminaError("USAGE", {
           what: "nothing to change was given",
           help: "lamina volume set --help",
         });
       }
-      const body = { description, readOnly, onFull };
       show(await clientOf(args).ask<VolumeDetailView>("PATCH", volumePath(args.name), body), args.json);
       return 0;
     }),
@@ -219,6 +239,11 @@ function registerRm(yargs: Argv<GlobalArguments>, run: Run): void {
   );
 }
 
+function accessLines(rules: VolumeDetailView["access"]): (readonly [string, string])[] {
+  if (rules.length === 0) return [["access", "everyone who can connect"]];
+  return rules.map((rule, i) => [i === 0 ? "access" : "", formatAccessRule(rule)]);
+}
+
 /** Bad blocks that are listed for a person; --json has all. */
 const BAD_BLOCKS_LISTED = 20;
 
@@ -245,7 +270,7 @@ function show(v: VolumeDetailView, json: boolean): void {
       ["replicas", String(v.replicas)],
       ["stripes", stripes],
       ["when full", v.onFull === "wait" ? "writes wait" : "writes get ENOSPC"],
-      ["access", v.access.length === 0 ? "everyone who can connect" : `${v.access.length} rule(s)`],
+      ...accessLines(v.access),
       ["created", v.createdAt],
       ["id", String(v.id)],
       ...bad,

@@ -4,6 +4,7 @@
  *     lamina.lock    held (flock) while a server runs on the directory
  *     lamina.pid     its process id, for people
  *     store.0        the device, unless --device names another
+ *     scrub.json     when the last scrub ended and the next one is due
  *     admin.sock, admin.token, redis/
  */
 import { chmodSync, existsSync, mkdirSync, rmSync, type Stats, statSync, writeFileSync } from "node:fs";
@@ -15,6 +16,7 @@ import { flockHolder } from "../../uring/lock.js";
 
 const LOCK_FILE = "lamina.lock";
 const PID_FILE = "lamina.pid";
+export const SCRUB_FILE = "scrub.json";
 export const STORE_FILE = "store.0";
 export const REDIS_DIRECTORY = "redis";
 

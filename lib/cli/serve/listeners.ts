@@ -25,15 +25,16 @@ function reason(error: NodeJS.ErrnoException): string {
   return error.code === "ENOTFOUND" ? "that host is not known" : error.message;
 }
 
-/** nbd://HOST:PORT, or nbd+unix:///?socket=PATH */
-export function nbdUri(address: ListenAddress): string {
+/** nbd://HOST:PORT, or nbd+unix:///?socket=PATH; nbds where nothing is served without TLS. */
+export function nbdUri(address: ListenAddress, tlsRequired: boolean): string {
+  const scheme = tlsRequired ? "nbds" : "nbd";
   switch (address.kind) {
     case "tcp": {
       const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-      return `nbd://${host}:${address.port}`;
+      return `${scheme}://${host}:${address.port}`;
     }
     case "unix":
-      return `nbd+unix:///?socket=${encodeURI(address.path)}`;
+      return `${scheme}+unix:///?socket=${encodeURI(address.path)}`;
     case "fd":
       return `fd ${address.fd}`;
   }

@@ -13,6 +13,7 @@ import {
   POOL_BYTES_MIN,
   VOLUME_NAME,
 } from "../../core/limits.js";
+import type { TlsSettings } from "../../gateway/tls.js";
 import type { EngineOptions, ListenAddress } from "../../uring/api.js";
 import { parseBytes } from "../size.js";
 
@@ -31,6 +32,8 @@ export const serveArguments = z.strictObject({
   "io-engine": z.enum(["auto", "ring", "threads"]).optional(),
   pool: z.string().optional(),
   "default-export": z.string().optional(),
+  tls: z.enum(["off", "allow", "require"]).optional(),
+  "tls-dir": z.string().optional(),
   insecure: z.boolean().optional(),
 });
 
@@ -48,19 +51,39 @@ export interface ServeOptions {
   readonly redis: RedisTarget | "private" | "none";
   readonly engine: EngineOptions;
   readonly defaultExport: string | null;
+  /** Null for --tls off. */
+  readonly tls: TlsSettings | null;
+  /**
+   * An address that other machines reach, where only those may come who are named: every volume needs an
+   * access list. Null when there is none, or with --insecure.
+   */
+  readonly guardedAddress: string | null;
 }
 
-/** Throws LaminaError; nothing has been touched then. */
-export function resolveServeOptions(given: ServeArguments, configPath: string | undefined): ServeOptions {
+/** A listening socket that this process was started with, and where it is bound. */
+export interface InheritedListener {
+  readonly listen: ListenAddress;
+  readonly bound: ListenAddress;
+}
+
+/** Throws LaminaError; nothing has been touched then. `inherited` is served on top of --listen, or alone. */
+export function resolveServeOptions(
+  given: ServeArguments,
+  configPath: string | undefined,
+  inherited: readonly InheritedListener[] = [],
+): ServeOptions {
   const all: ServeArguments = { ...(configPath === undefined ? {} : readConfig(configPath)), ...given };
   if (all.device !== undefined && all.capacity !== undefined) {
     throw usage("--capacity is for a store file; a device is used whole");
   }
-  const listen = [all.listen ?? LISTEN_DEFAULT].flat().map(parseListen);
+  const asked = [all.listen ?? (inherited.length > 0 ? [] : LISTEN_DEFAULT)].flat().map(parseListen);
   const admin = parseHostPort(all.admin ?? ADMIN_DEFAULT, "--admin");
+  const tls = parseTls(all.tls, all["tls-dir"]);
+  let guardedAddress: string | null = null;
   if (all.insecure !== true) {
-    for (const address of listen) if (address.kind === "tcp") refuseOpen(address.host, address.port);
-    refuseOpen(admin.host, admin.port);
+    guardedAddress = exposedAddress([...asked, ...inherited.map(({ bound }) => bound)]);
+    refuseOpen(guardedAddress, tls);
+    if (!isLoopback(admin.host)) throw new LaminaError("ADMIN_INSECURE", { address: hostPort(admin) });
   }
   const name = all["default-export"];
   if (name !== undefined && !VOLUME_NAME.test(name)) throw new LaminaError("NAME_INVALID", { name });
@@ -68,7 +91,7 @@ export function resolveServeOptions(given: ServeArguments, configPath: string | 
     data: resolve(all.data ?? DATA_DEFAULT),
     capacity: all.capacity === undefined ? null : parseBytes(all.capacity),
     device: all.device === undefined ? null : resolve(all.device),
-    listen,
+    listen: [...asked, ...inherited.map(({ listen }) => listen)],
     admin,
     redis: all.redis === undefined ? "private" : all.redis === "none" ? "none" : parseRedisUrl(all.redis),
     engine: {
@@ -77,6 +100,8 @@ export function resolveServeOptions(given: ServeArguments, configPath: string | 
       tcpUserTimeoutMs: PEER_SILENCE_MAX_MS,
     },
     defaultExport: name ?? null,
+    tls,
+    guardedAddress,
   };
 }
 
@@ -99,12 +124,33 @@ function parseHostPort(text: string, option: string): { host: string; port: numb
   return { host: match[1]!.replace(/^\[|\]$/g, ""), port };
 }
 
-/** Whoever can connect can read and write everything: that is for this machine only, unless asked for. */
-function refuseOpen(host: string, port: number): void {
-  if (isLoopback(host)) return;
-  throw new LaminaError("LISTEN_INSECURE", {
-    address: host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`,
-  });
+const TLS_MODES = { allow: "selective", require: "forced" } as const;
+
+function parseTls(mode: ServeArguments["tls"], directory: string | undefined): TlsSettings | null {
+  if (mode === "off") return null;
+  if (mode === undefined) {
+    if (directory === undefined) return null;
+    throw usage("--tls-dir is given, but neither --tls allow nor --tls require");
+  }
+  if (directory === undefined) throw usage(`--tls ${mode} needs --tls-dir, the directory of its keys`);
+  return { mode: TLS_MODES[mode], directory: resolve(directory) };
+}
+
+/** The first address that other machines reach; null when there is none. */
+function exposedAddress(addresses: readonly ListenAddress[]): string | null {
+  for (const address of addresses) {
+    if (address.kind === "tcp" && !isLoopback(address.host)) return hostPort(address);
+  }
+  return null;
+}
+
+/** Who can connect without TLS is nobody in particular, and sees everything: that is for this machine only. */
+function refuseOpen(address: string | null, tls: TlsSettings | null): void {
+  if (address !== null && tls?.mode !== "forced") throw new LaminaError("LISTEN_INSECURE", { address });
+}
+
+function hostPort({ host, port }: { readonly host: string; readonly port: number }): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 export function isLoopback(host: string): boolean {

@@ -5,10 +5,14 @@
  * directory, ports, redis-server, device, Redis). Order of ending: no new work, finish what is in flight, make
  * it durable, mark it clean, and only then let go of the lock.
  */
+import { join } from "node:path";
 import type { Logger } from "pino";
-import { type Admin, type AdminSources, startAdmin } from "../../admin/index.js";
+import { type Admin, type AdminSources, SCRUB_PACE_DEFAULT, startAdmin } from "../../admin/index.js";
 import { EventLog, mirrorOff } from "../../catalog/index.js";
+import { LaminaError } from "../../core/errors.js";
+import { needsTls } from "../../gateway/access.js";
 import { createGateway, type Gateway } from "../../gateway/index.js";
+import { createTls } from "../../gateway/tls.js";
 import { openStore, type Store } from "../../store/index.js";
 import type { Engine } from "../../uring/api.js";
 import { openEngine } from "../../uring/engine.js";
@@ -16,17 +20,21 @@ import { DeviceRegistry } from "../../volume/registry.js";
 import { runRoutine } from "../routine.js";
 import { VERSION } from "../version.js";
 import { bootIdOf } from "./boot-id.js";
-import { checkDirectory, type HeldDirectory, holdDirectory } from "./data-directory.js";
+import { checkDirectory, type HeldDirectory, holdDirectory, SCRUB_FILE } from "./data-directory.js";
 import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "./device.js";
 import { nbdUri, tryAddress } from "./listeners.js";
 import type { ServeOptions } from "./options.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
+import { ScrubSchedule } from "./scrub-schedule.js";
 import { followRegistry, followStore, type Later } from "./story.js";
+import { checkTls } from "./tls.js";
 
 export interface Server {
   /** NBD URIs, one per listener. */
   readonly uris: readonly string[];
   readonly adminAddress: string;
+  /** Keys and certificates anew, for connections to come; false without TLS. Throws TLS_FILES: the old ones stay. */
+  reloadTls(): boolean;
   /** Ends cleanly: everything acknowledged is durable and the device is marked clean. */
   close(): Promise<void>;
 }
@@ -34,6 +42,7 @@ export interface Server {
 /** Throws LaminaError; whatever had been started is taken down then. */
 export async function startServer(options: ServeOptions, log: Logger): Promise<Server> {
   checkRedisProgram(options.redis);
+  if (options.tls !== null) checkTls(options.tls, log);
   checkDirectory(options.data);
   for (const address of options.listen) {
     if (address.kind === "tcp") await tryAddress(address.host, address.port);
@@ -78,22 +87,28 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
   parts.add(() => registry.close());
   later.registry = registry;
   followRegistry(registry, events, later);
+  checkAccessLists(options, registry, log);
+  const scrubs = await startScrubs(engine, device, held, store, events, log);
+  parts.add(() => scrubs.close());
   const redis = await startMirror(options, device, store, registry, events, log);
   later.mirror = redis?.mirror ?? null;
   parts.add(async () => redis?.close());
+  const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
   const gateway = createGateway({
     engine,
     registry,
     ...(options.defaultExport === null ? {} : { defaultExport: options.defaultExport }),
+    ...(tls === null ? {} : { tls }),
     onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
   });
   parts.add(() => gateway.close());
   const state = { stopping: false };
-  const sources = { startedAt, options, engine, device, store, registry, events, gateway, redis, state };
+  const made = { engine, device, store, registry, events, gateway, redis, scrubs };
+  const sources = { startedAt, options, state, ...made };
   const admin = await startTheAdmin(sources, log);
   parts.add(() => admin.close());
   for (const address of options.listen) await gateway.listen(address);
-  const uris = gateway.listeners.map((listener) => nbdUri(listener.address));
+  const uris = urisOf(gateway, options);
   log.info(
     {
       data: held.path,
@@ -108,12 +123,54 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
   return {
     uris,
     adminAddress: admin.address,
+    reloadTls() {
+      tls?.reload();
+      if (tls !== null) events.record("tls-reloaded", null, "keys and certificates were read anew");
+      return tls !== null;
+    },
     async close() {
       state.stopping = true;
       events.record("server-stopping", null, "lamina finishes what is in flight and ends");
       await parts.takeDown();
     },
   };
+}
+
+/** Throws ACCESS_LIST_MISSING. Warns of lists that shut everyone out. */
+function checkAccessLists(options: ServeOptions, registry: DeviceRegistry, log: Logger): void {
+  for (const record of registry.list()) {
+    const { name } = record;
+    if (options.guardedAddress !== null && record.access.length === 0) {
+      throw new LaminaError("ACCESS_LIST_MISSING", { name, address: options.guardedAddress });
+    }
+    if (options.tls === null && needsTls(record)) {
+      log.warn({ volume: name }, "nobody can use this volume: its access list asks for TLS, which is off");
+    }
+  }
+}
+
+function startScrubs(
+  engine: Engine,
+  device: ReadyDevice,
+  held: HeldDirectory,
+  store: Store,
+  events: EventLog,
+  log: Logger,
+): Promise<ScrubSchedule> {
+  return ScrubSchedule.open({
+    clock: engine.clock,
+    store,
+    deviceId: device.deviceId,
+    path: join(held.path, SCRUB_FILE),
+    pace: SCRUB_PACE_DEFAULT,
+    onStarted: () => void events.record("scrub-started", null, `scrub: ${device.path} is read and verified`),
+    onEnded: () => void events.record("scrub-ended", null, `scrub: ${device.path} was read to its end`),
+    onUnsaved: (reason) => log.warn(`when the next scrub is due cannot be written down: ${reason}`),
+  });
+}
+
+function urisOf(gateway: Gateway, options: ServeOptions): string[] {
+  return gateway.listeners.map(({ address }) => nbdUri(address, options.tls?.mode === "forced"));
 }
 
 async function takeDevice(
@@ -196,6 +253,7 @@ interface Running {
   readonly events: EventLog;
   readonly gateway: Gateway;
   readonly redis: RedisSide | null;
+  readonly scrubs: ScrubSchedule;
   readonly state: { stopping: boolean };
 }
 
@@ -211,7 +269,8 @@ function startTheAdmin(running: Running, log: Logger): Promise<Admin> {
 }
 
 function adminSources(running: Running): AdminSources {
-  const { startedAt, options, engine, device, store, registry, events, gateway, redis, state } = running;
+  const { startedAt, options, engine, device, store, registry, events, gateway, redis, scrubs, state } =
+    running;
   const off = mirrorOff(startedAt);
   const { opened, path } = device;
   return {
@@ -226,7 +285,9 @@ function adminSources(running: Running): AdminSources {
       ioEngine: engine.kind,
       ioFallbackReason: engine.fallbackReason,
       device: { path, kind: opened.kind, direct: opened.direct, sizeBytes: opened.disk.sizeBytes },
-      listeners: () => gateway.listeners.map((listener) => nbdUri(listener.address)),
+      listeners: () => urisOf(gateway, options),
+      tls: options.tls?.mode ?? "notls",
+      accessListsRequired: options.guardedAddress !== null,
       notReady() {
         if (state.stopping) return "the server is stopping";
         return gateway.listeners.length < options.listen.length ? "the server is starting" : null;
@@ -235,6 +296,7 @@ function adminSources(running: Running): AdminSources {
     mirror: () => redis?.mirror.refresh() ?? Promise.resolve(off),
     mirrorNow: () => redis?.mirror.status() ?? off,
     gateway: () => gateway.stats(),
+    scrub: () => scrubs.status(),
     engine: () => engine.stats(),
     pool: () => ({ capacityBytes: engine.pool.capacityBytes, freeBytes: engine.pool.freeBytes }),
   };
