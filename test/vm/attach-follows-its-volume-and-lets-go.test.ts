@@ -262,7 +262,7 @@ t.test(
       "gave up when it was told to",
       "outlived a local server",
     ]) {
-      t.match(result.console, new RegExp(`^GUEST ${said}$`, "m"));
+      t.match(result.console, new RegExp(`^GUEST ${said}$`, "m"), said);
     }
   },
 );

@@ -115,13 +115,17 @@ t.test("20 restarts and a minute of darkness", requires(ATTACH_NEEDS), async (t)
   const result = await guest.ended();
   if (result.code !== 0) t.comment(result.console);
   t.equal(result.code, 0, "the job ended well");
-  t.equal(telephone.heard.filter((word) => word === "kill").length, KILLS);
+  t.equal(telephone.heard.filter((word) => word === "kill").length, KILLS, "that many kills");
   t.match(result.console, /^GUEST waiting: 2$/m, "both devices say that they wait");
-  t.match(result.console, /^GUEST outlived the dark$/m);
-  t.match(result.console, /^GUEST file systems are clean$/m);
+  t.match(result.console, /^GUEST outlived the dark$/m, "reconnected after it");
+  t.match(result.console, /^GUEST file systems are clean$/m, "fsck of all three");
   for (const name of ["ext4", "xfs", "qemu"]) {
-    t.match(result.console, new RegExp(`^GUEST ${name} wrote [1-9][0-9]+ files$`, "m"));
-    t.match(result.console, new RegExp(`^GUEST ${name} is byte-equal$`, "m"));
+    t.match(
+      result.console,
+      new RegExp(`^GUEST ${name} wrote [1-9][0-9]+ files$`, "m"),
+      `${name}: there was a load`,
+    );
+    t.match(result.console, new RegExp(`^GUEST ${name} is byte-equal$`, "m"), `${name}: all synced files`);
   }
   t.same(result.console.match(/^GUEST BAD .*$/gm), null, "no I/O error in the kernel's log");
 });
