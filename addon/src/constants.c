@@ -9,6 +9,7 @@
 #include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -21,6 +22,7 @@ napi_value constants_object(napi_env env) {
   CONSTANT(IORING_OP_WRITE);
   CONSTANT(IORING_OP_FSYNC);
   CONSTANT(IORING_OP_FALLOCATE);
+  CONSTANT(IORING_OP_POLL_ADD);
   CONSTANT(IORING_OP_SENDMSG);
   CONSTANT(IORING_OP_SEND);
   CONSTANT(IORING_OP_RECV);
@@ -48,6 +50,7 @@ napi_value constants_object(napi_env env) {
   CONSTANT(MSG_WAITALL);
   CONSTANT(SOCK_CLOEXEC);
   CONSTANT(SHUT_WR);
+  CONSTANT(POLLIN);
   CONSTANT(SHUT_RDWR);
   CONSTANT(SOL_SOCKET);
   CONSTANT(SO_ERROR);

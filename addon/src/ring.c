@@ -22,6 +22,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -32,6 +33,13 @@ enum {
   /* How long the end of an environment waits for the kernel to give back its memory. */
   TEARDOWN_ROUND_MS = 100,
   TEARDOWN_ROUNDS_MAX = 100,
+  /* Longest sleep in the ring. A server that has nothing to do sleeps in libuv's loop, as Node expects. */
+  WAIT_MS_MAX = 10,
+  SPIN_US_FIRST = 4,
+  /* Between two looks at the clock. */
+  SPIN_PAUSES = 16,
+  /* Answer of a turn: nothing to wait for in the ring. */
+  LEAVE = -1,
 };
 
 struct Ring {
@@ -45,9 +53,13 @@ struct Ring {
   size_t entries_length;
   uint8_t *control;
   uint32_t submitted;
+  /* Longest time to look for completions before sleeping, and how long the next time. */
+  uint32_t spin_us_max, spin_us;
   uv_poll_t poll;
   napi_ref queues_buffer, entries_buffer, control_buffer, callback;
   napi_async_context context;
+  /* Torn down; only the memory of this structure is left, until libuv has closed the handle. */
+  bool closed;
 };
 
 static int ring_setup(unsigned entries, struct io_uring_params *params) {
@@ -60,6 +72,7 @@ static int ring_register(int fd, unsigned operation, void *argument, unsigned co
 
 /* Submits `count` entries and, when `wait_us` > 0, waits that long for one completion. Entries taken or -errno. */
 static int ring_enter_once(Ring *ring, unsigned count, unsigned wait_us) {
+  ((_Atomic uint32_t *)ring->control)[1]++;
   if (wait_us == 0) {
     int taken = (int)syscall(SYS_io_uring_enter, ring->fd, count, 0, IORING_ENTER_GETEVENTS, NULL, 0);
     return taken < 0 ? -errno : taken;
@@ -73,24 +86,6 @@ static int ring_enter_once(Ring *ring, unsigned count, unsigned wait_us) {
   if (taken >= 0) return taken;
   /* With entries submitted the kernel returns their number, whatever ended the wait. */
   return errno == ETIME || errno == EINTR ? 0 : -errno;
-}
-
-static void on_bell(uv_poll_t *poll, int status, int events) {
-  (void)status, (void)events;
-  Ring *ring = poll->data;
-  napi_env env = ring->instance->env;
-  uint64_t count;
-  ssize_t got = read(ring->bell, &count, sizeof count);
-  (void)got;
-  napi_handle_scope scope;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  napi_value receiver, callback, error;
-  if (napi_get_global(env, &receiver) == napi_ok &&
-      napi_get_reference_value(env, ring->callback, &callback) == napi_ok &&
-      napi_make_callback(env, ring->context, receiver, callback, 0, NULL, NULL) == napi_pending_exception &&
-      napi_get_and_clear_last_exception(env, &error) == napi_ok)
-    napi_fatal_exception(env, error);
-  napi_close_handle_scope(env, scope);
 }
 
 static void on_poll_closed(uv_handle_t *handle) {
@@ -136,6 +131,102 @@ static uint32_t ring_drain(Ring *ring) {
   return ended;
 }
 
+static bool ring_has_completions(Ring *ring) {
+  const struct io_cqring_offsets *off = &ring->params.cq_off;
+  return atomic_load(queue_word(ring, off->head)) != atomic_load(queue_word(ring, off->tail));
+}
+
+/*
+ * One turn of JavaScript, with what the kernel took of the entries that the turn before left to us. Back comes
+ * how many entries it leaves to us this time, or LEAVE: the thread belongs to libuv's loop. When the call
+ * returns, the callbacks of promises have run too.
+ */
+static int32_t ring_turn(Ring *ring, int32_t entered, bool leave) {
+  napi_env env = ring->instance->env;
+  napi_handle_scope scope;
+  int32_t wanted = LEAVE;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return LEAVE;
+  napi_value receiver, callback, args[2], result, error;
+  if (napi_get_global(env, &receiver) == napi_ok &&
+      napi_get_reference_value(env, ring->callback, &callback) == napi_ok &&
+      napi_create_int32(env, entered, &args[0]) == napi_ok && napi_create_int32(env, leave, &args[1]) == napi_ok) {
+    napi_status status = napi_make_callback(env, ring->context, receiver, callback, 2, args, &result);
+    if (status == napi_pending_exception) {
+      if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+    } else if (status == napi_ok && napi_get_value_int32(env, result, &wanted) != napi_ok) {
+      wanted = LEAVE;
+    }
+  }
+  napi_close_handle_scope(env, scope);
+  return ring->closed ? LEAVE : wanted;
+}
+
+static uint64_t now_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/* Looks for a completion until `until`, without giving the CPU away. The kernel is entered only to run its work. */
+static void ring_spin(Ring *ring, uint64_t until) {
+  const _Atomic uint32_t *flags = queue_word(ring, ring->params.sq_off.flags);
+  while (!ring_has_completions(ring) && now_us() < until) {
+    if ((atomic_load(flags) & IORING_SQ_TASKRUN) != 0) ring_enter_once(ring, 0, 0);
+    else
+      for (int i = 0; i < SPIN_PAUSES; i++) cpu_relax();
+  }
+}
+
+/*
+ * Submits `count` entries and waits in the ring until something completes, unless libuv's loop has something to
+ * do, and no longer than until its next timer. False: leave the thread to that loop.
+ *
+ * Waking a thread costs more than serving a small request, so short waits are spun through. How long is learned:
+ * twice as long as the last time while waits are short, not at all after one that was longer than spin_us_max.
+ */
+static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
+  uv_loop_t *loop = ring->poll.loop;
+  uv_update_time(loop);
+  int idle_ms = uv_backend_timeout(loop);
+  if (idle_ms < 0 || idle_ms > WAIT_MS_MAX) idle_ms = WAIT_MS_MAX;
+  *entered = count > 0 ? ring_enter_once(ring, count, 0) : 0;
+  if (*entered > 0) ring->submitted += (uint32_t)*entered;
+  if (idle_ms == 0 || *entered < 0) return false;
+  if (ring_has_completions(ring)) return true;
+  uint64_t begun = now_us();
+  if (ring->spin_us > 0) ring_spin(ring, begun + ring->spin_us);
+  if (!ring_has_completions(ring)) ring_enter_once(ring, 0, (unsigned)idle_ms * 1000);
+  bool was_short = now_us() - begun <= ring->spin_us_max;
+  uint32_t longer = ring->spin_us == 0 ? SPIN_US_FIRST : ring->spin_us * 2;
+  ring->spin_us = !was_short ? 0 : longer < ring->spin_us_max ? longer : ring->spin_us_max;
+  return ring_has_completions(ring);
+}
+
+/*
+ * While requests come and go the thread waits for the ring here and not in libuv's epoll, which takes five system
+ * calls for each wake-up: two epoll_wait, one interrupted by the completion, the bell's read, io_uring_enter.
+ * JavaScript has the ring poll libuv's own
+ * descriptor, so that its events end the sleep like any other completion.
+ */
+static void on_bell(uv_poll_t *poll, int status, int events) {
+  (void)status, (void)events;
+  Ring *ring = poll->data;
+  uint64_t count;
+  ssize_t got = read(ring->bell, &count, sizeof count);
+  (void)got;
+  int32_t entered = 0, wanted;
+  bool leave = false;
+  while ((wanted = ring_turn(ring, entered, leave)) != LEAVE) leave = !ring_wait(ring, (uint32_t)wanted, &entered);
+}
+
 /* Cancels what can be cancelled and waits for the rest. False: something is still in flight. */
 static bool ring_quiesce(Ring *ring) {
   uint32_t outstanding = ring->submitted - ((_Atomic uint32_t *)ring->control)[0];
@@ -162,6 +253,7 @@ void ring_teardown(Instance *instance, uint32_t slot) {
   Ring *ring = instance->rings[slot];
   if (ring == NULL) return;
   instance->rings[slot] = NULL;
+  ring->closed = true;
   bool process_ends = instance->ending && getpid() == gettid();
   bool quiet = process_ends || ring_quiesce(ring);
   ring_conceal(ring);
@@ -254,19 +346,26 @@ static bool ring_expose(napi_env env, Ring *ring, napi_value callback, napi_valu
   return true;
 }
 
-/* ringCreate(entries, completions, flags, onBell): the ring's parts as an object, or -errno */
+/*
+ * ringCreate(entries, completions, flags, spinMicros, onBell): the ring's parts as an object, or -errno.
+ * Waits are spun through for at most spinMicros before the thread sleeps; 0: never.
+ * onBell(entered, leave) answers how many entries it leaves to be submitted before the thread sleeps in the
+ * ring, or LEAVE. `entered`: how many of those of the last time the kernel took, or -errno. With `leave` it must
+ * answer LEAVE, with the bell switched on.
+ */
 static napi_value ring_create(napi_env env, napi_callback_info info) {
-  napi_value args[4];
+  napi_value args[5];
   Instance *instance;
-  uint32_t entries, completions, flags, slot = 0;
-  if (!arguments_get(env, info, 4, args, &instance) || !get_u32(env, args[0], &entries) ||
-      !get_u32(env, args[1], &completions) || !get_u32(env, args[2], &flags))
+  uint32_t entries, completions, flags, spin_us, slot = 0;
+  if (!arguments_get(env, info, 5, args, &instance) || !get_u32(env, args[0], &entries) ||
+      !get_u32(env, args[1], &completions) || !get_u32(env, args[2], &flags) || !get_u32(env, args[3], &spin_us))
     return NULL;
   while (slot < RINGS_MAX && instance->rings[slot] != NULL) slot++;
   if (slot == RINGS_MAX) return make_number(env, -EMFILE);
   Ring *ring = calloc(1, sizeof *ring);
   if (ring == NULL) return make_number(env, -ENOMEM);
   ring->instance = instance;
+  ring->spin_us_max = spin_us;
   ring->fd = ring->bell = -1;
   int result = ring_make(ring, entries, completions, flags);
   uv_loop_t *loop = NULL;
@@ -279,12 +378,13 @@ static napi_value ring_create(napi_env env, napi_callback_info info) {
   ring->poll.data = ring;
   instance->rings[slot] = ring;
   napi_value object;
-  if (!ring_expose(env, ring, args[3], &object) || uv_poll_start(&ring->poll, UV_READABLE, on_bell) != 0) {
+  if (!ring_expose(env, ring, args[4], &object) || uv_poll_start(&ring->poll, UV_READABLE, on_bell) != 0) {
     ring_teardown(instance, slot);
     return make_number(env, -ENOMEM);
   }
   uv_unref((uv_handle_t *)&ring->poll);
   set_number(env, object, "id", slot);
+  set_number(env, object, "loopFd", uv_backend_fd(loop));
   return object;
 }
 

@@ -3,6 +3,7 @@
  * their own names. The addon exports the same from the system's headers; a test compares the two.
  */
 export const IORING_OP_FSYNC = 3;
+export const IORING_OP_POLL_ADD = 6;
 export const IORING_OP_SENDMSG = 9;
 export const IORING_OP_ACCEPT = 13;
 export const IORING_OP_ASYNC_CANCEL = 14;
@@ -38,6 +39,7 @@ export const MSG_WAITALL = 0x100;
 export const MSG_NOSIGNAL = 0x4000;
 export const SOCK_CLOEXEC = 0x80000;
 export const SHUT_WR = 1;
+export const POLLIN = 1;
 export const SHUT_RDWR = 2;
 export const SOL_SOCKET = 1;
 export const SO_KEEPALIVE = 9;

@@ -22,7 +22,7 @@ export interface NativeRing {
   readonly queues: ArrayBuffer;
   /** Submission entries. */
   readonly entries: ArrayBuffer;
-  /** Word 0: completions taken, for the addon. From arenaOffset: scratch for headers and gather lists. */
+  /** Word 0: completions taken, for the addon. Word 1: entries into the kernel, by it. From arenaOffset: scratch for headers and gather lists. */
   readonly control: ArrayBuffer;
   readonly arenaAddress: number;
   readonly arenaOffset: number;
@@ -36,7 +36,17 @@ export interface NativeRing {
   readonly cqTail: number;
   readonly cqFlags: number;
   readonly cqes: number;
+  /** Descriptor of the environment's libuv loop: readable when the loop has events. */
+  readonly loopFd: number;
 }
+
+/**
+ * Something completed. The answer is how many entries are left to the addon, which submits them and waits for
+ * the next completion, or BELL_LEAVE. `entered`: how many of those left to it the last time were taken, or
+ * −errno; `leave`: 1 when the thread must go back to Node's loop.
+ */
+export type OnBell = (entered: number, leave: number) => number;
+export const BELL_LEAVE = -1;
 
 export interface FileFacts {
   readonly kind: "file" | "block" | "other";
@@ -67,7 +77,13 @@ export interface Addon {
   memoryAttach(fd: number, bytes: number): NativeMemory | number;
   memoryClose(id: number): number;
 
-  ringCreate(entries: number, completions: number, flags: number, onBell: () => void): NativeRing | number;
+  ringCreate(
+    entries: number,
+    completions: number,
+    flags: number,
+    spinMicros: number,
+    onBell: OnBell,
+  ): NativeRing | number;
   ringEnter(id: number, count: number, waitMicros: number): number;
   ringHold(id: number, hold: number): number;
   ringClose(id: number): number;

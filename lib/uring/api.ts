@@ -19,6 +19,11 @@ export interface EngineOptions {
   readonly poolOwnBytes?: number;
   /** Instead of fresh memory, maps that of another thread's engine: its `poolShare`, with this part of it. */
   readonly poolShare?: PoolShare;
+  /**
+   * Longest time that the ring engine looks for completions before it sleeps; learned, from 0 while waits are
+   * long. 0: it always sleeps at once. By default 64 where there is more than one CPU.
+   */
+  readonly spinMicros?: number;
   /** TCP_USER_TIMEOUT of all TCP streams: how long sent bytes may stay unacknowledged. By default the system's. */
   readonly tcpUserTimeoutMs?: number;
 }

@@ -1,4 +1,5 @@
 /** The engine on io_uring. */
+import { availableParallelism } from "node:os";
 import type { Clock, TickTask } from "../core/clock.js";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
@@ -21,6 +22,14 @@ import { RingLoop } from "./ring-loop.js";
 import { type NetContext, ringConnect, ringListen } from "./ring-net.js";
 import { SystemRandom, systemClock } from "./system-clock.js";
 
+/** Longer than the wake-up it saves, shorter than anybody would call busy. */
+const SPIN_MICROS = 64;
+
+/** On one CPU nobody else could bring about what is spun for. */
+function spinMicrosByDefault(): number {
+  return availableParallelism() > 1 ? SPIN_MICROS : 0;
+}
+
 export class RingEngine implements Engine {
   readonly kind = "ring";
   readonly fallbackReason = null;
@@ -36,7 +45,7 @@ export class RingEngine implements Engine {
   /** Throws RingRefused where the kernel does not allow a ring. */
   constructor(addon: Addon, options: EngineOptions) {
     this.#addon = addon;
-    this.#loop = new RingLoop(addon);
+    this.#loop = new RingLoop(addon, options.spinMicros ?? spinMicrosByDefault());
     this.#memory = new SharedMemory(addon, options);
     this.pool = this.#memory.pool;
     this.checksums = new NativeChecksums(addon, this.#memory.id);
@@ -80,7 +89,7 @@ export class RingEngine implements Engine {
 
   stats(): EngineStats {
     const { ring, wakeups } = this.#loop;
-    return { ...ring.stats, wakeups, ...this.#net.traffic };
+    return { ...ring.stats, enters: ring.enters, wakeups, ...this.#net.traffic };
   }
 
   async close(): Promise<void> {

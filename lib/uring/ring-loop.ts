@@ -1,24 +1,31 @@
 /**
  * Turns of the ring: one turn takes what has completed, delivers it, runs the tasks for the end of the batch
- * and submits what all of them asked for, again and again while there is something to do; then it leaves the
- * thread to Node's own loop until the bell rings.
+ * and submits what all of them asked for, again and again while there is something to do.
+ *
+ * Between turns the thread waits in the ring: it spins for a moment when waits have been short, then sleeps. So a
+ * wake-up costs one entry into the kernel and no iteration of Node's loop. That loop has a request of its own in
+ * the ring, a poll of its descriptor, and gets the thread when it has events, timers or immediates, and when the
+ * ring has been idle for a while. Then the bell says when there are completions again.
  *
  * Invariants
  *  1. Nothing is delivered outside a turn, and turns do not nest.
  *  2. Whatever is asked for outside a turn is submitted by a turn that is scheduled at once.
- *  3. The bell is silent only inside a turn; a turn ends only after a look at the queue with the bell on.
+ *  3. The bell is silent only inside a turn and while the thread waits in the ring; it is left to Node's loop
+ *     only after a look at the queue with the bell on.
+ *  4. The thread waits in the ring only while the poll of Node's loop is armed.
  */
 import type { Ticker, TickTask } from "../core/clock.js";
-import type { Addon } from "./addon.js";
+import { IORING_OP_POLL_ADD, POLLIN, SQE_WORD } from "./abi.js";
+import { type Addon, BELL_LEAVE } from "./addon.js";
 import { Batch, type EventTarget } from "./batch.js";
-import { Ring } from "./ring.js";
+import { Ring, type RingTarget } from "./ring.js";
 
 /** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
 const TURN_MS_MAX = 2;
 
 export class RingLoop implements Ticker {
   readonly ring: Ring;
-  /** Calls of the bell. */
+  /** Times that the thread was woken by the ring. */
   wakeups = 0;
 
   #inTurn = false;
@@ -28,16 +35,23 @@ export class RingLoop implements Ticker {
   #held = false;
   #closed = false;
   #onIdle: (() => void) | null = null;
+  /** The poll of Node's loop is in the ring. */
+  #watching = false;
+  readonly #onNodeEvent: RingTarget = {
+    ringDone: () => {
+      this.#watching = false;
+      this.#nodeWaits = true;
+    },
+  };
+  /** Node's loop has something to do. */
+  #nodeWaits = false;
   readonly #onImmediate = (): void => {
     this.#scheduled = false;
-    if (!this.#closed) this.#turn();
+    if (!this.#closed) this.#turn(false);
   };
 
-  constructor(native: Addon) {
-    this.ring = new Ring(native, () => {
-      this.wakeups++;
-      if (!this.#closed) this.#turn();
-    });
+  constructor(native: Addon, spinMicros: number) {
+    this.ring = new Ring(native, spinMicros, (entered, leave) => this.#onBell(entered, leave));
     this.ring.onPrepared = () => {
       if (!this.#inTurn) this.schedule();
     };
@@ -78,7 +92,7 @@ export class RingLoop implements Ticker {
 
   /** Resolves when nothing is in flight. */
   idle(): Promise<void> {
-    if (this.ring.inFlight === 0) return Promise.resolve();
+    if (this.#asked === 0) return Promise.resolve();
     return new Promise((resolve) => {
       this.#onIdle = resolve;
     });
@@ -89,8 +103,17 @@ export class RingLoop implements Ticker {
     this.ring.close();
   }
 
-  #turn(): void {
+  #onBell(entered: number, leave: number): number {
+    this.wakeups++;
+    if (entered !== 0) this.ring.entered(entered);
+    if (this.#closed || !this.#turn(leave === 0)) return BELL_LEAVE;
+    return this.ring.publish();
+  }
+
+  /** True: what is prepared is to be submitted by whoever called, who then waits in the ring; only if `mayWait`. */
+  #turn(mayWait: boolean): boolean {
     const ring = this.ring;
+    let wait = false;
     const endsAt = performance.now() + TURN_MS_MAX;
     this.#inTurn = true;
     ring.mute();
@@ -99,7 +122,14 @@ export class RingLoop implements Ticker {
       ring.submit();
       for (;;) {
         this.#deliver();
-        if (this.#closed) return;
+        if (this.#closed) return false;
+        if (this.#nodeWaits) {
+          // Its turn now; the next turn watches it again.
+          this.#nodeWaits = false;
+          mayWait = false;
+        }
+        wait = mayWait && this.#mayWait();
+        if (wait) return true;
         ring.submit();
         if (this.#anythingLeft()) {
           if (performance.now() < endsAt) continue;
@@ -112,8 +142,36 @@ export class RingLoop implements Ticker {
       }
     } finally {
       this.#inTurn = false;
-      if (!this.#closed) this.#endTurn();
+      if (!this.#closed) this.#endTurn(wait);
     }
+    return false;
+  }
+
+  /** Nothing is left to do until the kernel has something; Node's loop is watched. */
+  #mayWait(): boolean {
+    if (this.#scheduled || this.#anythingLeft()) return false;
+    if (!this.#wanted) return false;
+    if (!this.#watching) this.#watch();
+    return true;
+  }
+
+  #watch(): void {
+    this.#watching = true;
+    const { ring } = this;
+    const at = ring.prepare(this.#onNodeEvent);
+    ring.words[at + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_POLL_ADD;
+    ring.words[at + SQE_WORD.fd] = ring.loopFd;
+    ring.words[at + SQE_WORD.opFlags] = POLLIN;
+  }
+
+  /** Requests in flight that somebody has asked for. */
+  get #asked(): number {
+    return this.ring.inFlight - (this.#watching ? 1 : 0);
+  }
+
+  /** There are requests or sockets: the process stays alive for them. */
+  get #wanted(): boolean {
+    return this.#holders > 0 || this.#asked > 0;
   }
 
   #deliver(): void {
@@ -126,15 +184,17 @@ export class RingLoop implements Ticker {
     return this.ring.ready() || !this.#batch.empty;
   }
 
-  #endTurn(): void {
-    this.ring.unmute();
-    // Also after an exception: what it left undelivered is delivered by the next turn.
-    if (this.#anythingLeft()) this.schedule();
-    if (this.ring.inFlight === 0 && this.#onIdle !== null) {
+  #endTurn(wait: boolean): void {
+    if (!wait) {
+      this.ring.unmute();
+      // Also after an exception: what it left undelivered is delivered by the next turn.
+      if (this.#anythingLeft()) this.schedule();
+    }
+    if (this.#asked === 0 && this.#onIdle !== null) {
       this.#onIdle();
       this.#onIdle = null;
     }
-    const hold = this.#holders > 0 || this.ring.inFlight > 0;
+    const hold = this.#wanted;
     if (hold !== this.#held) {
       this.#held = hold;
       this.ring.hold(hold);

@@ -26,7 +26,7 @@ import {
   SQE_WORD,
   SQE_WORDS,
 } from "./abi.js";
-import { type Addon, checkResult, type NativeRing } from "./addon.js";
+import { type Addon, checkResult, type NativeRing, type OnBell } from "./addon.js";
 
 /** Entries of one submission. More are submitted in several. */
 const SQ_ENTRIES = 1024;
@@ -47,7 +47,6 @@ export interface RingTarget {
 }
 
 export interface RingStats {
-  enters: number;
   submissions: number;
   completions: number;
 }
@@ -57,7 +56,7 @@ export class Ring {
   readonly words: Int32Array;
   /** Message headers and gather lists, as words. */
   readonly arenaWords: Int32Array;
-  readonly stats: RingStats = { enters: 0, submissions: 0, completions: 0 };
+  readonly stats: RingStats = { submissions: 0, completions: 0 };
   /** Told when work is prepared, so that somebody will submit it. */
   onPrepared: () => void = () => {};
 
@@ -88,14 +87,14 @@ export class Ring {
   #takenCount = 0;
   #deliveredCount = 0;
 
-  constructor(native: Addon, onBell: () => void) {
+  constructor(native: Addon, spinMicros: number, onBell: OnBell) {
     this.#addon = native;
-    const made = native.ringCreate(SQ_ENTRIES, CQ_ENTRIES, RING_FLAGS, onBell);
+    const made = native.ringCreate(SQ_ENTRIES, CQ_ENTRIES, RING_FLAGS, spinMicros, onBell);
     if (typeof made === "number") throw new RingRefused(made);
     this.#native = made;
     this.words = new Int32Array(made.entries);
     this.arenaWords = new Int32Array(made.control, made.arenaOffset, made.arenaBytes >>> 2);
-    this.#control = new Int32Array(made.control, 0, 1);
+    this.#control = new Int32Array(made.control, 0, 2);
     this.#queues = new Int32Array(made.queues);
     this.#entries = made.sqEntries;
     this.#mask = made.sqEntries - 1;
@@ -108,6 +107,11 @@ export class Ring {
     this.#cqesAt = made.cqes >>> 2;
     this.#tail = this.#queues[this.#sqTailAt]!;
     this.#cqHead = this.#queues[this.#cqHeadAt]!;
+  }
+
+  /** Times that the kernel was entered, modulo 2³². */
+  get enters(): number {
+    return this.#control[1]! >>> 0;
   }
 
   /** Requests prepared and not finished. */
@@ -143,6 +147,11 @@ export class Ring {
     return at;
   }
 
+  /** Descriptor of Node's own loop. */
+  get loopFd(): number {
+    return this.#native.loopFd;
+  }
+
   /** Address of an arena offset, for the kernel. */
   arenaAddress(at: number): number {
     return this.#native.arenaAddress + at;
@@ -151,6 +160,15 @@ export class Ring {
   /** Hands everything prepared to the kernel and lets it finish its completion work, if there is either. */
   submit(): void {
     if (this.#waiting > 0 || this.#workPending()) this.#enter(0);
+  }
+
+  /**
+   * Makes what is prepared visible to the kernel without entering it: whoever enters it next submits so many
+   * entries, and says what came of it by `entered`.
+   */
+  publish(): number {
+    Atomics.store(this.#queues, this.#sqTailAt, this.#tail);
+    return this.#waiting;
   }
 
   /** Something completed that was not collected. */
@@ -232,8 +250,11 @@ export class Ring {
 
   #enter(waitMicros: number): void {
     Atomics.store(this.#queues, this.#sqTailAt, this.#tail);
-    const result = this.#addon.ringEnter(this.#native.id, this.#waiting, waitMicros);
-    this.stats.enters++;
+    this.entered(this.#addon.ringEnter(this.#native.id, this.#waiting, waitMicros));
+  }
+
+  /** The kernel was entered with what was published: `result` entries were taken, or −errno. */
+  entered(result: number): void {
     if (result > 0) {
       this.#waiting -= result;
       this.stats.submissions += result;
