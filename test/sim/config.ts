@@ -59,6 +59,8 @@ export interface CrashPoint {
   readonly kind: "kill" | "power";
   /** Which of the states that the crash can leave. */
   readonly variant: number;
+  /** Events of a second life that ends by a crash too; 0 for none. */
+  readonly again: number;
 }
 
 export interface RunConfig {

@@ -6,22 +6,32 @@
 import type { FrontKind } from "./config.js";
 import { takeNativeChecksums } from "./native.js";
 import { storeSubject } from "./real-store.js";
+import { replay } from "./replay.js";
 import { run } from "./run.js";
 
 /** Short lives find mistakes in the order of things soonest: most of those show right after a crash. */
 const SHORT = { operations: 240, lives: 8 };
+/** Every so many seeds a crash replay, at every so many events. */
+const REPLAY_EVERY = 8;
+const REPLAY_STEP = 2;
 
 const [, , seedsMax, secondsMax, fronts] = process.argv;
 const kinds = fronts!.split(",") as FrontKind[];
 const end = Date.now() + Number(secondsMax) * 1000;
 let events = 0;
-let found: { seed: number; invariant: string; message: string } | null = null;
+let found: { readonly seed: number; readonly invariant: string; readonly message: string } | null = null;
 let seed = 0;
 
 await takeNativeChecksums();
 while (found === null && seed < Number(seedsMax) && Date.now() < end) {
   seed++;
   const front = kinds[seed % kinds.length]!;
+  if (seed % REPLAY_EVERY === 0) {
+    const result = await replay(storeSubject, seed, front, REPLAY_STEP);
+    events += result.events;
+    if (result.failure !== null) found = result.failure;
+    continue;
+  }
   const { violation, coverage } = await run(storeSubject, { seed, front, ...SHORT });
   events += coverage.events;
   if (violation !== null) found = { seed, invariant: violation.invariant, message: violation.message };

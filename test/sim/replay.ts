@@ -11,7 +11,9 @@ import type { Subject } from "./subject.js";
 /** States per event that a power loss is made to leave. */
 const POWER_LOSSES = 3;
 /** Operations of the workload: few, so that every event can be tried. */
-const OPERATIONS = 12;
+const OPERATIONS = 16;
+/** A second life ends within this many events. */
+const SECOND_LIFE_EVENTS = 150;
 /** Left out: nothing but the crash goes wrong. */
 const FAULTS: readonly Feature[] = FEATURES.slice(FEATURES.indexOf("kill-while-opening"));
 
@@ -30,14 +32,16 @@ export async function replay(
   const options = { seed, front, operations: OPERATIONS, without: FAULTS };
   const whole = await run(subject, {
     ...options,
-    crash: { event: Number.MAX_SAFE_INTEGER, kind: "kill", variant: 0 },
+    crash: { event: Number.MAX_SAFE_INTEGER, kind: "kill", variant: 0, again: 0 },
   });
   const lifeEvents = whole.coverage.get("replay:life-events");
   let images = 0;
   let events = 0;
   for (let event = 1; event <= lifeEvents; event += step) {
     for (let variant = 0; variant <= POWER_LOSSES; variant++) {
-      const crash: CrashPoint = { event, kind: variant === 0 ? "kill" : "power", variant };
+      // The last two states get a second, shorter life before everything is checked.
+      const again = variant < 2 ? 0 : 1 + ((event * 37 + variant * 11) % SECOND_LIFE_EVENTS);
+      const crash: CrashPoint = { event, kind: variant === 0 ? "kill" : "power", variant, again };
       const { violation, coverage } = await run(subject, { ...options, crash });
       images++;
       events += coverage.events;

@@ -38,7 +38,9 @@ import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
 /** Virtual time in which anything that was asked for must be over once nothing is faulty. */
 const LIVENESS_US = 600e6;
 /** Events of one life at most; a life that does not get on by then is stuck. */
-const EVENTS_PER_WAIT_MAX = 3_000_000;
+const EVENTS_PER_WAIT_MAX = 400_000;
+/** The real event loop has a turn every so many batches, so that signals are heard. */
+const STEPS_PER_TURN = 10_000;
 /** Pools that each front can work with; the gateway and the volumes' owner take their share at once. */
 const POOL_BYTES: Record<FrontKind, readonly number[]> = {
   store: [2 * MIB, 4 * MIB, SIM_POOL_BYTES],
@@ -257,7 +259,22 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     world.coverage.count("replay:life-events", world.coverage.events - first);
     this.device.chooseLosses(crash.variant);
     this.#crash(crash.kind);
+    if (crash.again > 0) await this.#liveAgain(crash);
     await this.#finish();
+  }
+
+  /** A second life after the crash, cut short as well: what recovery does must survive a crash too. */
+  async #liveAgain(crash: CrashPoint): Promise<void> {
+    this.#operationsLeft = Math.ceil(this.config.operations / 3);
+    this.#endAt = this.world.coverage.events + crash.again;
+    try {
+      await this.#open();
+      this.#wakeClients();
+      await this.#until(() => this.#idle(), "clients to finish");
+    } catch (error) {
+      if (!(error instanceof LifeEnds)) throw error;
+    }
+    this.#crash(crash.variant % 2 === 0 ? "kill" : "power");
   }
 
   /** Ends the life; `end` "clean" means that nothing more than the process is gone. */
@@ -465,8 +482,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     const { world } = this;
     const deadline = world.nowUs + LIVENESS_US;
     const eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
-    while (!condition()) {
-      if (this.#asyncWork > 0) await turn();
+    for (let steps = 1; !condition(); steps++) {
+      if (this.#asyncWork > 0 || steps % STEPS_PER_TURN === 0) await turn();
       // What was asked for outside a batch has its end of batch now, as with a real engine.
       this.#process?.runTasks();
       if (Violation.raised !== null) throw Violation.raised;

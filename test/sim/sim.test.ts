@@ -24,6 +24,8 @@ t.comment(
     : "checksums in JavaScript: the addon is not built",
 );
 
+t.comment(`fresh seeds begin with ${FIRST_SEED}`);
+
 void t.test("bugs of the past do not come back", async (t) => {
   for (const { options, was } of REGRESSIONS) {
     const { violation } = await run(storeSubject, options);
