@@ -3,7 +3,7 @@
  * and submits what all of them asked for, again and again while there is something to do.
  *
  * Between turns the thread waits in the ring: it spins for a moment when waits have been short, then sleeps. So a
- * wake-up costs one entry into the kernel and no iteration of Node's loop. That loop has a request of its own in
+ * wake-up costs one or two entries into the kernel and no iteration of Node's loop. That loop has a request of its own in
  * the ring, a poll of its descriptor, and gets the thread when it has events, timers or immediates, and when the
  * ring has been idle for a while. Then the bell says when there are completions again.
  *
