@@ -3,8 +3,9 @@
  *
  * Invariants
  *  1. It lives no longer than this process: stopped with us, and when we are killed a watchdog (a shell that
- *     waits for the end of a pipe we hold) ends it. One that outlived both is found by its pid file, verified
- *     by its working directory, and ended before a new one starts.
+ *     waits for the end of a pipe we hold) ends it. The watchdog is there before the server is. One that
+ *     outlived both is found by its pid file, verified by its working directory, and ended before a new one
+ *     starts.
  *  2. Its data is disposable. When it cannot read it, it starts with none and the mirror fills it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -17,8 +18,9 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  symlinkSync,
 } from "node:fs";
-import { delimiter, join } from "node:path";
+import { basename, delimiter, join } from "node:path";
 import { LaminaError } from "../core/errors.js";
 import { type SocketPath, socketPath } from "./socket-path.js";
 
@@ -37,42 +39,51 @@ const STEADY_MS = 3000;
 const FAILED_STARTS_MAX = 3;
 
 /**
- * Waits until our end of its standard input is closed, then ends the server whose pid it was given: first
- * kindly (and continued, should it be stopped), after five seconds by force.
+ * Becomes the server, and leaves a watchdog behind that waits until our end of standard input is closed. Then,
+ * if the process is still the one it was (pids are used again; start times are not), the watchdog ends it:
+ * first kindly (and continued, should it be stopped), after five seconds by force.
  */
-const WATCHDOG = `read -r _
-kill -TERM "$1" 2>/dev/null; kill -CONT "$1" 2>/dev/null
-i=0
-while [ $i -lt 50 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; i=$((i + 1)); done
-kill -KILL "$1" 2>/dev/null`;
+const LAUNCHER = `exec 3<&0 </dev/null
+born() { cut -d' ' -f22 /proc/$$/stat; }
+start=$(born)
+(
+  read -r _ <&3
+  [ "$(born)" = "$start" ] || exit 0
+  kill -TERM $$; kill -CONT $$
+  i=0
+  while [ $i -lt 50 ] && [ "$(born)" = "$start" ]; do sleep 0.1; i=$((i + 1)); done
+  [ "$(born)" = "$start" ] && kill -KILL $$
+) 2>/dev/null &
+exec 3<&- "$LAMINA_REDIS" "$@"`;
+
+/** What to run, and the name to call it by. */
+export interface RedisProgram {
+  readonly path: string;
+  readonly argv0: string;
+}
 
 export interface PrivateRedisEvents {
   /** It ended without being told to and is started again. */
   restarted(reason: string): void;
 }
 
-interface Program {
-  readonly path: string;
-  readonly argv0: string;
-}
-
 export class PrivateRedis {
   readonly #directory: string;
-  readonly #program: Program;
+  readonly #program: string;
   readonly #events: PrivateRedisEvents;
   readonly #socket: SocketPath;
   #server: ChildProcess | null = null;
-  #watchdog: ChildProcess | null = null;
   #restart: NodeJS.Timeout | null = null;
   #failedStarts = 0;
   #stopping = false;
 
   /** `directory` is created. Throws REDIS_SERVER_MISSING. */
   constructor(directory: string, events: PrivateRedisEvents) {
-    this.#program = findRedisServer();
+    const { path, argv0 } = findRedisServer();
     this.#directory = directory;
     this.#events = events;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    this.#program = basename(path) === argv0 ? path : callable(directory, path, argv0);
     this.#socket = socketPath(directory, SOCKET);
   }
 
@@ -103,50 +114,33 @@ export class PrivateRedis {
       await gone;
       clearTimeout(force);
     }
-    this.#dismissWatchdog();
     this.#socket.release();
   }
 
   #spawn(): void {
     const startedAt = performance.now();
     // A session of its own: an interrupt typed at the terminal reaches us, and we end it.
-    const server = spawn(this.#program.path, SERVER_ARGUMENTS, {
-      argv0: this.#program.argv0,
+    const server = spawn("/bin/sh", ["-c", LAUNCHER, "lamina-redis", ...SERVER_ARGUMENTS], {
       cwd: this.#directory,
+      env: { ...process.env, LAMINA_REDIS: this.#program },
       detached: true,
-      stdio: ["ignore", "ignore", "ignore"],
+      stdio: ["pipe", "ignore", "ignore"],
     });
     this.#server = server;
     server.once("error", (error) => this.#ended(server, startedAt, error.message));
     server.once("exit", (code, signal) => {
       this.#ended(server, startedAt, signal === null ? `exit code ${code}` : `signal ${signal}`);
     });
+    server.stdin?.once("error", () => {});
     server.unref();
-    if (server.pid !== undefined) this.#watch(server.pid);
-  }
-
-  #watch(pid: number): void {
-    const watchdog = spawn("/bin/sh", ["-c", WATCHDOG, "lamina-redis-watchdog", String(pid)], {
-      detached: true,
-      stdio: ["pipe", "ignore", "ignore"],
-    });
-    this.#watchdog = watchdog;
-    watchdog.once("error", () => {});
-    watchdog.stdin?.once("error", () => {});
-    watchdog.unref();
-    unrefStream(watchdog.stdin);
-  }
-
-  #dismissWatchdog(): void {
-    this.#watchdog?.kill("SIGKILL");
-    this.#watchdog?.stdin?.destroy();
-    this.#watchdog = null;
+    unrefStream(server.stdin);
   }
 
   #ended(server: ChildProcess, startedAt: number, reason: string): void {
+    // The watchdog has nothing to watch any more, and sees that.
+    server.stdin?.destroy();
     if (this.#server !== server) return;
     this.#server = null;
-    this.#dismissWatchdog();
     if (this.#stopping) return;
     this.#failedStarts = performance.now() - startedAt < STEADY_MS ? this.#failedStarts + 1 : 0;
     if (this.#failedStarts === FAILED_STARTS_MAX) this.#putDataAside();
@@ -216,7 +210,7 @@ const SERVER_ARGUMENTS = [
  * redis-server on PATH or, where only its tools are installed, redis-check-aof: the same program, which goes
  * by the name it is called with.
  */
-export function findRedisServer(path: string = process.env["PATH"] ?? "/usr/bin:/bin"): Program {
+export function findRedisServer(path: string = process.env["PATH"] ?? "/usr/bin:/bin"): RedisProgram {
   const directories = path.split(delimiter).filter((part) => part !== "");
   for (const name of ["redis-server", "redis-check-aof", "redis-check-rdb"]) {
     for (const directory of directories) {
@@ -225,6 +219,14 @@ export function findRedisServer(path: string = process.env["PATH"] ?? "/usr/bin:
     }
   }
   throw new LaminaError("REDIS_SERVER_MISSING");
+}
+
+/** A program that goes by the name it is called with, under that name. */
+function callable(directory: string, path: string, name: string): string {
+  const link = join(directory, name);
+  rmSync(link, { force: true });
+  symlinkSync(path, link);
+  return link;
 }
 
 function isExecutable(path: string): boolean {

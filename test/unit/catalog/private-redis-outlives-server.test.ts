@@ -1,5 +1,17 @@
 import { spawn } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
@@ -94,6 +106,44 @@ t.test("our process is killed", async (t) => {
   t.ok(isAlive(pid));
   child.kill("SIGKILL");
   t.ok(await until(() => !isAlive(pid)), "its redis-server ends too");
+});
+
+t.test("only its tools are installed", async (t) => {
+  const directory = temporary(t);
+  const tools = join(directory, "bin");
+  mkdirSync(tools);
+  const { path: installed } = findRedisServer();
+  symlinkSync(realpathSync(installed), join(tools, "redis-check-aof"));
+  for (const name of ["cut", "sleep"]) symlinkSync(`/usr/bin/${name}`, join(tools, name));
+  const path = process.env["PATH"];
+  process.env["PATH"] = tools;
+  t.teardown(() => {
+    process.env["PATH"] = path;
+  });
+  const redis = new PrivateRedis(join(directory, "redis"), { restarted: () => {} });
+  await redis.start();
+  t.ok(await until(() => answers(redis.socketPath)), "the same program by another name");
+  await redis.stop();
+});
+
+t.test("our process is killed while it starts one", async (t) => {
+  const directory = join(temporary(t), "redis");
+  const holder = new URL("./support/hold-private-redis.ts", import.meta.url).pathname;
+  const child = spawn(process.execPath, [...process.execArgv, holder, directory], { stdio: "ignore" });
+  t.ok(await until(() => existsSync(directory)), "begun");
+  child.kill("SIGKILL");
+  await new Promise((resolve) => child.once("exit", resolve));
+  const holds = (pid: string): boolean => {
+    try {
+      return readlinkSync(`/proc/${pid}/cwd`).startsWith(directory);
+    } catch {
+      return false;
+    }
+  };
+  t.ok(
+    await until(() => !readdirSync("/proc").some((name) => /^\d+$/.test(name) && holds(name))),
+    "nothing is left",
+  );
 });
 
 t.test("one that is left over is ended by the next", async (t) => {
