@@ -1,5 +1,5 @@
 /**
- * npm run sim -- [--seed S] [--ticks N] [--trace] [--without a,b] [--front store|volume|nbd]
+ * npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd]
  *                [--seeds N] [--from S] [--seconds N] [--processes N] [--minimise]
  *                [--replay]
  *
@@ -24,6 +24,7 @@ const { values } = parseArgs({
   options: {
     seed: { type: "string" },
     ticks: { type: "string" },
+    lives: { type: "string" },
     trace: { type: "boolean", default: false },
     without: { type: "string", default: "" },
     front: { type: "string" },
@@ -56,6 +57,7 @@ const chosenFront = front(values.front);
 const common = {
   without: features(values.without),
   ...(values.ticks === undefined ? {} : { operations: Number(values.ticks) }),
+  ...(values.lives === undefined ? {} : { lives: Number(values.lives) }),
   ...(chosenFront === undefined ? {} : { front: chosenFront }),
 };
 

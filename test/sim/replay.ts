@@ -23,11 +23,13 @@ export interface ReplayResult {
   readonly failure: (Failure & { readonly crash: CrashPoint }) | null;
 }
 
+/** `step`: every so many events; `stop`: asked before each crash, ends the replay early. */
 export async function replay(
   subject: Subject,
   seed: number,
   front: FrontKind,
   step = 1,
+  stop: () => boolean = () => false,
 ): Promise<ReplayResult> {
   const options = { seed, front, operations: OPERATIONS, without: FAULTS };
   const whole = await run(subject, {
@@ -37,7 +39,7 @@ export async function replay(
   const lifeEvents = whole.coverage.get("replay:life-events");
   let images = 0;
   let events = 0;
-  for (let event = 1; event <= lifeEvents; event += step) {
+  for (let event = 1; event <= lifeEvents && !(images > 0 && stop()); event += step) {
     for (let variant = 0; variant <= POWER_LOSSES; variant++) {
       // The last two states get a second, shorter life before everything is checked.
       const again = variant < 2 ? 0 : 1 + ((event * 37 + variant * 11) % SECOND_LIFE_EVENTS);

@@ -6,6 +6,7 @@ import { INVARIANTS } from "./violation.js";
 export function commandOf(options: RunOptions, trace = true): string {
   const parts = ["npm run sim -- --seed", String(options.seed)];
   if (options.operations !== undefined) parts.push("--ticks", String(options.operations));
+  if (options.lives !== undefined) parts.push("--lives", String(options.lives));
   if (options.without !== undefined && options.without.length > 0)
     parts.push("--without", options.without.join(","));
   if (options.front !== undefined) parts.push("--front", options.front);

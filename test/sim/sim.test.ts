@@ -48,7 +48,7 @@ void t.test("a crash after any event of a workload leaves a legal state", async 
   const until = clock.now() + (SECONDS * 1000) / 5;
   let images = 0;
   for (let seed = FIRST_SEED; clock.now() < until || images === 0; seed++) {
-    const result = await replay(storeSubject, seed, FRONTS[seed % 2]!);
+    const result = await replay(storeSubject, seed, FRONTS[seed % 2]!, 1, () => clock.now() >= until);
     images += result.images;
     if (result.failure === null) continue;
     t.fail(`${JSON.stringify(result.failure)}`);
