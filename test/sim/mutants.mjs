@@ -246,11 +246,4 @@ export const MUTANTS = [
     replace: "table.dirtySince = CLEAN;",
     invariant: "I2: the log is kept for what has not landed",
   },
-  {
-    name: "a slot is cooled before its data is synced",
-    file: "lib/store/slot-times.ts",
-    find: "sync.completed > this.#syncs[slot]!",
-    replace: "sync.completed >= 0",
-    invariant: "I19: a hot bit is cleared only when synced",
-  },
 ];

@@ -13,8 +13,9 @@ export interface SeedsOptions {
   readonly firstSeed: number;
   /** Seeds to run; the budget may end sooner. */
   readonly count: number;
-  /** Real milliseconds; no new seed begins after them. */
+  /** Real milliseconds; no new seed begins after them, but for the first `least`. */
   readonly budgetMs: number;
+  readonly least?: number;
   readonly operations?: number;
   readonly without?: readonly Feature[];
   readonly front?: FrontKind;
@@ -48,7 +49,7 @@ export async function runSeeds(
 ): Promise<SeedsResult> {
   const result: SeedsResult = { coverage: new Coverage(), seeds: 0, failures: [] };
   const end = clock.now() + options.budgetMs;
-  for (let i = 0; i < options.count && clock.now() < end; i++) {
+  for (let i = 0; i < options.count && (i < (options.least ?? 0) || clock.now() < end); i++) {
     const seed = options.firstSeed + i;
     const { coverage, violation } = await run(subject, { ...options, seed });
     result.coverage.add(coverage);
