@@ -260,7 +260,8 @@ function open(server: ServerHandshake, said: Uint8Array[]): boolean {
   return server.outputLength === 10 || server.outputLength === 134;
 }
 
-function fuzzServer(dice: Dice): Uint8Array {
+/** What a client says from its flags to its last request, damaged; also said to the live server (test/fuzz). */
+export function fuzzServer(dice: Dice): Uint8Array {
   return damaged(dice, dice.below(3) > 0 ? politeClient(dice) : wildClient(dice));
 }
 
