@@ -6,6 +6,8 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import type { AdminSources, GatewayNumbers } from "./api.js";
 
 const PREFIX = "lamina_";
+/** The event loop's monitor is a timer of this period; a shorter one wakes an idle server for nothing. */
+const LOOP_LAG_PRECISION_MS = 100;
 /** Rows of the gateway's arrays. */
 const TYPES = [
   "read",
@@ -26,7 +28,11 @@ export class Metrics {
 
   constructor(sources: AdminSources) {
     this.#sources = sources;
-    collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
+    collectDefaultMetrics({
+      register: this.#registry,
+      prefix: PREFIX,
+      eventLoopMonitoringPrecision: LOOP_LAG_PRECISION_MS,
+    });
     this.#requests();
     this.#gateway();
     this.#store();
