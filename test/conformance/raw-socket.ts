@@ -123,7 +123,9 @@ export class RawSocket {
   /** Goes on over TLS; returns the protocol that was agreed on, such as "TLSv1.3". */
   async startTls(options: ConnectionOptions): Promise<string> {
     const plain = this.#socket;
-    plain.removeAllListeners();
+    plain.removeAllListeners("data");
+    plain.removeAllListeners("end");
+    plain.removeAllListeners("close");
     const secure = connectTls({ ...options, socket: plain });
     const protocol = await new Promise<string>((resolve, reject) => {
       secure.once("secureConnect", () => resolve(secure.getProtocol() ?? "none"));
