@@ -170,7 +170,7 @@ export class LaminaServer extends ServerBase {
   }
 
   protected async untilReady(program: Program): Promise<void> {
-    const ready = await program.printed(/^lamina ready nbd:\/\/[^\s]*:(\d+)/m);
+    const ready = await program.printed(/^lamina ready nbds?:\/\/[^\s]*:(\d+)/m);
     this.port = Number(ready[1]);
   }
 
