@@ -22,7 +22,8 @@ function fail(message) {
 
 function make(...args) {
   const result = spawnSync("make", ["-s", "-C", ATTACH, target, ...args], { encoding: "utf8" });
-  if (result.error !== undefined) fail("'make' not found. Install it with: apt-get install make gcc libc6-dev");
+  if (result.error !== undefined)
+    fail("'make' not found. Install it with: apt-get install make gcc libc6-dev");
   return result;
 }
 
