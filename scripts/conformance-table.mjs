@@ -48,7 +48,35 @@ function links(files) {
     .join(", ");
 }
 
-export function page() {
+/** Pads the cells of every table to the width of its columns. */
+function aligned(lines) {
+  const out = [];
+  for (let at = 0; at < lines.length; ) {
+    let end = at;
+    while (end < lines.length && lines[end].startsWith("| ")) end++;
+    if (end === at) {
+      out.push(lines[at++]);
+      continue;
+    }
+    const table = lines.slice(at, end).map((line) => line.slice(2, -2).split(" | "));
+    const widths = table[0].map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
+    for (const cells of table) {
+      const padded = cells.map((cell, i) =>
+        cell === "---" ? "-".repeat(widths[i]) : cell.padEnd(widths[i]),
+      );
+      out.push(`| ${padded.join(" | ")} |`);
+    }
+    at = end;
+  }
+  return out;
+}
+
+/** What a formatter may change: widths of columns. */
+function unpadded(text) {
+  return text.replaceAll(/ +/g, " ").replaceAll(/-{3,}/g, "---");
+}
+
+function page() {
   const rows = JSON.parse(readFileSync(ROWS, "utf8"));
   const unit = filesById(testsBelow(UNIT));
   const live = filesById(LIVE.flatMap(testsBelow));
@@ -90,13 +118,13 @@ export function page() {
   for (const id of cves) {
     lines.push(`| ${id} | ${[links(unit.get(id)), links(live.get(id))].filter(Boolean).join(", ")} |`);
   }
-  const text = `${lines.join("\n").replaceAll("\n## ", "\n\n## ").replaceAll("\n\n\n", "\n\n")}\n`;
+  const text = `${aligned(lines).join("\n").replaceAll("\n## ", "\n\n## ").replaceAll("\n\n\n", "\n\n")}\n`;
   return { text, open };
 }
 
 const { text, open } = page();
 if (process.argv.includes("--check")) {
-  if (!existsSync(PAGE) || readFileSync(PAGE, "utf8") !== text) {
+  if (!existsSync(PAGE) || unpadded(readFileSync(PAGE, "utf8")) !== unpadded(text)) {
     console.error("docs/nbd-conformance.md is not current: run node scripts/conformance-table.mjs");
     process.exit(1);
   }

@@ -11,10 +11,11 @@ t.test("the table is current", async (t) => {
 });
 
 t.test("every row has a test", async (t) => {
-  const rows = readFileSync(`${ROOT}docs/nbd-conformance.md`, "utf8").match(/^\| [HOTXZCD]\d+ \|.*$/gm) ?? [];
+  const rows =
+    readFileSync(`${ROOT}docs/nbd-conformance.md`, "utf8").match(/^\| [HOTXZCD]\d+ +\|.*$/gm) ?? [];
   t.ok(rows.length > 70, `${rows.length} rows`);
   t.same(
-    rows.filter((row) => row.includes("| open |")),
+    rows.filter((row) => /\| open +\|/.test(row)),
     [],
   );
 });

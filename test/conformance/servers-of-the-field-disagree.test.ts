@@ -1,0 +1,34 @@
+// Where Lamina answers otherwise than nbdkit, qemu-nbd or nbd-server, the reason is known and written down.
+import t from "tap";
+import { DEVIATIONS } from "./deviations.js";
+import { differencesWith, laminaAnswers, peers } from "./differential.js";
+import { PROBES } from "./probes.js";
+
+const ours = await laminaAnswers();
+const present = peers();
+
+t.test("every deviation is about a probe that exists", async (t) => {
+  const names = new Set(PROBES.map(({ name }) => name));
+  t.same(
+    DEVIATIONS.filter(({ probe }) => !names.has(probe)),
+    [],
+  );
+});
+
+t.test("Lamina answers every probe", async (t) => {
+  t.equal(ours.size, PROBES.length);
+  for (const [probe, answer] of ours) t.not(answer, "silence", probe);
+  t.equal(ours.get("data after writes, zeroes and trims"), "as written");
+});
+
+for (const peer of ["nbdkit", "qemu-nbd", "nbd-server"] as const) {
+  const make = present.get(peer);
+  const skip = make === undefined ? { skip: `${peer} is not on this machine` } : {};
+  t.test(`${peer} differs only where it is known to`, skip, async (t) => {
+    const differences = await differencesWith(peer, make!, ours);
+    t.same(
+      differences.filter(({ known }) => known === undefined),
+      [],
+    );
+  });
+}
