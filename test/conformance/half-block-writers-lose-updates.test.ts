@@ -1,9 +1,7 @@
 /**
  * Two writers on the two halves of one 4 KiB block: each half must keep what its own writer wrote last, however
  * the rounds interleave (viperblock PR #43 lost one half without a word).
- *
- *     node dist/test/conformance/half-block-writers-lose-updates.test.js    with LAMINA_ROUNDS=100000 in the
- * environment is the long form; the suite runs a bounded number of rounds.
+ * The suite runs a bounded number of rounds; scripts/half-blocks is the long form.
  */
 import { ReplyMode } from "nbd-protocol-ts";
 import t from "tap";
