@@ -58,7 +58,13 @@ export interface TestServer {
 /** Starts a server with an empty store, or on `options.data`. */
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
   const server = SERVER_KIND === "nbdkit" ? new NbdkitServer(options) : new LaminaServer(options);
-  await server.start();
+  try {
+    await server.start();
+  } catch (error) {
+    // Nobody knows it yet who could clean up.
+    await server.dispose();
+    throw error;
+  }
   return server;
 }
 
