@@ -55,6 +55,8 @@ t.test("what is refused", async (t) => {
     [{ name: "v", size: 4096, stripeCount: 1e9 }, 400, /.*/],
     [{ name: "v", size: 4096, colour: "red" }, 400, /colour/],
     [{ name: "v", size: 4096, access: [{ kind: "moon", value: "x" }] }, 400, /access/],
+    [{ name: "v", size: 4096, access: [{ kind: "address", value: "10.0.0.0/33" }] }, 400, /nor a prefix/],
+    [{ name: "v", size: 4096, access: [{ kind: "psk", value: "a:b" }] }, 400, /no ':'/],
     [{ size: 4096 }, 400, /'name'/],
     [[], 400, /.*/],
     [null, 400, /.*/],
@@ -70,6 +72,8 @@ t.test("what is refused", async (t) => {
   t.equal(await post("/v1/volumes/nobody/resize", { size: 4096 }), 404);
   t.equal(await post("/v1/volumes/there/rename", { name: "a b" }), 400);
   t.equal(await post("/v1/store/scrub", { pace: -1 }), 400);
+  const access = [{ kind: "address", value: "everywhere" }];
+  t.equal((await ask("/v1/volumes/there", { method: "PATCH", body: { access } })).status, 400);
   t.equal((await ask("/v1/volumes/nobody", { method: "DELETE" })).status, 404);
   t.equal((await ask("/v1/volumes/there", { method: "PATCH", body: { size: 1 } })).status, 400);
   t.equal((await ask("/v1/events?limit=0")).status, 400);
