@@ -75,7 +75,8 @@ async function fuzzServer(inputs: number, seed: number): Promise<void> {
       const session = await openSession(tcp, "vol");
       await session.read(0, 4096);
       await session.leave();
-      const rss = processMemory(server.pid, "VmRSS");
+      // Not the pool: it is shared memory of a fixed size, whose pages come into use one by one.
+      const rss = processMemory(server.pid, "RssAnon");
       growth.check(rss);
       if (done % (10 * LIVE_STEP) === 0 || done === inputs) {
         console.log(
@@ -86,9 +87,12 @@ async function fuzzServer(inputs: number, seed: number): Promise<void> {
     await server.stop();
     const fsck = await server.fsck();
     if (fsck.code !== 0) throw new Error(`fsck after it:\n${fsck.stdout}`);
-  } finally {
-    await server.dispose();
+  } catch (error) {
+    // What the server leaves behind must not hide what was wrong.
+    await server.dispose().catch(() => {});
+    throw error;
   }
+  await server.dispose();
 }
 
 const { values } = parseArgs({

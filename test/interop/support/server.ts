@@ -275,7 +275,7 @@ export function allocatedBytesBelow(folder: string): number {
 }
 
 /** A field of /proc/PID/status in bytes, for example VmHWM. */
-export function processMemory(pid: number, field: "VmHWM" | "VmRSS"): number {
+export function processMemory(pid: number, field: "VmHWM" | "VmRSS" | "RssAnon"): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   const match = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status);
   if (match === null) throw new Error(`no ${field} of ${pid}`);
