@@ -5,6 +5,7 @@
  * kill -9 it is held a little longer by nobody alive: a ghost, to be waited for. A live holder is named.
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
+import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LaminaError } from "../core/errors.js";
 import { Errno } from "./abi.js";
@@ -110,9 +111,11 @@ function hasFileOpen(pid: number, inode: bigint): boolean {
   });
 }
 
+/** The program's name as it was started or calls itself; the thread's name (`comm`) is Node's own from 24 on. */
 function commandOf(pid: number): string {
   try {
-    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+    const [command] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return command === undefined || command === "" ? "unknown" : basename(command);
   } catch {
     return "unknown";
   }
