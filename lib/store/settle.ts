@@ -119,7 +119,7 @@ export class Settler {
 
   /**
    * Compares `count` blocks of a table with their bytes after a write that failed in part: a block whose bytes
-   * are what was `wanted` gets that entry, one that is unchanged keeps its own, any other gets what is there.
+   * are what was `wanted` gets that entry, one that was absent gets what is there, any other keeps its own.
    */
   *compare(
     table: Table,
@@ -143,6 +143,8 @@ export class Settler {
         }
         complete = false;
         if (this.#matches(i, table.entries[at]!)) continue;
+        // Had it rotted before, its new bytes must not be taken for its content: it keeps the entry that they fail.
+        if (table.entries[at] !== ENTRY_ABSENT) continue;
         mixed = true;
         this.#adoptInto(table.entries, at, i);
       }

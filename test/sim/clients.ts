@@ -57,8 +57,6 @@ export class SimClient {
   invokedAt = 0;
   invokedUs = 0;
   #readFaultsBefore = 0;
-  /** Write: what each granule becomes. */
-  readonly #values = new Int32Array(OP_BYTES_MAX / 32);
   /** Map: 1 where the answer says that there are no bytes. */
   readonly hole = new Uint8Array(OP_BYTES_MAX / 32);
   /** Answer to a read: nothing there, memory left alone. */
@@ -131,7 +129,6 @@ export class SimClient {
         blockZero = zeroChance > 0 && world.random.chance(zeroChance);
       const zeros = !payload || allZero || blockZero || (zeroChance > 0 && (this.write + i) % 13 === 0);
       const value = zeros ? ID_ZEROS : this.write;
-      this.#values[i] = value;
       history.invoke(register + i, this.write, value, this.invokedAt);
       if (!payload) continue;
       const at = start + i * config.granuleBytes;

@@ -36,6 +36,7 @@ export const FEATURES = [
   "slow",
   "pause",
   "disconnect",
+  "rot-metadata",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 
@@ -100,12 +101,13 @@ export interface RunConfig {
 
 /** Off more often than not: each narrows what can be checked, or slows the rest down. */
 const RARE: Partial<Record<Feature, number>> = {
-  "misdirected-write": 0.12,
+  "misdirected-write": 0.15,
   "misdirected-read": 0.25,
   "sync-eio": 0.2,
   "write-eio": 0.3,
   "read-eio": 0.3,
   rot: 0.2,
+  "rot-metadata": 0.1,
   full: 0.2,
   slow: 0.3,
   pause: 0.3,
@@ -123,8 +125,9 @@ export function configOf(options: RunOptions): RunConfig {
   const drawnFront = random.pick(["store", "store", "store", "volume", "volume", "nbd"] as const);
   const front = options.front ?? drawnFront;
   const volumes = random.between(1, 3);
-  const extentsPerVolume = random.between(2, 12);
-  const extentBlocks = random.chance(0.9) ? 16 : 32;
+  // Mostly tiny; with 128 blocks an entry table is longer than a sector and can be torn.
+  const extentBlocks = random.chance(0.85) ? 16 : random.pick([32, 128]);
+  const extentsPerVolume = Math.min(random.between(2, 12), extentBlocks === 128 ? 4 : 12);
   const extents = volumes * extentsPerVolume;
   // Sometimes fewer slots than extents: the device can be full.
   const slots =
@@ -193,6 +196,6 @@ export const FAULT_RATE: Partial<Record<Feature, number>> = {
   "read-eio": 0.003,
   "write-eio": 0.003,
   "sync-eio": 0.005,
-  "misdirected-read": 0.003,
-  "misdirected-write": 0.003,
+  "misdirected-read": 0.02,
+  "misdirected-write": 0.01,
 };

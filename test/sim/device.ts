@@ -17,7 +17,7 @@
  *    covered versions are marked clean without ever becoming durable, and the next sync does not try them
  *    again (ATC'20 "Can applications recover from fsync failures?").
  *  - Misdirected writes land on another data block; misdirected reads bring another block's bytes.
- *  - Rot: one bit of a data block at rest changes.
+ *  - Rot: one bit of a data block at rest changes, or of one copy of metadata that has two.
  *  - Full: a write into a hole fails with ENOSPC while the device has no page left.
  *  - Slow: for a while every request takes 1000 times as long.
  *
@@ -236,6 +236,26 @@ export class SimDevice {
     const page = this.#findData();
     if (page < 0) return false;
     this.#taintPage(page, false);
+    this.#flip(page);
+    this.world.coverage.count("fault:rot");
+    return true;
+  }
+
+  /** The same in one of the pages of the byte ranges; nobody is told. */
+  rotIn(ranges: readonly (readonly [number, number])[]): boolean {
+    for (let i = 0; i < VICTIM_TRIES; i++) {
+      const [start, end] = this.#random.pick(ranges);
+      const page = (start >>> BLOCK_SHIFT) + this.#random.below((end - start) >>> BLOCK_SHIFT);
+      const content = this.#current[page]!;
+      if (content === ZERO_PAGE || this.#changing[page] !== 0 || content !== this.#durable[page]) continue;
+      this.#flip(page);
+      this.world.coverage.count("fault:rot-metadata");
+      return true;
+    }
+    return false;
+  }
+
+  #flip(page: number): void {
     const content = this.#arena.take();
     const at = this.#arena.offsetOf(content);
     const { bytes } = simMemory();
@@ -246,9 +266,7 @@ export class SimDevice {
     this.#setCurrent(page, content);
     this.#arena.hold(content);
     this.#setDurable(page, content);
-    this.world.coverage.count("fault:rot");
     if (this.world.trace !== null) this.world.say(`fault: bit ${bit} of page ${page} flips`);
-    return true;
   }
 
   // --- for SimDiskHandle -------------------------------------------------------------------------------

@@ -19,4 +19,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 7, front: "volume", operations: 240, lives: 8 },
     was: "maintenance ran while the device was opened: LOSSY ended before anything was settled",
   },
+  {
+    options: { seed: 1269, front: "store" },
+    was: "a block that had rotted was taken over as good when a write over it met a full file system",
+  },
 ];

@@ -123,6 +123,10 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** Operations that this life still starts. */
   #operationsLeft = 0;
   #faulty = true;
+  /** After a power loss, until the store has said that everything is settled. */
+  #lossy = false;
+  /** Which copy of the metadata rots in this run. */
+  readonly #rotSecond: boolean;
   /** The device said that it has failed. */
   #failed: string | null = null;
   #full = false;
@@ -136,6 +140,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#subject = subject;
     this.#random = world.random.fork("run");
     this.#faultRandom = world.random.fork("faults");
+    this.#rotSecond = this.#faultRandom.chance(0.5);
     this.#workload = new Workload(config, world.random.fork("workload"));
     this.granulesPerBlock = BLOCK_BYTES / config.granuleBytes;
     this.granulesPerVolume = config.extentsPerVolume * config.extentBlocks * this.granulesPerBlock;
@@ -175,7 +180,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   /** While the store takes over bytes after a power loss, damage may be taken over too. */
   #taintOf(lost: boolean): Taint {
-    if (this.#store?.stats().lossy === true) return Taint.Unknown;
+    if (this.#lossy) return Taint.Unknown;
     return lost ? Taint.Lost : Taint.Rotten;
   }
 
@@ -198,7 +203,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   #drawEnd(): LifeEnd {
     const ends: LifeEnd[] = [];
     if (this.#has("kill")) ends.push("kill");
-    if (this.#has("power")) ends.push("power");
+    // With a copy that rots, a power loss while the other one is written would be a second fault.
+    if (this.#has("power") && !this.#has("rot-metadata")) ends.push("power");
     if (this.#has("clean") || ends.length === 0) ends.push("clean");
     return this.#random.pick(ends);
   }
@@ -227,6 +233,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     const early = this.#has("kill-while-opening") && this.#random.chance(0.25);
     const span = early ? this.#random.between(1, 60) : this.#random.between(20, 40 * this.#operationsLeft);
     this.#endAt = end === "clean" && !early ? Number.POSITIVE_INFINITY : world.coverage.events + span;
+    this.#rotAtRest();
     try {
       await this.#open();
       this.#startFaults();
@@ -237,9 +244,18 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     } catch (error) {
       if (!(error instanceof LifeEnds)) throw error;
     }
-    this.#crash(end === "clean" && this.#random.chance(0.5) ? "power" : end);
+    const alsoPower = end === "clean" && this.#random.chance(0.5) && !this.#has("rot-metadata");
+    this.#crash(alsoPower ? "power" : end);
     // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
+  }
+
+  /** Between two lives. Of metadata one copy, always the same side, so that the other one is whole. */
+  #rotAtRest(): void {
+    const { copyRanges } = this.#subject;
+    if (this.#has("rot") && this.#random.chance(0.5)) this.device.rot();
+    if (copyRanges === undefined || !this.#has("rot-metadata") || this.#random.chance(0.5)) return;
+    this.device.rotIn(copyRanges(this.#format, this.#rotSecond));
   }
 
   /** Crash replay: a life that ends at one event, and what is left of it. */
@@ -287,6 +303,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#endProcess();
     this.history.oldestReadAt = Number.POSITIVE_INFINITY;
     if (power) {
+      this.#lossy = true;
       this.device.powerLoss();
       this.history.powerLoss();
       this.#boot++;
@@ -445,7 +462,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     await this.#until(() => findings !== null, "fsck");
     this.#endProcess();
     const found = findings! as { readonly message: string }[];
-    if (found.length > 0 && !this.#damaged())
+    const rotten = this.world.coverage.get("fault:rot-metadata") > 0;
+    if (found.length > 0 && !rotten && !this.#damaged())
       throw new Violation("I7", `fsck after a clean close: ${found.map((one) => one.message).join("; ")}`);
   }
 
@@ -700,6 +718,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   lossy(lossy: boolean): void {
+    this.#lossy = lossy;
     this.world.coverage.count(lossy ? "event:lossy" : "event:settled");
   }
 

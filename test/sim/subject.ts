@@ -14,5 +14,7 @@ export interface Subject {
   /** Offline check; an empty list when all is well. Absent where there is nothing to check. */
   readonly fsck?: (environment: StoreEnvironment) => Routine<readonly Finding[]>;
   /** Offsets of the device below this are provisioned by the caller before anything is written. */
+  /** Byte ranges (start, end) of one of the two copies of everything that has two. */
+  readonly copyRanges?: (options: FormatOptions, second: boolean) => readonly (readonly [number, number])[];
   provisionedBytes(options: FormatOptions): number;
 }
