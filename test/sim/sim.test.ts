@@ -1,7 +1,9 @@
 /**
  * The simulator's part of the test suite: all regressions, determinism, crash replay, and fresh seeds for a fixed
- * time. LAMINA_SIM_SECONDS changes the time, LAMINA_SIM_SEED the first seed.
+ * time. The first seed is drawn from the commit, so each commit has fresh ones and a run can be repeated exactly.
+ * LAMINA_SIM_SECONDS changes the time, LAMINA_SIM_SEED the first seed.
  */
+import { spawnSync } from "node:child_process";
 import t from "tap";
 import type { FrontKind } from "./config.js";
 import { takeNativeChecksums } from "./native.js";
@@ -13,11 +15,18 @@ import { run } from "./run.js";
 import { runSeeds } from "./seeds.js";
 
 const SECONDS = Number(process.env["LAMINA_SIM_SECONDS"] ?? 100);
-const FIRST_SEED = Number(process.env["LAMINA_SIM_SEED"] ?? Date.now() % 2 ** 40);
+const FIRST_SEED = Number(process.env["LAMINA_SIM_SEED"] ?? seedOfCommit());
 /** Seeds that are run however slow the machine is. */
 const SEEDS_MIN = 5;
 const clock = { now: () => Date.now() };
 const FRONTS: readonly FrontKind[] = ["store", "volume", "nbd"];
+
+/** 40 bits of the commit's name; of the clock where there is no checkout. */
+function seedOfCommit(): number {
+  const { stdout } = spawnSync("git", ["rev-parse", "HEAD"], { cwd: import.meta.dirname, encoding: "utf8" });
+  const bits = Number.parseInt((stdout ?? "").slice(0, 10), 16);
+  return Number.isSafeInteger(bits) ? bits : Date.now() % 2 ** 40;
+}
 
 t.comment(
   (await takeNativeChecksums())
