@@ -733,6 +733,8 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     if (bad.count > 0) bad.gone(volume, layer, extent);
     this.#freeing.add(slot, sequence);
     device.env.events.extentChanged(volume, layer, extent, false);
+    // A Map holds no lock: one that waited for the slot to be settled finds the extent gone.
+    this.slotSettled(slot);
     this.wantTick();
   }
 

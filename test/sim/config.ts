@@ -114,6 +114,8 @@ const RARE: Partial<Record<Feature, number>> = {
   scrub: 0.4,
 };
 const USUAL = 0.7;
+/** Slots of the smallest device. */
+const SLOTS_LEAST = 5;
 
 export function configOf(options: RunOptions): RunConfig {
   const random = Prng.ofSeed(options.seed).fork("config");
@@ -131,12 +133,16 @@ export function configOf(options: RunOptions): RunConfig {
   const extents = volumes * extentsPerVolume;
   // Sometimes fewer slots than extents: the device can be full.
   const slots =
-    features.has("full") && random.chance(0.5) ? Math.ceil(extents * 0.7) : extents + random.between(2, 12);
+    features.has("full") && random.chance(0.5)
+      ? Math.max(SLOTS_LEAST, Math.ceil(extents * 0.7))
+      : extents + random.between(2, 12);
   const perSlot = extentBlocks * BLOCK_BYTES + 2 * 4 * KIB + 128;
   const logBytes = random.pick([16, 16, 24, 32, 64, 128]) * KIB;
   const records = 16;
+  const capacityOf = (count: number): number =>
+    Math.ceil((metadata + count * perSlot + extentBlocks * BLOCK_BYTES) / MIB) * MIB;
   const metadata = 128 * KIB + 2 * records * BLOCK_BYTES + 8 * BLOCK_BYTES + logBytes;
-  return {
+  const config: RunConfig = {
     seed: options.seed,
     front,
     features,
@@ -148,7 +154,7 @@ export function configOf(options: RunOptions): RunConfig {
     extentBlocks,
     granuleBytes: front === "store" ? 512 : random.pick([512, 512, 512, 128, 32]),
     clients: random.pick([1, 2, 4, 8, 16, 32]),
-    capacityBytes: Math.ceil((metadata + slots * perSlot + extentBlocks * BLOCK_BYTES) / MIB) * MIB,
+    capacityBytes: capacityOf(slots),
     logBytes,
     alignBytes: random.pick([512, 4096]),
     zeroGrainBytes: random.pick([4096, 4096, 16384, 65536]),
@@ -167,6 +173,9 @@ export function configOf(options: RunOptions): RunConfig {
     stripeUnitBlocks: random.pick([1, 4, 16]),
     tunables: tunablesOf(random.fork("tunables")),
   };
+  // A volume's trim waits behind a write that waits for space: nobody could ever free what that needs.
+  const stuck = front !== "store" && config.onFull === "wait";
+  return stuck ? { ...config, capacityBytes: capacityOf(extents + SLOTS_LEAST) } : config;
 }
 
 /** Draws even where the value is given, so that the rest of the configuration stays the same. */

@@ -185,9 +185,8 @@ export class History {
     if (taint === Taint.None || this.#taintedAt[register]! > from) return;
     this.#taint[register] = Taint.None;
     this.#mendedAt[register] = this.#now;
-    if (taint !== Taint.Unknown) return;
-    this.#knownSince[register] = this.#now;
-    // What lay there before was not known, so a later power loss may bring back what no cluster stands for.
+    if (taint === Taint.Unknown) this.#knownSince[register] = this.#now;
+    // While the write is not stable a power loss may bring back what lay there before.
     const cluster = this.#find(register, write);
     if (cluster !== NONE && !this.#isStable(cluster)) {
       this.#taint[register] = Taint.Lost;

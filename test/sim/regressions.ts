@@ -23,4 +23,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 1269, front: "store" },
     was: "a block that had rotted was taken over as good when a write over it met a full file system",
   },
+  {
+    options: { seed: 201038, front: "volume", operations: 400 },
+    was: "a Map that waited for a slot to be settled was never answered when the extent was freed meanwhile",
+  },
 ];
