@@ -7,6 +7,7 @@
  *     from inside `submit`.
  *  2. The asker holds the range lock of the blocks: no two operations in flight touch one block unless all
  *     of them are reads. (Free and Zero hold theirs too.)
+ *     A Map is sent without a lock: its answer is true of some moment between question and answer.
  *  3. Blocks lie inside one extent. Memory is 4096-aligned and at least `blocks` blocks long.
  */
 import type { Status } from "./status.js";
