@@ -114,6 +114,8 @@ const RARE: Partial<Record<Feature, number>> = {
   scrub: 0.4,
 };
 const USUAL = 0.7;
+/** Granules of the longest operation, about: each is a register of the checker. */
+const GRANULES_MAX = 512;
 /** Slots of the smallest device. */
 const SLOTS_LEAST = 5;
 
@@ -173,9 +175,11 @@ export function configOf(options: RunOptions): RunConfig {
     stripeUnitBlocks: random.pick([1, 4, 16]),
     tunables: tunablesOf(random.fork("tunables")),
   };
+  const blocksMax = Math.min(config.blocksMax, (GRANULES_MAX * config.granuleBytes) / BLOCK_BYTES);
   // A volume's trim waits behind a write that waits for space: nobody could ever free what that needs.
   const stuck = front !== "store" && config.onFull === "wait";
-  return stuck ? { ...config, capacityBytes: capacityOf(extents + SLOTS_LEAST) } : config;
+  const slotsForAll = capacityOf(extents + SLOTS_LEAST);
+  return { ...config, blocksMax, capacityBytes: stuck ? slotsForAll : config.capacityBytes };
 }
 
 /** Draws even where the value is given, so that the rest of the configuration stays the same. */

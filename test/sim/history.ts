@@ -45,6 +45,7 @@ export class History {
   #now = 1;
   /** Invocation of the latest flush that was answered. */
   #flushedUpTo = 0;
+  #unflushed = 0;
   /** The latest end of a process. */
   #crashedAt = 0;
   /** Invocation of the oldest read that has no answer yet, as the asker says. */
@@ -85,6 +86,11 @@ export class History {
     return this.#live;
   }
 
+  /** Granules written since the latest flush that was answered: what the checker cannot forget yet. */
+  get unflushed(): number {
+    return this.#unflushed;
+  }
+
   /** Moves time; the new one is the time of the invocation or response that the caller is about to tell. */
   tick(): number {
     return ++this.#now;
@@ -99,6 +105,7 @@ export class History {
 
   /** `write` was asked for at `at`: it gives the register `value` (its own number, or ID_ZEROS). */
   invoke(register: number, write: number, value: number, at: number): void {
+    this.#unflushed++;
     this.#prune(register);
     this.#append(register, write, value, at, NEVER, 0);
   }
@@ -135,6 +142,7 @@ export class History {
 
   /** A flush asked for at `from` was answered. */
   flushed(from: number): void {
+    this.#unflushed = 0;
     if (from > this.#flushedUpTo) this.#flushedUpTo = from;
   }
 
@@ -247,12 +255,29 @@ export class History {
     return false;
   }
 
-  /** Forgets what neither a read nor a power loss can bring back. */
+  /**
+   * Forgets what neither a read nor a power loss can bring back: what a stable cluster is known to follow. Two
+   * clusters that agree never follow each other, so one look for the latest follower decides for all of them.
+   */
   #prune(register: number): void {
+    let latest = NONE;
+    let lastOfLatest = 0;
+    let lastOfSecond = 0;
+    for (let c = this.#head[register]!; c !== NONE; c = this.#next[c]!) {
+      if ((this.#flags[c]! & DOUBTFUL) !== 0 || this.#first[c]! >= this.oldestReadAt) continue;
+      if (!this.#isStable(c)) continue;
+      const last = this.#last[c]!;
+      if (latest === NONE || last > lastOfLatest) {
+        lastOfSecond = lastOfLatest;
+        lastOfLatest = last;
+        latest = c;
+      } else if (last > lastOfSecond) lastOfSecond = last;
+    }
+    if (latest === NONE) return;
     let before = NONE;
     for (let c = this.#head[register]!; c !== NONE; ) {
       const next = this.#next[c]!;
-      if (this.#followedByStable(register, c, this.oldestReadAt)) this.#unlink(register, before, c);
+      if (this.#first[c]! < (c === latest ? lastOfSecond : lastOfLatest)) this.#unlink(register, before, c);
       else before = c;
       c = next;
     }

@@ -49,6 +49,11 @@ const POOL_BYTES: Record<FrontKind, readonly number[]> = {
 };
 /** Clients leave this much of the pool to the program, so that what it needs itself is always there. */
 const CLIENT_POOL_RESERVE = MIB / 2;
+/**
+ * Granules written without a flush, after which one is asked for even in a run that leaves flushes out: any of
+ * their values may survive a power loss, so the checker keeps them all, and its time grows with them.
+ */
+const UNFLUSHED_GRANULES_MAX = 100_000;
 /** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
@@ -604,7 +609,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   #clientEvent(client: SimClient): void {
     if (this.#operationsLeft <= 0 || client.busy || this.#failed !== null) return;
-    this.#workload.draw(client, (volume) => this.volumes.blocks(volume));
+    const flush = this.history.unflushed > UNFLUSHED_GRANULES_MAX;
+    this.#workload.draw(client, (volume) => this.volumes.blocks(volume), flush);
     // As a gateway would, a client that finds no memory waits before it takes a lock.
     const room = this.#pool!.freeBytes > CLIENT_POOL_RESERVE;
     if (!room || !this.volumes.usable(client.volume) || !this.#front!.admit(client)) {

@@ -23,11 +23,11 @@ export class Workload {
     return this.#config.features.has("zero-payload") ? 0.15 : 0;
   }
 
-  /** Fills in the client's next operation. `blocksOf`: blocks that a volume has now. */
-  draw(client: SimClient, blocksOf: (volume: number) => number): void {
+  /** Fills in the client's next operation. `blocksOf`: blocks that a volume has now; `flush`: it is a flush. */
+  draw(client: SimClient, blocksOf: (volume: number) => number, flush: boolean): void {
     const random = this.#random;
     const { features, fuaShare, volumes } = this.#config;
-    client.kind = this.#kind();
+    client.kind = flush ? OpKind.Flush : this.#kind();
     client.volume = random.below(volumes);
     client.noHole = client.kind === OpKind.Zero && features.has("no-hole") && random.chance(0.3);
     const changes = client.kind !== OpKind.Read && client.kind !== OpKind.Map && client.kind !== OpKind.Flush;
