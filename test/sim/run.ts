@@ -37,7 +37,7 @@ import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
 
 /** Virtual time in which anything that was asked for must be over once nothing is faulty. */
 const LIVENESS_US = 600e6;
-/** Events of one life at most; a life that does not get on by then is stuck. */
+/** Events between two answers at most; a run in which nothing is answered by then is stuck. */
 const EVENTS_PER_WAIT_MAX = 400_000;
 /** The real event loop has a turn every so many batches, so that signals are heard. */
 const STEPS_PER_TURN = 10_000;
@@ -128,6 +128,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** Operations that this life still starts. */
   #operationsLeft = 0;
   #faulty = true;
+  /** Operations that are over: while this moves the run is not stuck. */
+  #answers = 0;
   /** After a power loss, until the store has said that everything is settled. */
   #lossy = false;
   /** Which copy of the metadata rots in this run. */
@@ -503,9 +505,15 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   async #until(condition: () => boolean, what: string): Promise<void> {
     const { world } = this;
-    const deadline = world.nowUs + LIVENESS_US;
-    const eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
+    let answers = this.#answers;
+    let since = world.nowUs;
+    let eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
     for (let steps = 1; !condition(); steps++) {
+      if (answers !== this.#answers) {
+        answers = this.#answers;
+        since = world.nowUs;
+        eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
+      }
       if (this.#asyncWork > 0 || steps % STEPS_PER_TURN === 0) await turn();
       // What was asked for outside a batch has its end of batch now, as with a real engine.
       this.#process?.runTasks();
@@ -515,11 +523,9 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       if (!world.step() && this.#asyncWork === 0)
         throw new Violation("I23", `nothing happens any more while waiting for ${what}`);
       if (Violation.raised !== null) throw Violation.raised;
-      if (world.nowUs > deadline || world.coverage.events > eventsMax)
-        throw new Violation(
-          "I23",
-          `waited ${((world.nowUs - deadline + LIVENESS_US) / 1e6).toFixed(0)} s for ${what}`,
-        );
+      const us = world.nowUs - since;
+      if (us > LIVENESS_US || world.coverage.events > eventsMax)
+        throw new Violation("I23", `waited ${(us / 1e6).toFixed(0)} s for ${what}; nothing was answered`);
     }
   }
 
@@ -585,6 +591,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   done(client: SimClient): void {
+    this.#answers++;
     let oldest = Number.POSITIVE_INFINITY;
     for (const other of this.#clients) if (other.busy && other.invokedAt < oldest) oldest = other.invokedAt;
     this.history.oldestReadAt = oldest;
