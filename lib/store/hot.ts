@@ -61,6 +61,10 @@ export class HotBits {
     this.#versions = new Float64Array(this.#layout.hotPages);
   }
 
+  static pageOf(slot: number): number {
+    return Math.floor(slot / HOT_BITS_PER_PAGE);
+  }
+
   get count(): number {
     return this.#hot;
   }
@@ -104,7 +108,7 @@ export class HotBits {
     if (this.#state[slot] !== COOL) return;
     this.#state[slot] = QUEUED;
     this.#wanted[slot >>> 5]! |= 1 << (slot & 31);
-    this.#dirtyPages[Math.floor(slot / HOT_BITS_PER_PAGE)] = 1;
+    this.#dirtyPages[HotBits.pageOf(slot)] = 1;
     this.#queued.push(slot);
     this.#start();
   }
@@ -114,7 +118,7 @@ export class HotBits {
     if (this.#state[slot] !== HOT) return;
     this.#state[slot] = COOL;
     this.#wanted[slot >>> 5]! &= ~(1 << (slot & 31));
-    this.#dirtyPages[Math.floor(slot / HOT_BITS_PER_PAGE)] = 1;
+    this.#dirtyPages[HotBits.pageOf(slot)] = 1;
     this.#hot--;
     this.#lazy = true;
   }
@@ -162,8 +166,8 @@ export class HotBits {
     for (;;) {
       const pages = this.#takeDirty();
       if (pages.length === 0) return;
-      this.#setting = this.#queued.filter((slot) => pages.includes(Math.floor(slot / HOT_BITS_PER_PAGE)));
-      this.#queued = this.#queued.filter((slot) => !pages.includes(Math.floor(slot / HOT_BITS_PER_PAGE)));
+      this.#setting = this.#queued.filter((slot) => pages.includes(HotBits.pageOf(slot)));
+      this.#queued = this.#queued.filter((slot) => !pages.includes(HotBits.pageOf(slot)));
       for (const slot of this.#setting) this.#state[slot] = SETTING;
       for (let i = 0; i < pages.length; i++) this.#encode(pages[i]!, this.#buffer + i * PAGE_BYTES);
       yield* this.#writeCopy(this.#layout.hotA, pages);

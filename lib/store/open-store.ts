@@ -69,7 +69,8 @@ function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: num
       what: `its log is corrupt at record ${corruptAt}, which was synced`,
     });
   }
-  const lossy = found.lossy || (!found.clean && found.bootId !== env.bootId);
+  const powerLost = !found.clean && found.bootId !== env.bootId;
+  const lossy = found.lossy || powerLost;
   const superblock: Superblock = {
     ...found,
     sequence: found.sequence + 1,
@@ -80,7 +81,7 @@ function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: num
   };
   yield* writeSuperblocks(env, superblock, memory, stale);
   store = new ExtentStore(device, options, superblock, state);
-  yield* store.begin(state);
+  yield* store.begin(state, !powerLost);
   return store;
 }
 

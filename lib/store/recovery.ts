@@ -25,6 +25,8 @@ export interface HotImage {
   readonly pages: {
     readonly version: number;
     readonly state: "agree" | "differ" | "lost";
+    /** One copy is not valid: a bit that only it had, because the other was not written yet, is missing. */
+    readonly halved: boolean;
     /** Copy B does not count, or is older: it is the one to be written first. */
     readonly staleB: boolean;
   }[];
@@ -108,6 +110,7 @@ function* readHot(device: Device, memory: number): Routine<HotImage> {
     pages.push({
       version: Math.max(...versions),
       state: usable === 0 ? "lost" : agree ? "agree" : "differ",
+      halved: usable === 1,
       staleB,
     });
   }

@@ -140,8 +140,11 @@ export class ExtentStore implements Store {
     );
   }
 
-  /** Last part of opening: makes records equal, sorts the slots, starts what goes on in the background. */
-  *begin(state: RecoveredState): Routine<void> {
+  /**
+   * Last part of opening: makes records equal, sorts the slots, starts what goes on in the background.
+   * `logIsWhole`: no power was lost since the last opening, so the log names every write.
+   */
+  *begin(state: RecoveredState, logIsWhole: boolean): Routine<void> {
     const { hot, directory, unsettled } = this.#parts;
     state.hot.pages.forEach(({ version }, page) => {
       hot.loadedPage(page, version);
@@ -149,6 +152,7 @@ export class ExtentStore implements Store {
     for (let slot = 0; slot < directory.slots; slot++) {
       if (isHotIn(state.hot, slot)) hot.loaded(slot);
     }
+    if (logIsWhole) this.#heatNamedSlots(state);
     yield* this.#mendCopies(state);
     for (let slot = directory.slots - 1; slot >= 0; slot--) this.#sort(slot);
     for (let slot = 0; slot < directory.slots; slot++) {
@@ -161,6 +165,16 @@ export class ExtentStore implements Store {
     this.#serving = true;
     this.#maintenance.kick();
     this.#arm();
+  }
+
+  /**
+   * A bit counts once copy A is durable. If the process then dies before copy B is written, and A rots, the bit is
+   * gone; but the log speaks of every slot that was written to since. After a power loss it need not, and a page
+   * that cannot be read is most likely one that was torn, whose bits nobody had relied on yet.
+   */
+  #heatNamedSlots({ hot: { pages }, pending }: RecoveredState): void {
+    const { hot } = this.#parts;
+    for (const slot of pending.slots()) if (pages[HotBits.pageOf(slot)]!.halved) hot.loaded(slot);
   }
 
   /** Makes equal what a crash between two writes, or rot, has left different; before anything else is changed. */

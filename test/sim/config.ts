@@ -114,6 +114,8 @@ const RARE: Partial<Record<Feature, number>> = {
   scrub: 0.4,
 };
 const USUAL = 0.7;
+/** What ends in a power loss, or in what is opened again like one. */
+const POWER_LOSSES: readonly Feature[] = ["power", "sync-eio", "write-eio"];
 /** Granules of the longest operation, about: each is a register of the checker. */
 const GRANULES_MAX = 512;
 /** Slots of the smallest device. */
@@ -126,6 +128,9 @@ export function configOf(options: RunOptions): RunConfig {
     const on = random.fork(feature).chance(RARE[feature] ?? USUAL);
     if (on && options.without?.includes(feature) !== true) features.add(feature);
   }
+  // With a copy that rots, a power loss while the other one is written would be a second fault; and a device that
+  // has failed is opened again as after a power loss.
+  if (features.has("rot-metadata")) for (const feature of POWER_LOSSES) features.delete(feature);
   const drawnFront = random.pick(["store", "store", "store", "volume", "volume", "nbd"] as const);
   const front = options.front ?? drawnFront;
   const volumes = random.between(1, 3);

@@ -186,9 +186,16 @@ export const MUTANTS = [
   {
     name: "a power loss is not noticed",
     file: "lib/store/open-store.ts",
-    find: "const lossy = found.lossy || (!found.clean && found.bootId !== env.bootId);",
+    find: "const lossy = found.lossy || powerLost;",
     replace: "const lossy = found.lossy;",
     invariant: "I4: a device opened under another boot id without its clean mark is LOSSY",
+  },
+  {
+    name: "a hot bit that only a rotten copy had is forgotten",
+    file: "lib/store/store.ts",
+    find: "    if (logIsWhole) this.#heatNamedSlots(state);\n",
+    replace: "",
+    invariant: "I2: after kill -9 the log says which slots were written to",
   },
   {
     name: "an opening has no incarnation of its own",

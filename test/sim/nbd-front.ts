@@ -55,6 +55,8 @@ export class NbdFront implements LifeFront {
   readonly #links: Link[] = [];
   /** Where each client's operation is. */
   readonly #linkOf: (Link | null)[] = [];
+  /** Every client has said goodbye: nobody asks anything any more. */
+  #closing = false;
 
   constructor(config: RunConfig, environment: StoreEnvironment, registry: DeviceRegistry, host: NbdHost) {
     this.#config = config;
@@ -120,6 +122,7 @@ export class NbdFront implements LifeFront {
   }
 
   admit(client: SimClient): boolean {
+    if (this.#closing) return false;
     const able = this.#links.filter(
       (link) =>
         link.volume === client.volume &&
@@ -139,6 +142,7 @@ export class NbdFront implements LifeFront {
 
   /** A connection breaks, and its client connects again. */
   breakOne(): void {
+    if (this.#closing) return;
     const link = this.#random.pick(this.#links);
     if (!link.ready) return;
     this.#host.world.coverage.count("fault:disconnect");
@@ -148,6 +152,7 @@ export class NbdFront implements LifeFront {
   }
 
   close(done: () => void): void {
+    this.#closing = true;
     for (const link of this.#links) link.leave();
     this.#server.close(done);
   }

@@ -27,4 +27,16 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 201038, front: "volume", operations: 400 },
     was: "a Map that waited for a slot to be settled was never answered when the extent was freed meanwhile",
   },
+  {
+    options: { seed: 701109, front: "volume" },
+    was: "a hot bit that only a rotten copy of its page had was forgotten, and with it what the log says about the slot",
+  },
+  {
+    options: { seed: 801430, front: "volume", without: ["full"] },
+    was: "the same, with a rotten copy of a page that the killed process had begun to write",
+  },
+  {
+    options: { seed: 700896, front: "nbd" },
+    was: "the simulator's own: its janitor asked on connections whose clients had said goodbye",
+  },
 ];

@@ -210,8 +210,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   #drawEnd(): LifeEnd {
     const ends: LifeEnd[] = [];
     if (this.#has("kill")) ends.push("kill");
-    // With a copy that rots, a power loss while the other one is written would be a second fault.
-    if (this.#has("power") && !this.#has("rot-metadata")) ends.push("power");
+    if (this.#has("power")) ends.push("power");
     if (this.#has("clean") || ends.length === 0) ends.push("clean");
     return this.#random.pick(ends);
   }
