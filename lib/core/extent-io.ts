@@ -32,6 +32,8 @@ export const ExtentOpKind = {
   Map: 5,
   /** Everything that was acknowledged before is stable afterwards. Ignores extent and blocks. */
   Flush: 6,
+  /** The extent, if it exists, belongs to `generation` from now on; no byte changes. Ignores blocks. */
+  Stamp: 7,
 } as const;
 
 export type ExtentOpKind = (typeof ExtentOpKind)[keyof typeof ExtentOpKind];
@@ -43,6 +45,8 @@ export const ExtentFlag = {
   NoHole: 2,
   /** On a full device answer NoSpace at once (`--on-full enospc`) instead of waiting for space. */
   NoWait: 4,
+  /** Read and Map, of at most 256 blocks: also fills `entries` with what the blocks should match. */
+  Entries: 8,
 } as const;
 
 /** Largest number of blocks of one Write or Read: one pool buffer. */

@@ -46,7 +46,7 @@ export interface StoreOptions {
 export interface Store extends ExtentIo {
   readonly extentBlocks: number;
   /** Extents of one volume that the device holds, in no order. */
-  inventory(volume: number, visit: (layer: number, extent: number, generation: number) => void): void;
+  inventory(volume: number, visit: InventoryVisitor): void;
   /** Slots held by a volume. */
   slotsOf(volume: number): number;
   /** Volume ids with at least one slot. */
@@ -66,6 +66,40 @@ export interface Store extends ExtentIo {
   startScrub(pace: number): void;
   /** Stops taking work, finishes what is in flight, checkpoints, marks clean. */
   close(done: (error: LaminaError | null) => void): void;
+}
+
+/** `created`: write sequence that created the extent; `hot`: its bytes may differ from its entries or the other copies. */
+export type InventoryVisitor = (
+  layer: number,
+  extent: number,
+  generation: number,
+  created: number,
+  hot: boolean,
+) => void;
+
+/** A store among several that hold the same extents (DESIGN §6). */
+export interface MemberStore extends Store {
+  readonly identity: DeviceIdentity;
+  /**
+   * What a power loss may have taken has been put right from other members. Until then a device that was opened
+   * with `stability` stays LOSSY, through further openings too.
+   */
+  reconciled(): void;
+}
+
+export interface DeviceIdentity {
+  /** 16 bytes each. */
+  readonly deviceId: Uint8Array;
+  readonly clusterId: Uint8Array;
+  /** Number of this opening; the one before had a lower number, not always the next lower. */
+  readonly incarnation: number;
+  readonly bootId: string;
+  readonly lossy: boolean;
+}
+
+/** Says when an extent may cool: everything about it is complete on all in-sync members. */
+export interface Stability {
+  isStable(volume: number, layer: number, extent: number): boolean;
 }
 
 export interface BadBlock {

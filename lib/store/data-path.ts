@@ -34,6 +34,7 @@ import type { Maintenance } from "./maintenance.js";
 import { isZero } from "./metadata-io.js";
 import { OpList } from "./op-list.js";
 import type { Parts } from "./parts.js";
+import { clearPresent, fillPresent, hasPresent } from "./present.js";
 import type { SlotPool } from "./slot-pool.js";
 import type { SyncOwner } from "./sync.js";
 import { type Table, TableState } from "./table.js";
@@ -181,6 +182,9 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
         break;
       case ExtentOpKind.Flush:
         if (!this.#parts.sync.addOp(op)) this.#finish(op, Status.Ok);
+        break;
+      case ExtentOpKind.Stamp:
+        this.#stampOnly(op);
         break;
     }
   }
@@ -399,7 +403,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     const table = this.#tableFor(op, slot);
     if (table === null) return;
     if (this.#keepAbsent(op, table.entries)) {
-      this.#finishUnchanged(op);
+      this.#stampOnly(op);
       return;
     }
     if (!this.#isHot(op, slot) || !this.#hasLogRoom(op, deltaWords(op.blocks) + STAMP_WORDS)) return;
@@ -407,7 +411,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   }
 
   #stageWrite(op: ExtentOp, table: Table): void {
-    this.#stamp(op, table);
+    this.#stamp(op, table.slot);
     this.#stage(op, table, this.#parts.log.delta(table.slot, table.alloc, op.block, op.blocks, op.entries));
   }
 
@@ -429,10 +433,28 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   }
 
   /** The extent belongs to a newer generation from now on. */
-  #stamp(op: ExtentOp, table: Table): void {
+  #stamp(op: ExtentOp, slot: number): void {
     const { directory, log } = this.#parts;
-    if (op.generation <= directory.generation[table.slot]!) return;
-    directory.stamp(table.slot, log.stamp(table.slot, table.alloc, op.generation), op.generation);
+    if (!this.#outdates(op, slot)) return;
+    directory.stamp(slot, log.stamp(slot, directory.alloc[slot]!, op.generation), op.generation);
+  }
+
+  #outdates(op: ExtentOp, slot: number): boolean {
+    return op.generation > this.#parts.directory.generation[slot]!;
+  }
+
+  /**
+   * No block changes. The extent gets its generation all the same: the operation may be a re-send, and a member
+   * that never had the first one must find the extent among those that changed without it.
+   */
+  #stampOnly(op: ExtentOp): void {
+    const slot = this.#find(op);
+    if (slot >= 0 && this.#outdates(op, slot)) {
+      if (!this.#hasLogRoom(op, STAMP_WORDS)) return;
+      this.#stamp(op, slot);
+      this.#parts.sync.touch();
+    }
+    this.#finishUnchanged(op);
   }
 
   /**
@@ -627,7 +649,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
     const table = this.#tableFor(op, slot);
     if (table === null) return;
     if (!noHole && !hasPresent(op, table.entries)) {
-      this.#finishUnchanged(op);
+      this.#stampOnly(op);
       return;
     }
     const words = noHole ? deltaWords(op.blocks) : ABSENT_WORDS;
@@ -638,7 +660,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ze
   #stageZero(op: ExtentOp, table: Table, noHole: boolean): void {
     const { log } = this.#parts;
     const { slot, alloc } = table;
-    this.#stamp(op, table);
+    this.#stamp(op, table.slot);
     if (noHole) this.#computeZeroEntries(op, table);
     const sequence = noHole
       ? log.delta(slot, alloc, op.block, op.blocks, this.#zeroEntries)
@@ -931,25 +953,4 @@ function waitFor(lists: Map<number, OpList>, slot: number, op: ExtentOp): void {
     lists.set(slot, list);
   }
   list.push(op);
-}
-
-function clearPresent(op: ExtentOp): void {
-  op.present.fill(0, 0, (op.blocks + 31) >>> 5);
-  op.presentCount = 0;
-}
-
-function fillPresent(op: ExtentOp, entries: Uint32Array): void {
-  clearPresent(op);
-  let count = 0;
-  for (let i = 0; i < op.blocks; i++) {
-    if (entries[op.block + i] === ENTRY_ABSENT) continue;
-    op.present[i >>> 5]! |= 1 << (i & 31);
-    count++;
-  }
-  op.presentCount = count;
-}
-
-function hasPresent(op: ExtentOp, entries: Uint32Array): boolean {
-  for (let i = op.block; i < op.block + op.blocks; i++) if (entries[i] !== ENTRY_ABSENT) return true;
-  return false;
 }

@@ -1,7 +1,11 @@
 /** The extent store of one device. */
 export type {
   BadBlock,
+  DeviceIdentity,
   FormatOptions,
+  InventoryVisitor,
+  MemberStore,
+  Stability,
   Store,
   StoreEnvironment,
   StoreEvents,

@@ -28,6 +28,8 @@ export interface MaintenanceOwner {
   /** Nothing else to settle: the device may stop being LOSSY. */
   clearLossy(): Routine<void>;
   readonly lossy: boolean;
+  /** LOSSY, and nothing outside this device is waited for to end it. */
+  readonly lossyDue: boolean;
   /** Someone waits for log room. */
   readonly logWanted: boolean;
   /** The free slot's bytes are durably zero. */
@@ -132,7 +134,7 @@ export class Maintenance {
       this.#coolDue ||
       this.#pressure() ||
       unsettled.count > 0 ||
-      this.#owner.lossy
+      this.#owner.lossyDue
     );
   }
 

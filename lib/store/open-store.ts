@@ -10,7 +10,7 @@
  */
 import { LaminaError } from "../core/errors.js";
 import { diskSync, type Routine } from "../core/routine.js";
-import type { Store, StoreEnvironment } from "./api.js";
+import type { MemberStore, StoreEnvironment } from "./api.js";
 import { Device, DeviceFailure } from "./device.js";
 import { layoutOf } from "./format.js";
 import { type OpenStoreOptions, tunablesOf } from "./options.js";
@@ -25,7 +25,7 @@ import {
 } from "./superblock.js";
 
 /** Opens the store on `env.disk`, which stays the caller's to close after `Store.close`. Throws LaminaError. */
-export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Routine<Store> {
+export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Routine<MemberStore> {
   const memory = env.pool.allocate(RECOVERY_BUFFER_BYTES);
   if (memory < 0)
     throw new LaminaError("DEVICE_FAILED", { path: options.path, what: "no memory to open it" });
@@ -39,7 +39,7 @@ export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Ro
   }
 }
 
-function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: number): Routine<Store> {
+function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: number): Routine<MemberStore> {
   const { path } = options;
   const { found, stale } = yield* currentSuperblock(env, path, memory);
   const layout = layoutOf(found.geometry);

@@ -4,7 +4,7 @@
  */
 import { assert } from "../core/assert.js";
 import { MIB } from "../core/limits.js";
-import type { StoreOptions } from "./api.js";
+import type { Stability, StoreOptions } from "./api.js";
 
 export interface StoreTunables {
   /** Bound of the entry-table cache in bytes. At it, tables are evicted, dirty ones by checkpoint. */
@@ -58,6 +58,8 @@ export interface OpenStoreOptions extends StoreOptions, Partial<StoreTunables> {
   readonly acceptLogLoss?: boolean;
   /** This device is the only member of its volumes: every write is stable as soon as it is synced. */
   readonly soleMember?: boolean;
+  /** Where there are other members: says which extents may cool, and keeps LOSSY until `reconciled`. */
+  readonly stability?: Stability;
 }
 
 export function tunablesOf(options: Partial<StoreTunables>): StoreTunables {

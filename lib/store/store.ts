@@ -7,7 +7,14 @@ import { LaminaError } from "../core/errors.js";
 import type { ExtentOp } from "../core/extent-io.js";
 import { KIB } from "../core/limits.js";
 import { type Routine, startRoutine } from "../core/routine.js";
-import type { BadBlock, Store, StoreStats } from "./api.js";
+import type {
+  BadBlock,
+  DeviceIdentity,
+  InventoryVisitor,
+  MemberStore,
+  Stability,
+  StoreStats,
+} from "./api.js";
 import { BadBlocks } from "./bad-blocks.js";
 import { DataPath } from "./data-path.js";
 import { type Device, DeviceFailure } from "./device.js";
@@ -38,7 +45,7 @@ const ZEROS_BYTES = 64 * KIB;
 
 type Done = (error: LaminaError | null) => void;
 
-export class ExtentStore implements Store {
+export class ExtentStore implements MemberStore {
   readonly extentBlocks: number;
   readonly #device: Device;
   readonly #path: string;
@@ -56,6 +63,9 @@ export class ExtentStore implements Store {
   #superblock: Superblock;
   /** Free slots of a device with a corrupt log: neither zeroed nor used. */
   readonly #quarantined: boolean;
+  readonly #stability: Stability | null;
+  /** LOSSY ends only after other members have put right what may be missing. */
+  #lossOpen: boolean;
   #timer: Timer | null = null;
   #spaceTimer: Timer | null = null;
   #isFull = false;
@@ -74,6 +84,8 @@ export class ExtentStore implements Store {
     this.#path = options.path;
     this.#superblock = superblock;
     this.#quarantined = state.log.corruptAt !== null;
+    this.#stability = options.stability ?? null;
+    this.#lossOpen = this.#stability !== null;
     this.#page = this.#take(PAGE_BYTES);
     const zeros = this.#take(ZEROS_BYTES);
     env.pool.bytes.fill(0, zeros, zeros + ZEROS_BYTES);
@@ -215,17 +227,33 @@ export class ExtentStore implements Store {
     return this.#superblock.lossy;
   }
 
+  get identity(): DeviceIdentity {
+    const { deviceId, clusterId, incarnation, bootId, lossy } = this.#superblock;
+    return { deviceId, clusterId, incarnation, bootId, lossy };
+  }
+
+  reconciled(): void {
+    this.#lossOpen = false;
+    this.#maintenance.kick();
+  }
+
   submit(op: ExtentOp): void {
     this.#data.submit(op);
   }
 
   // ---- What the store holds ----------------------------------------------------------------------------
 
-  inventory(volume: number, visit: (layer: number, extent: number, generation: number) => void): void {
-    const { directory } = this.#parts;
+  inventory(volume: number, visit: InventoryVisitor): void {
+    const { directory, hot } = this.#parts;
     for (let slot = 0; slot < directory.slots; slot++) {
       if (directory.state[slot] !== SlotState.Live || directory.volume[slot] !== volume) continue;
-      visit(directory.layer[slot]!, directory.extent[slot]!, directory.generation[slot]!);
+      visit(
+        directory.layer[slot]!,
+        directory.extent[slot]!,
+        directory.generation[slot]!,
+        directory.created[slot]!,
+        hot.isHot(slot),
+      );
     }
   }
 
@@ -336,15 +364,24 @@ export class ExtentStore implements Store {
         !store.#quarantined &&
         store.#parts.directory.state[slot] === SlotState.Free &&
         !store.#freeing.has(slot),
-      // Alone, what is synced here is stable everywhere.
-      isStable: () => true,
+      isStable: (slot) => store.#isStable(slot),
       get lossy() {
         return store.lossy;
+      },
+      get lossyDue() {
+        return store.lossy && !store.#lossOpen;
       },
       get logWanted() {
         return store.#data.waitsForLog || store.#logRoutines.length > 0 || store.#freeing.waitsForLog;
       },
     };
+  }
+
+  #isStable(slot: number): boolean {
+    // Alone, what is synced here is stable everywhere.
+    if (this.#stability === null) return true;
+    const { directory } = this.#parts;
+    return this.#stability.isStable(directory.volume[slot]!, directory.layer[slot]!, directory.extent[slot]!);
   }
 
   #slotIsHot(slot: number): void {

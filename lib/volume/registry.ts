@@ -11,7 +11,7 @@ import { assert } from "../core/assert.js";
 import type { Checksums } from "../core/checksum.js";
 import type { Clock, Random, Ticker } from "../core/clock.js";
 import { LaminaError } from "../core/errors.js";
-import { epoch, generation, type VolumeId, volumeId } from "../core/ids.js";
+import { epoch, generation, VOLUME_ID_MAX, type VolumeId, volumeId } from "../core/ids.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { Pool } from "../core/pool.js";
 import type { VolumeRecord } from "../replica/record.js";
@@ -69,6 +69,8 @@ export class DeviceRegistry implements VolumeRegistry {
       extentBlocks: environment.store.extentBlocks,
     });
     for (const [id, bytes] of environment.store.records()) {
+      // Numbers that no volume can have are the node's own (lib/replica).
+      if (id > VOLUME_ID_MAX) continue;
       const record = decode(id, bytes);
       this.#records.set(id, record);
       if (record.state === "live") this.#byName.set(record.name, record);
