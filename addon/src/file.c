@@ -120,6 +120,20 @@ static napi_value file_read_now(napi_env env, napi_callback_info info) {
   return transfer_now(env, info, false);
 }
 
+/* fileSeek(fd, offset, hole): start of the next data, or hole, at or behind offset; -ENXIO: no data follows */
+static napi_value file_seek(napi_env env, napi_callback_info info) {
+  napi_value args[3];
+  Instance *instance;
+  int32_t fd;
+  int64_t offset;
+  uint32_t hole;
+  if (!arguments_get(env, info, 3, args, &instance) || !get_i32(env, args[0], &fd) ||
+      !get_i64(env, args[1], &offset) || !get_u32(env, args[2], &hole))
+    return NULL;
+  off_t found = lseek(fd, offset, hole != 0 ? SEEK_HOLE : SEEK_DATA);
+  return make_number(env, found >= 0 ? (double)found : -errno);
+}
+
 /* fileClose(fd): 0 or -errno. Also for sockets. */
 static napi_value file_close(napi_env env, napi_callback_info info) {
   napi_value args[1];
@@ -181,5 +195,5 @@ static napi_value file_allocate(napi_env env, napi_callback_info info) {
 
 const Method FILE_METHODS[] = {
     {"fileFacts", file_facts},        {"fileLock", file_lock},         {"fileWriteNow", file_write_now}, {"fileReadNow", file_read_now},
-    {"fileClose", file_close},        {"fileAllocate", file_allocate}, {NULL, NULL},
+    {"fileSeek", file_seek},          {"fileClose", file_close},         {"fileAllocate", file_allocate}, {NULL, NULL},
 };

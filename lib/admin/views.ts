@@ -3,8 +3,10 @@
 import type { TlsMode } from "nbd-protocol-ts";
 import type { MirrorStatus } from "../catalog/api.js";
 import type { LaminaEvent } from "../catalog/events.js";
+import { BLOCK_BYTES } from "../core/limits.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type { StoreStats } from "../store/api.js";
+import { layoutOf } from "../volume/layout.js";
 import type { VolumeUsage } from "../volume/registry-api.js";
 import type { AdminSources } from "./api.js";
 
@@ -37,6 +39,8 @@ export interface BadBlockView {
   readonly layer: number;
   readonly extent: number;
   readonly block: number;
+  /** Byte of the volume at which the block begins; it is 4096 bytes long. */
+  readonly offset: number;
   readonly foundAt: string;
 }
 
@@ -118,12 +122,14 @@ export function volumeView(record: VolumeRecord, usage: VolumeUsage): VolumeView
 
 export function volumeDetailView(record: VolumeRecord, sources: AdminSources): VolumeDetailView {
   const bad = sources.store.badBlocks(record.id).slice(-BAD_BLOCKS_SHOWN);
+  const layout = layoutOf(sources.store.stats().slotBytes / BLOCK_BYTES, record.policy);
   return {
     ...volumeView(record, sources.registry.usage(record.id)),
     badBlocks: bad.map(({ layer, extent, block, foundAt }) => ({
       layer,
       extent,
       block,
+      offset: layout.volumeBlockOf(extent, block) * BLOCK_BYTES,
       foundAt: iso(foundAt),
     })),
   };

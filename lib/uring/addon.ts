@@ -92,6 +92,8 @@ export interface Addon {
   fileLock(fd: number): number;
   fileWriteNow(memory: number, fd: number, offset: number, at: number, length: number): number;
   fileReadNow(memory: number, fd: number, offset: number, at: number, length: number): number;
+  /** Where the next data (`hole` 0) or hole (1) begins; −ENXIO: no data follows. */
+  fileSeek(fd: number, offset: number, hole: number): number;
   fileClose(fd: number): number;
   fileAllocate(
     fd: number,

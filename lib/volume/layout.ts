@@ -13,9 +13,22 @@
  *     extent's blocks; `coveredFrom` gives its ends.
  */
 import { assert } from "../core/assert.js";
+import { BLOCK_BYTES } from "../core/limits.js";
 
 /** Locks of a group are taken as one range; the range lock's table bounds it. */
 export const STRIPE_COUNT_MAX = 64;
+
+/** How a volume lies. `stripeUnit` in bytes; longer than the device's extent (tiny ones in tests) it is the extent. */
+export function layoutOf(
+  extentBlocks: number,
+  policy: { readonly stripeCount: number; readonly stripeUnit: number },
+): Layout {
+  return new Layout(
+    extentBlocks,
+    policy.stripeCount,
+    Math.min(extentBlocks, policy.stripeUnit / BLOCK_BYTES),
+  );
+}
 
 export class Layout {
   readonly extentBlocks: number;
@@ -55,6 +68,16 @@ export class Layout {
     this.extent = group * this.stripeCount + (unit - row * this.stripeCount);
     this.block = row * this.unitBlocks + inUnit;
     this.run = this.unitBlocks - inUnit;
+  }
+
+  /** The inverse of `locate`: the volume's block that lies at `block` of `extent`. */
+  volumeBlockOf(extent: number, block: number): number {
+    if (this.stripeCount === 1) return extent * this.extentBlocks + block;
+    const group = Math.floor(extent / this.stripeCount);
+    const column = extent - group * this.stripeCount;
+    const row = Math.floor(block / this.unitBlocks);
+    const unit = row * this.stripeCount + column;
+    return group * this.groupBlocks + unit * this.unitBlocks + (block - row * this.unitBlocks);
   }
 
   groupOf(volumeBlock: number): number {

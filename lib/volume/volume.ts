@@ -15,7 +15,7 @@ import { Status } from "../core/status.js";
 import type { VolumeRecord } from "../replica/record.js";
 import { type Volume, VolumeOp, type VolumeRequest } from "./api.js";
 import { ExtentMap } from "./extent-map.js";
-import { Layout } from "./layout.js";
+import { type Layout, layoutOf } from "./layout.js";
 import { MapJob } from "./map-job.js";
 import type { VolumeOwner } from "./owner.js";
 import { RangeJob } from "./range-job.js";
@@ -46,10 +46,7 @@ export class VolumeCore implements Volume, ExtentListener {
     this.id = record.id;
     this.seed = volumeSeed(record.id);
     this.#record = record;
-    const { stripeCount, stripeUnit } = record.policy;
-    // A unit longer than the device's extent (tiny ones in tests) is the extent.
-    const unit = Math.min(owner.extentBlocks, stripeUnit / BLOCK_BYTES);
-    this.layout = new Layout(owner.extentBlocks, stripeCount, unit);
+    this.layout = layoutOf(owner.extentBlocks, record.policy);
   }
 
   get name(): string {

@@ -10,14 +10,12 @@ import { VOLUME } from "./support/volume.js";
 const MIB = 1 << 20;
 const BLOCK_BYTES = 4096;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / SECTOR_BYTES;
-const BLOCKS_PER_EXTENT = 1024;
 const DATA_BYTES = 12 * MIB;
 const EIO = 5;
 const WRITE_ID = 1;
 
 interface BadBlock {
-  readonly extent: number;
-  readonly block: number;
+  readonly offset: number;
 }
 
 /** Where in the file the bytes of a block lie; −1 when they are nowhere. */
@@ -98,7 +96,7 @@ t.test("one flipped byte costs one block", requires({ lamina: true }), async (t)
   t.equal(await errorOf(client.read(4 * BLOCK_BYTES, 4 * BLOCK_BYTES)), EIO, "a read over a bad block fails");
 
   const shown = (await server.json("volume", "show", VOLUME)) as { readonly badBlocks: readonly BadBlock[] };
-  const places = shown.badBlocks.map(({ extent, block }) => extent * BLOCKS_PER_EXTENT + block);
+  const places = shown.badBlocks.map(({ offset }) => offset / BLOCK_BYTES);
   t.same(
     [...new Set(places)].sort((x, y) => x - y),
     [...rotten.keys()],

@@ -2,6 +2,7 @@
 import type { Argv } from "yargs";
 import type { VolumeDetailView, VolumeView } from "../../admin/index.js";
 import { LaminaError } from "../../core/errors.js";
+import { BLOCK_BYTES } from "../../core/limits.js";
 import { accessOption, formatAccessRule } from "../access-rules.js";
 import { clientOf, type GlobalArguments, withTarget } from "../arguments.js";
 import { fields, print, printJson, table } from "../output.js";
@@ -255,8 +256,11 @@ function show(v: VolumeDetailView, json: boolean): void {
   const stripes = v.stripeCount === 1 ? "none" : `${v.stripeCount} × ${formatBytes(v.stripeUnit)}`;
   const bad = v.badBlocks
     .slice(-BAD_BLOCKS_LISTED)
-    .map(({ extent, block, foundAt }): readonly [string, string] => {
-      return ["bad block", `block ${block} of extent ${extent}, found ${foundAt}`];
+    .map(({ extent, block, offset, foundAt }): readonly [string, string] => {
+      return [
+        "bad block",
+        `bytes ${offset} to ${offset + BLOCK_BYTES - 1} (block ${block} of extent ${extent}), found ${foundAt}`,
+      ];
     });
   const left = v.badBlocks.length - bad.length;
   print(

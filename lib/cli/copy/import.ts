@@ -1,10 +1,14 @@
-/** A raw file into a volume. Zeros stay holes. */
+/** A raw file into a volume. Zeros stay holes, and holes of the file are not read. */
 import type { FileHandle } from "node:fs/promises";
 import { BLOCK_BYTES } from "../../core/limits.js";
+import { dataRanges } from "../../uring/data-ranges.js";
 import type { Progress } from "../progress.js";
 import { inLanes } from "./lanes.js";
 import { COPY_PIECE_BYTES, type NbdCopyClient } from "./nbd-client.js";
 import { stretches } from "./zeros.js";
+
+/** Bytes of one request for zeros: its length is a u32 where extended headers are not spoken. */
+const HOLE_PIECE_BYTES = 1024 * 1024 * 1024;
 
 /**
  * Copies `size` bytes and flushes; the volume has whole blocks for all of them. `blank`: the volume is known to read as zeros, so zeros are left out;
@@ -17,7 +21,12 @@ export async function importRaw(
   blank: boolean,
   progress: Progress,
 ): Promise<void> {
-  await inLanes(pieces(size), async ({ offset, length }) => {
+  await inLanes(pieces(file, size), async ({ offset, length, hole }) => {
+    if (hole) {
+      if (!blank) await client.zero(offset, length);
+      progress.add(length);
+      return;
+    }
     const bytes = await wholeBlocks(client, file, offset, length);
     for (const { start, end, zero } of stretches(bytes)) {
       if (!zero) await client.write(offset + start, bytes.subarray(start, end));
@@ -42,10 +51,32 @@ async function wholeBlocks(
   return bytes;
 }
 
-function* pieces(size: number): Generator<{ offset: number; length: number }> {
-  for (let offset = 0; offset < size; offset += COPY_PIECE_BYTES) {
-    yield { offset, length: Math.min(COPY_PIECE_BYTES, size - offset) };
+interface Piece {
+  readonly offset: number;
+  readonly length: number;
+  /** The file has nothing there; such pieces are whole blocks, and may be long. */
+  readonly hole: boolean;
+}
+
+/** Pieces begin at whole blocks: a block that is partly data is read. */
+function* pieces(file: FileHandle, size: number): Generator<Piece> {
+  let at = 0;
+  for (const { start, end } of dataRanges(file.fd, size)) {
+    const from = Math.max(at, Math.floor(start / BLOCK_BYTES) * BLOCK_BYTES);
+    yield* holes(at, from);
+    at = Math.max(at, Math.min(size, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES));
+    for (let offset = from; offset < at; offset += COPY_PIECE_BYTES)
+      yield { offset, length: Math.min(COPY_PIECE_BYTES, at - offset), hole: false };
   }
+  // The end of a file that ends inside a block is copied as data: the rest of the block is the volume's.
+  const whole = Math.max(at, Math.floor(size / BLOCK_BYTES) * BLOCK_BYTES);
+  yield* holes(at, whole);
+  if (whole < size) yield { offset: whole, length: size - whole, hole: false };
+}
+
+function* holes(from: number, to: number): Generator<Piece> {
+  for (let offset = from; offset < to; offset += HOLE_PIECE_BYTES)
+    yield { offset, length: Math.min(HOLE_PIECE_BYTES, to - offset), hole: true };
 }
 
 async function readAll(file: FileHandle, into: Buffer, position: number): Promise<void> {

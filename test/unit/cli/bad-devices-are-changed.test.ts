@@ -16,6 +16,9 @@ import { join } from "node:path";
 import t from "tap";
 import type { ServeArguments } from "../../../lib/cli/serve/options.js";
 import { LaminaError } from "../../../lib/core/errors.js";
+import { decodeSuperblock, encodeSuperblock } from "../../../lib/store/superblock.js";
+import { addon } from "../../../lib/uring/addon.js";
+import { NativeChecksums } from "../../../lib/uring/native-checksums.js";
 import { TestRedis } from "../catalog/support/redis.js";
 import { lamina } from "./support/run.js";
 import { scratch, serve, serveExactly } from "./support/server.js";
@@ -131,6 +134,25 @@ t.test("damaged", async (t) => {
   await refused(t, data, {}, "DEVICE_DAMAGED");
   const { code } = await lamina("fsck", "--data", data);
   t.equal(code, 1, "fsck says so, too");
+});
+
+t.test("of a newer Lamina", async (t) => {
+  const data = join(scratch(t), "data");
+  const made = await serve(data);
+  await made.close();
+  const store = join(data, "store.0");
+  const env = { checksums: new NativeChecksums(addon(), -1) };
+  for (const at of superblocks(store)) {
+    const page = readFileSync(store).subarray(at, at + 4096);
+    const decoded = decodeSuperblock(page, env);
+    if (decoded.kind !== "valid") throw new Error(`superblock at ${at} is ${decoded.kind}`);
+    encodeSuperblock({ ...decoded.superblock, version: 99 }, page, env);
+    put(store, at, page);
+  }
+  const error = await refused(t, data, {}, "DEVICE_NEWER");
+  t.match(error?.message, /99/, "the format is named");
+  const { code } = await lamina("fsck", "--data", data);
+  t.equal(code, 1, "fsck refuses it, too");
 });
 
 /** Offsets of the pages that begin as the first one does. */

@@ -1,5 +1,15 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { running, scratch } from "./support/server.js";
@@ -40,6 +50,37 @@ t.test("in and out again", async (t) => {
   t.match(again.stderr, /exists already.*--force/);
   t.equal((await run("volume", "export", "v", out, "--force")).code, 0);
   t.notOk(existsSync(`${out}.partial`));
+});
+
+t.test("the holes of an image are not read: 8 TiB with three pieces of data", async (t) => {
+  const { run } = await running(t);
+  const directory = scratch(t);
+  const image = join(directory, "image");
+  const size = 8 * 2 ** 40;
+  const bytes = randomBytes(3 * 4096 + 1000);
+  // Inside a block, over the end of one, and in the last one.
+  const places = [10_000, 5 * 2 ** 40 - 100, size - bytes.length];
+  writeFileSync(image, "");
+  truncateSync(image, size);
+  const file = openSync(image, "r+");
+  for (const at of places) writeSync(file, bytes, 0, bytes.length, at);
+  closeSync(file);
+
+  const imported = await run("volume", "import", "big", image, "--json");
+  t.equal(imported.code, 0, imported.stderr);
+  const out = join(directory, "out");
+  t.equal((await run("volume", "export", "big", out)).code, 0);
+  const copy = openSync(out, "r");
+  for (const at of places) {
+    const read = Buffer.alloc(bytes.length + 8192);
+    const from = Math.max(0, Math.min(at - 4096, size - read.length));
+    readSync(copy, read, 0, read.length, from);
+    const wanted = Buffer.alloc(read.length);
+    bytes.copy(wanted, at - from);
+    t.ok(read.equals(wanted), `the data at ${at}, and zeros around it`);
+  }
+  closeSync(copy);
+  t.ok(statSync(out).blocks * 512 < 2 ** 20, "and the holes are holes again");
 });
 
 t.test("into a volume that has something else", async (t) => {

@@ -23,6 +23,7 @@ t.test("every volume block has a place of its own, and runs are contiguous", asy
         const { extent, block: inside, run } = layout;
         if (inside < 0 || inside >= layout.extentBlocks || run < 1) return false;
         taken.add(extent * layout.extentBlocks + inside);
+        if (layout.volumeBlockOf(extent, inside) !== block) return false;
         if (run > 1) {
           layout.locate(block + 1);
           if (layout.extent !== extent || layout.block !== inside + 1) return false;
