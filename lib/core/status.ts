@@ -1,6 +1,6 @@
 /**
- * Result of one data-path operation. Values are the error numbers that NBD puts on the wire (proto.md,
- * "Error values"), so no table stands between a store's answer and a client's. Zero is success.
+ * Result of one data-path operation. Values below 1000 are the error numbers that NBD puts on the wire
+ * (proto.md, "Error values"), so no table stands between a store's answer and a client's. Zero is success.
  */
 export const Status = {
   Ok: 0,
@@ -15,6 +15,14 @@ export const Status = {
   Overflow: 75,
   NotSup: 95,
   Shutdown: 108,
+  /**
+   * Between the owner of a volume and its nodes (lib/replica/api.ts); never a client's. The owner was fenced;
+   * the node has no serving lease; the generation is older than the node's; the connection ended unanswered.
+   */
+  Fenced: 1001,
+  NoLease: 1002,
+  Outdated: 1003,
+  LinkLost: 1004,
 } as const;
 
 export type Status = (typeof Status)[keyof typeof Status];
