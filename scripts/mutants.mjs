@@ -78,7 +78,8 @@ function mutate(mutant, into) {
 function hunt(directory, mutant) {
   const fronts = mutant.fronts ?? "store,volume";
   const hunter = join(directory, "test/sim/hunt.js");
-  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, fronts], {
+  const focus = mutant.focus ?? "";
+  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, fronts, focus], {
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";

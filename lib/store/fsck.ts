@@ -2,7 +2,8 @@
  * The offline check: every rule of DESIGN §5 that can be seen on the device, without changing it.
  *
  *  - superblock, log anchor, hot bitmap, directory, records, tables: valid, and both copies agree;
- *  - the log ends where it may end; no record speaks of what does not exist;
+ *  - the log ends where it may end; no record speaks of what does not exist; no page or table reflects a record
+ *    that the log does not have any more;
  *  - no extent has two slots; a cool slot has nothing left in the log;
  *  - the bytes of a free slot and of an absent block are zeros; those of a present block match its checksum,
  *    or, in a slot that is hot, one of the values that the log gives it.
@@ -38,6 +39,7 @@ export interface Finding {
     | "double-slot"
     | "table"
     | "stale-table"
+    | "ahead"
     | "checksum"
     | "free-not-zero"
     | "unreadable";
@@ -181,6 +183,9 @@ class Check {
         slot,
       });
     }
+    for (const page of state.pagesAhead) {
+      this.#add({ rule: "ahead", message: `directory page ${page} reflects records that the log lacks` });
+    }
     state.hot.pages.forEach(({ state: copies }, page) => {
       if (copies === "lost")
         this.#add({ rule: "hot-bitmap", message: `no copy of hot bitmap page ${page} is valid` });
@@ -248,6 +253,13 @@ class Check {
     }
     if (!outcome.agree && !isHot) {
       this.#add({ rule: "table", message: `the entry tables of cool slot ${slot} differ`, ...where });
+    }
+    if (outcome.position > state.log.start.nextSequence) {
+      this.#add({
+        rule: "ahead",
+        message: `the table of slot ${slot} reflects records that the log lacks`,
+        ...where,
+      });
     }
     if (stale >= outcome.position) {
       this.#add({

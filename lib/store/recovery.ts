@@ -43,6 +43,8 @@ export interface RecoveredState {
   readonly records: LoadedRecords;
   /** Directory pages whose copies differ. */
   readonly differingPages: readonly number[];
+  /** Directory pages that reflect records which are not in the log: written before it was synced. */
+  readonly pagesAhead: readonly number[];
   /** Slots that hold an extent which another slot holds too. */
   readonly doubles: readonly number[];
 }
@@ -76,7 +78,18 @@ export function* recover(
   const pending = new PendingDeltas();
   if (!replay(log, directory, positions, pending)) throw damaged("a log record names what does not exist");
   const doubles = directory.finishLoading();
-  return { directory, pending, hot, staleAnchor: anchor.stale, log, records, differingPages, doubles };
+  const pagesAhead = [...positions.keys()].filter((page) => positions[page]! > log.start.nextSequence);
+  return {
+    directory,
+    pending,
+    hot,
+    staleAnchor: anchor.stale,
+    log,
+    records,
+    differingPages,
+    pagesAhead,
+    doubles,
+  };
 }
 
 export function isHotIn(hot: HotImage, slot: number): boolean {

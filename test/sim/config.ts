@@ -42,8 +42,23 @@ export type Feature = (typeof FEATURES)[number];
 
 export type FrontKind = "store" | "volume" | "nbd";
 
+/**
+ * Scenes that few runs would reach by chance: sizes and faults that make them likely.
+ *
+ * - `tables`: entry tables of several sectors, written all the time.
+ * - `reuse`: slots go from extent to extent, and what they hold is written out at once.
+ * - `full-rot`: blocks rot while the file system is full.
+ * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
+ */
+export const FOCI = ["tables", "reuse", "full-rot", "rot-copy"] as const;
+export type Focus = (typeof FOCI)[number];
+
 export interface RunOptions {
   readonly seed: number;
+  /** Drawn when not given; one run in ten has one. */
+  readonly focus?: Focus;
+  /** Draws nothing of what was added later, so that a run which was kept goes on reaching its scene. */
+  readonly plain?: boolean;
   /** Operations of the whole run; drawn when not given. */
   readonly operations?: number;
   /** Lives of the program; drawn when not given. */
@@ -69,6 +84,9 @@ export interface RunConfig {
   readonly front: FrontKind;
   readonly features: ReadonlySet<Feature>;
   readonly crash: CrashPoint | null;
+  readonly focus: Focus | null;
+  /** What a crash has left is checked offline in this share of lives. */
+  readonly checkShare: number;
   readonly operations: number;
   readonly lives: number;
   readonly volumes: number;
@@ -121,11 +139,66 @@ const GRANULES_MAX = 512;
 /** Slots of the smallest device. */
 const SLOTS_LEAST = 5;
 
+/** What a focus puts in the place of what was drawn. */
+interface Emphasis {
+  readonly on: readonly Feature[];
+  readonly off?: readonly Feature[];
+  readonly sizes: {
+    readonly volumes: number;
+    readonly extentsPerVolume: number;
+    readonly extentBlocks: number;
+  };
+  readonly mix: Partial<RunConfig>;
+  readonly tunables: Partial<StoreTunables>;
+}
+
+const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
+  tables: {
+    on: ["power"],
+    sizes: { volumes: 1, extentsPerVolume: 3, extentBlocks: 256 },
+    mix: { logBytes: 16 * KIB, thinkUs: 0, writeShare: 0.9, freeShare: 0 },
+    tunables: { checkpointAbove: 0.05, checkpointBelow: 0.02, syncIntervalMs: 1000 },
+  },
+  reuse: {
+    on: ["power", "kill", "free"],
+    sizes: { volumes: 2, extentsPerVolume: 4, extentBlocks: 16 },
+    mix: { thinkUs: 0, freeShare: 0.35, writeShare: 0.9, flushShare: 0.02, blocksMax: 2 },
+    tunables: { checkpointAbove: 0.02, checkpointBelow: 0, syncIntervalMs: 1000, coolAfterMs: 1 },
+  },
+  "full-rot": {
+    on: ["full", "rot"],
+    off: ["misdirected-write", "write-eio", "sync-eio", "misdirected-read"],
+    sizes: { volumes: 1, extentsPerVolume: 4, extentBlocks: 16 },
+    mix: { onFull: "enospc", writeShare: 0.7, zeroShare: 0.1, blocksMax: 4, hotShare: 0 },
+    tunables: {},
+  },
+  "rot-copy": {
+    on: ["rot-metadata", "kill"],
+    off: ["clean", "kill-while-opening", "full"],
+    sizes: { volumes: 2, extentsPerVolume: 6, extentBlocks: 16 },
+    mix: { thinkUs: 500, hotShare: 0, freeShare: 0.005 },
+    tunables: { coolAfterMs: 1, hotSlotsMax: 1, syncIntervalMs: 1 },
+  },
+};
+const FOCUS_SHARE = 0.1;
+const CHECK_SHARE = 0.2;
+
+function focusOf(options: RunOptions): Focus | null {
+  if (options.focus !== undefined) return options.focus;
+  if (options.plain === true || options.crash !== undefined) return null;
+  const random = new Prng(options.seed >>> 0, Math.floor(options.seed / 2 ** 32), 0x666f6375);
+  return random.chance(FOCUS_SHARE) ? random.pick(FOCI) : null;
+}
+
 export function configOf(options: RunOptions): RunConfig {
+  const focus = focusOf(options);
+  const emphasis = focus === null ? null : EMPHASIS[focus];
   const random = Prng.ofSeed(options.seed).fork("config");
   const features = new Set<Feature>();
   for (const feature of FEATURES) {
-    const on = random.fork(feature).chance(RARE[feature] ?? USUAL);
+    const drawn = random.fork(feature).chance(RARE[feature] ?? USUAL);
+    const on =
+      (drawn || emphasis?.on.includes(feature) === true) && emphasis?.off?.includes(feature) !== true;
     if (on && options.without?.includes(feature) !== true) features.add(feature);
   }
   // With a copy that rots, a power loss while the other one is written would be a second fault; and a device that
@@ -133,10 +206,13 @@ export function configOf(options: RunOptions): RunConfig {
   if (features.has("rot-metadata")) for (const feature of POWER_LOSSES) features.delete(feature);
   const drawnFront = random.pick(["store", "store", "store", "volume", "volume", "nbd"] as const);
   const front = options.front ?? drawnFront;
-  const volumes = random.between(1, 3);
+  const drawnVolumes = random.between(1, 3);
+  const volumes = emphasis?.sizes.volumes ?? drawnVolumes;
   // Mostly tiny; with 128 blocks an entry table is longer than a sector and can be torn.
-  const extentBlocks = random.chance(0.85) ? 16 : random.pick([32, 128]);
-  const extentsPerVolume = Math.min(random.between(2, 12), extentBlocks === 128 ? 4 : 12);
+  const drawnBlocks = random.chance(0.85) ? 16 : random.pick([32, 128]);
+  const extentBlocks = emphasis?.sizes.extentBlocks ?? drawnBlocks;
+  const drawnExtents = Math.min(random.between(2, 12), extentBlocks === 128 ? 4 : 12);
+  const extentsPerVolume = emphasis?.sizes.extentsPerVolume ?? drawnExtents;
   const extents = volumes * extentsPerVolume;
   // Sometimes fewer slots than extents: the device can be full.
   const slots =
@@ -154,6 +230,8 @@ export function configOf(options: RunOptions): RunConfig {
     front,
     features,
     crash: options.crash ?? null,
+    focus,
+    checkShare: options.plain === true ? 0 : CHECK_SHARE,
     operations: given(options.operations, random.pick([60, 200, 600, 600, 2000, 5000])),
     lives: given(options.lives, random.pick([1, 2, 4, 8, 20])),
     volumes,
@@ -178,7 +256,8 @@ export function configOf(options: RunOptions): RunConfig {
     onFull: random.chance(0.5) ? "wait" : "enospc",
     stripeCount: random.pick([1, 1, 2, 3]),
     stripeUnitBlocks: random.pick([1, 4, 16]),
-    tunables: tunablesOf(random.fork("tunables")),
+    ...emphasis?.mix,
+    tunables: { ...tunablesOf(random.fork("tunables")), ...emphasis?.tunables },
   };
   const blocksMax = Math.min(config.blocksMax, (GRANULES_MAX * config.granuleBytes) / BLOCK_BYTES);
   // A volume's trim waits behind a write that waits for space: nobody could ever free what that needs.

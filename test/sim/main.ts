@@ -1,12 +1,12 @@
 /**
- * npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd]
+ * npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd] [--focus NAME]
  *                [--seeds N] [--from S] [--seconds N] [--processes N] [--minimise]
  *                [--replay]
  *
  * With --seed: one run, twice when not traced, to compare the hashes of its event log. Else many seeds.
  */
 import { parseArgs } from "node:util";
-import { FEATURES, type Feature, type FrontKind, type RunOptions } from "./config.js";
+import { FEATURES, type Feature, FOCI, type Focus, type FrontKind, type RunOptions } from "./config.js";
 import { minimise } from "./minimise.js";
 import { takeNativeChecksums } from "./native.js";
 import { storeSubject } from "./real-store.js";
@@ -28,6 +28,8 @@ const { values } = parseArgs({
     trace: { type: "boolean", default: false },
     without: { type: "string", default: "" },
     front: { type: "string" },
+    focus: { type: "string" },
+    plain: { type: "boolean", default: false },
     seeds: { type: "string", default: "1000" },
     from: { type: "string" },
     seconds: { type: "string", default: "120" },
@@ -53,12 +55,20 @@ function front(name: string | undefined): FrontKind | undefined {
   throw new Error(`'${name}' is no front; there are store, volume and nbd`);
 }
 
+function focus(name: string): Focus {
+  const found = FOCI.find((known) => known === name);
+  if (found === undefined) throw new Error(`'${name}' is no focus; there are ${FOCI.join(", ")}`);
+  return found;
+}
+
 const chosenFront = front(values.front);
 const common = {
   without: features(values.without),
   ...(values.ticks === undefined ? {} : { operations: Number(values.ticks) }),
   ...(values.lives === undefined ? {} : { lives: Number(values.lives) }),
   ...(chosenFront === undefined ? {} : { front: chosenFront }),
+  ...(values.focus === undefined ? {} : { focus: focus(values.focus) }),
+  ...(values.plain ? { plain: true } : {}),
 };
 
 async function oneSeed(options: RunOptions): Promise<number> {

@@ -1,7 +1,8 @@
 // Known-bad one-line changes of production code, for scripts/mutants.mjs. `find` is in the file exactly once.
-// `fronts`: where the simulator looks; by default the store's and the volumes' clients.
+// `fronts`: where the simulator looks; by default the store's and the volumes' clients. `focus`: in which scenes
+// (config.ts); by default in all.
 
-/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, fronts?: string}[]} */
+/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, fronts?: string, focus?: string}[]} */
 export const MUTANTS = [
   {
     name: "data is submitted before its record is appended",
@@ -9,6 +10,35 @@ export const MUTANTS = [
     find: "    log.append();\n    this.#submitStaged();",
     replace: "    this.#submitStaged();\n    if (device.env.random.u32() % 3 !== 0) log.append();",
     invariant: "I2: after kill -9 the log knows everything that the disk may hold",
+  },
+  {
+    name: "a write is acknowledged before its record is in the log",
+    file: "lib/store/data-path.ts",
+    find: "    log.append();\n    this.#submitStaged();",
+    replace: "    if (device.env.random.u32() % 3 !== 0) log.append();\n    this.#submitStaged();",
+    invariant: "I2: after kill -9 the log knows everything that the disk may hold",
+  },
+  {
+    name: "a write does not wait for its slot to be settled",
+    file: "lib/store/data-path.ts",
+    find: "    if (this.#parts.unsettled.has(slot)) {\n      waitFor(",
+    replace: "    if (this.#parts.unsettled.has(slot) && op.kind !== ExtentOpKind.Write) {\n      waitFor(",
+    invariant: "I21: a slot is settled before its table is checkpointed",
+  },
+  {
+    name: "a slot cools while a write is in flight",
+    file: "lib/store/maintenance.ts",
+    find: "    return (cache.get(slot)?.inFlight ?? null) === null && this.#owner.isStable(slot);\n  }\n\n  #isCoolable(slot: number): boolean {\n    const { cache, times, sync } = this.#parts;\n    const table = cache.get(slot);\n    return this.#mayCool(slot) && !(table?.dirty ?? false) && times.isSynced(slot, sync);",
+    replace:
+      "    return this.#owner.isStable(slot);\n  }\n\n  #isCoolable(slot: number): boolean {\n    const { times, sync } = this.#parts;\n    return this.#mayCool(slot) && times.isSynced(slot, sync);",
+    invariant: "I19: a hot bit is cleared only when nothing is in flight",
+  },
+  {
+    name: "a punch reaches beyond the request",
+    file: "lib/store/zeroing.ts",
+    find: "  parts.punch(from, to - from);",
+    replace: "  parts.punch(from, to - from + (end - to > 0 ? grain : 0));",
+    invariant: "I3: what was not asked to be zero stays",
   },
   {
     name: "the hot bit is not waited for",
@@ -30,6 +60,7 @@ export const MUTANTS = [
     find: "      yield* this.#device.io.writeAll(this.#writes(slots, memory, area));\n      yield* sync.sync();\n    }",
     replace:
       "      yield* this.#device.io.writeAll(this.#writes(slots, memory, area));\n    }\n    yield* sync.sync();",
+    focus: "tables",
     invariant: "I21: one copy of a table is whole at any moment",
   },
   {
@@ -44,6 +75,7 @@ export const MUTANTS = [
     file: "lib/store/table-io.ts",
     find: '    yield* sync.syncThrough(reflects);\n    assert(log.syncedSequence >= reflects, "a table is never ahead of the log");',
     replace: "",
+    focus: "reuse",
     invariant: "I21: a table never reflects a record that may be lost",
   },
   {
@@ -158,6 +190,7 @@ export const MUTANTS = [
     file: "lib/store/maintenance.ts",
     find: "    yield* sync.syncThrough(reflects);\n    for (const area of [layout.directoryA",
     replace: "    for (const area of [layout.directoryA",
+    focus: "reuse",
     invariant: "I21: a page never reflects a record that may be lost",
   },
   {
@@ -195,6 +228,7 @@ export const MUTANTS = [
     file: "lib/store/store.ts",
     find: "    if (logIsWhole) this.#heatNamedSlots(state);\n",
     replace: "",
+    focus: "rot-copy",
     invariant: "I2: after kill -9 the log says which slots were written to",
   },
   {
@@ -244,6 +278,7 @@ export const MUTANTS = [
     file: "lib/store/settle.ts",
     find: "        if (table.entries[at] !== ENTRY_ABSENT) continue;\n",
     replace: "",
+    focus: "full-rot",
     invariant: "I8: rot is never taken for content",
   },
 ];

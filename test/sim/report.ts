@@ -10,6 +10,8 @@ export function commandOf(options: RunOptions, trace = true): string {
   if (options.without !== undefined && options.without.length > 0)
     parts.push("--without", options.without.join(","));
   if (options.front !== undefined) parts.push("--front", options.front);
+  if (options.focus !== undefined) parts.push("--focus", options.focus);
+  if (options.plain === true) parts.push("--plain");
   if (trace) parts.push("--trace");
   return parts.join(" ");
 }

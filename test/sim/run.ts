@@ -29,7 +29,7 @@ import { NbdFront } from "./nbd-front.js";
 import { type OpenedFront, openFront } from "./opening.js";
 import type { Prng } from "./prng.js";
 import type { EventTarget } from "./queue.js";
-import type { Subject } from "./subject.js";
+import type { Finding, Subject } from "./subject.js";
 import { Violation } from "./violation.js";
 import { VolumeTable } from "./volume-table.js";
 import { Workload } from "./workload.js";
@@ -54,6 +54,8 @@ const CLIENT_POOL_RESERVE = MIB / 2;
  * their values may survive a power loss, so the checker keeps them all, and its time grows with them.
  */
 const UNFLUSHED_GRANULES_MAX = 100_000;
+/** Blocks of one read when everything is read. */
+const READ_BLOCKS_MAX = 128;
 /** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
@@ -71,6 +73,9 @@ export interface RunResult {
 
 /** Faults that may leave blocks which fail their checksums. */
 const DAMAGING = ["fault:rot", "fault:misdirected-write", "fault:write-eio", "fault:zero-eio"];
+
+/** Rules of fsck that a power loss in the middle of a write may break: the other copy counts. */
+const TORN_BY_CRASH = new Set(["superblock"]);
 
 /** Thrown through a life when its time has come. */
 class LifeEnds extends Error {}
@@ -252,6 +257,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     }
     const alsoPower = end === "clean" && this.#random.chance(0.5) && !this.#has("rot-metadata");
     this.#crash(alsoPower ? "power" : end);
+    const { checkShare } = this.config;
+    if (checkShare > 0 && this.#random.chance(checkShare)) await this.#checkCrashed();
     // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
   }
@@ -457,20 +464,34 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   async #checkOffline(): Promise<void> {
+    const found = await this.#fsck();
+    const rotten = this.world.coverage.get("fault:rot-metadata") > 0;
+    if (found.length > 0 && !rotten && !this.#damaged())
+      throw new Violation("I7", `fsck after a clean close: ${found.map((one) => one.message).join("; ")}`);
+  }
+
+  async #fsck(): Promise<readonly Finding[]> {
     const { fsck } = this.#subject;
-    if (fsck === undefined) return;
+    if (fsck === undefined) return [];
     const environment = this.#newProcess();
-    let findings: readonly { readonly message: string }[] | null = null;
+    let findings: readonly Finding[] | null = null;
     startRoutine(fsck(environment), (error, value) => {
       if (error !== null) throw asViolation(error);
       findings = value!;
     });
     await this.#until(() => findings !== null, "fsck");
     this.#endProcess();
-    const found = findings! as { readonly message: string }[];
-    const rotten = this.world.coverage.get("fault:rot-metadata") > 0;
-    if (found.length > 0 && !rotten && !this.#damaged())
-      throw new Violation("I7", `fsck after a clean close: ${found.map((one) => one.message).join("; ")}`);
+    return findings!;
+  }
+
+  /** What a crash has left must be in order too: copies of two ages, but never two bad ones, nor one ahead of the log. */
+  async #checkCrashed(): Promise<void> {
+    if (this.#damaged() || this.world.coverage.get("fault:rot-metadata") > 0) return;
+    this.#endFaults();
+    const found = (await this.#fsck()).filter(({ rule }) => !TORN_BY_CRASH.has(rule));
+    this.world.coverage.count("fsck:after-crash");
+    if (found.length > 0)
+      throw new Violation("I21", `fsck after a crash: ${found.map(({ message }) => message).join("; ")}`);
   }
 
   /** Whether a fault has ever changed bytes at rest in this run. */
@@ -481,15 +502,16 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   async #readEverything(): Promise<void> {
     const reader = this.#clients[0]!;
+    const step = Math.min(this.config.extentBlocks, READ_BLOCKS_MAX);
     for (let volume = 0; volume < this.config.volumes; volume++) {
       const blocks = this.volumes.blocks(volume);
-      for (let block = 0; block < blocks; block += this.config.extentBlocks) {
+      for (let block = 0; block < blocks; block += step) {
         reader.kind = OpKind.Read;
         reader.volume = volume;
         reader.fua = false;
         reader.noHole = false;
         reader.granule = block * this.granulesPerBlock;
-        reader.granules = Math.min(this.config.extentBlocks, blocks - block) * this.granulesPerBlock;
+        reader.granules = Math.min(step, blocks - block) * this.granulesPerBlock;
         await this.#until(
           () => this.volumes.usable(volume) && this.#front!.admit(reader),
           `volume ${volume} to be readable`,

@@ -1,7 +1,7 @@
 /** Many seeds: in this process, or dealt over worker processes. */
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { Feature, FrontKind } from "./config.js";
+import type { Feature, Focus, FrontKind } from "./config.js";
 import { Coverage } from "./coverage.js";
 import { run } from "./run.js";
 import type { Subject } from "./subject.js";
@@ -19,6 +19,8 @@ export interface SeedsOptions {
   readonly operations?: number;
   readonly without?: readonly Feature[];
   readonly front?: FrontKind;
+  readonly focus?: Focus;
+  readonly plain?: boolean;
 }
 
 export interface Failure {
@@ -69,6 +71,8 @@ export interface Chunk {
   readonly operations?: number;
   readonly without?: readonly Feature[];
   readonly front?: FrontKind;
+  readonly focus?: Focus;
+  readonly plain?: boolean;
 }
 
 export interface ChunkResult {

@@ -4,6 +4,7 @@ import type { FormatOptions, Store, StoreEnvironment } from "../../lib/store/api
 import type { OpenStoreOptions } from "../../lib/store/options.js";
 
 export interface Finding {
+  readonly rule: string;
   readonly message: string;
 }
 
