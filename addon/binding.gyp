@@ -11,6 +11,7 @@
         "src/file.c",
         "src/socket.c",
         "src/notify.c",
+        "src/bell.c",
         "src/checksums.c",
         "src/crc32c.c",
         "src/constants.c",

@@ -71,7 +71,7 @@ typedef struct {
 
 /* Each room's exported functions. */
 extern const Method MEMORY_METHODS[], RING_METHODS[], FILE_METHODS[], SOCKET_METHODS[], NOTIFY_METHODS[],
-    CHECKSUM_METHODS[];
+    CHECKSUM_METHODS[], BELL_METHODS[];
 napi_value constants_object(napi_env env);
 
 /* memory.c: NULL, with nothing pending, when the range is not inside the memory. */

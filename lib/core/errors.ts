@@ -234,6 +234,12 @@ export const CATALOGUE = {
     exit: 1,
     http: 500,
   },
+  THREAD_FAILED: {
+    message: "connection thread {thread} failed: {what}",
+    next: "start the server again, nothing acknowledged is lost; please report it with the log",
+    exit: 1,
+    http: 500,
+  },
   POOL_REFUSED: {
     message: "a buffer pool of {size} bytes cannot be had: {what}",
     next: "give the process more memory, or make the pool smaller",

@@ -8,16 +8,22 @@ import type { Engine, ListenAddress, Listener } from "../uring/api.js";
 import type { OpenVolume, VolumeRegistry } from "../volume/registry-api.js";
 import { accessOf, needsTls } from "./access.js";
 import type { Connection, Phase, TlsUpgrade, VolumeSource } from "./connection.js";
-import { GatewayServer } from "./server.js";
+import { GatewayServer, type OtherConnections } from "./server.js";
+
+/** The part of a registry that a gateway asks. */
+export type GatewayRegistry = Pick<VolumeRegistry, "list" | "byName" | "open" | "onEvent">;
 
 export interface GatewayOptions {
   readonly engine: Pick<Engine, "pool" | "clock" | "atTickEnd" | "listen">;
-  readonly registry: VolumeRegistry;
+  readonly registry: GatewayRegistry;
   /** Volume of the empty export name; without it the only volume. */
   readonly defaultExport?: string;
   readonly tls?: TlsUpgrade;
   readonly connectionsMax?: number;
   readonly handshakesMax?: number;
+  /** On a connection thread: the connections of the other threads, and where to count. */
+  readonly elsewhere?: OtherConnections;
+  readonly counters?: Float64Array;
   /** A connection ended other than in order: who, of which volume (or ""), and one sentence why. */
   readonly onConnectionLost?: (peer: string, volume: string, reason: string) => void;
 }
@@ -63,7 +69,7 @@ export interface Gateway {
   /** Serves on one more address. Resolves with the listener, which knows the real port. */
   listen(address: ListenAddress): Promise<Listener>;
   readonly listeners: readonly Listener[];
-  sessions(): SessionInfo[];
+  /** Of all threads together. */
   stats(): GatewayStats;
   /**
    * Closes the listeners, answers what is in flight, refuses what is asked from now on with NBD_ESHUTDOWN,
@@ -72,20 +78,26 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-export function createGateway(options: GatewayOptions): Gateway {
+/** The connections of one thread. */
+export interface LocalGateway extends Gateway {
+  readonly server: GatewayServer;
+  sessions(): SessionInfo[];
+}
+
+export function createGateway(options: GatewayOptions): LocalGateway {
   return new EngineGateway(options);
 }
 
-class EngineGateway implements Gateway {
+class EngineGateway implements LocalGateway {
   readonly #options: GatewayOptions;
-  readonly #server: GatewayServer;
+  readonly server: GatewayServer;
   readonly #listeners: Listener[] = [];
   #closing: Promise<void> | null = null;
 
   constructor(options: GatewayOptions) {
-    const { engine, registry, defaultExport, connectionsMax, handshakesMax } = options;
+    const { engine, registry, defaultExport, connectionsMax, handshakesMax, elsewhere, counters } = options;
     this.#options = options;
-    this.#server = new GatewayServer(
+    this.server = new GatewayServer(
       { pool: engine.pool, clock: engine.clock, ticker: engine },
       {
         source: sourceOf(registry),
@@ -94,6 +106,8 @@ class EngineGateway implements Gateway {
         onEnd: (connection, reason) => this.#ended(connection, reason),
         ...(connectionsMax === undefined ? {} : { connectionsMax }),
         ...(handshakesMax === undefined ? {} : { handshakesMax }),
+        ...(elsewhere === undefined ? {} : { elsewhere }),
+        ...(counters === undefined ? {} : { counters }),
       },
     );
   }
@@ -103,21 +117,21 @@ class EngineGateway implements Gateway {
   }
 
   async listen(address: ListenAddress): Promise<Listener> {
-    const listener = await this.#options.engine.listen(address, (stream) => this.#server.accept(stream));
+    const listener = await this.#options.engine.listen(address, (stream) => this.server.accept(stream));
     this.#listeners.push(listener);
     return listener;
   }
 
   sessions(): SessionInfo[] {
-    return [...this.#server.connections].map(describe);
+    return [...this.server.connections].map(describe);
   }
 
   stats(): GatewayStats {
-    const { counters } = this.#server;
+    const { counters } = this.server;
     const { requests, errors, bytes, latency, latencySum } = counters;
     const plain: Record<string, number> = {};
     for (const [name, value] of Object.entries(counters)) if (typeof value === "number") plain[name] = value;
-    return { ...this.#server.stats(), requests, errors, bytes, latency, latencySum, counters: plain };
+    return { ...this.server.stats(), requests, errors, bytes, latency, latencySum, counters: plain };
   }
 
   close(): Promise<void> {
@@ -127,7 +141,7 @@ class EngineGateway implements Gateway {
 
   async #close(): Promise<void> {
     await Promise.all(this.#listeners.map(async (listener) => listener.close()));
-    await new Promise<void>((resolve) => this.#server.close(resolve));
+    await new Promise<void>((resolve) => this.server.close(resolve));
   }
 
   #ended(connection: Connection, reason: string): void {
@@ -158,7 +172,7 @@ function peerOf(connection: Connection): string {
 }
 
 /** The registry's promises as callbacks. */
-function sourceOf(registry: VolumeRegistry): VolumeSource {
+function sourceOf(registry: GatewayRegistry): VolumeSource {
   return {
     list: () => registry.list(),
     byName: (name) => registry.byName(name),

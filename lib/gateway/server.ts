@@ -31,8 +31,17 @@ export interface ServerEnvironment {
 export interface ServerOptions extends ConnectionOptions {
   readonly connectionsMax?: number;
   readonly handshakesMax?: number;
+  /** Connections of the same volumes that other threads hold. */
+  readonly elsewhere?: OtherConnections;
+  /** Where to count; see Counters. */
+  readonly counters?: Float64Array;
   /** A connection has ended; `reason` is empty when it ended as it should. */
   readonly onEnd?: (connection: Connection, reason: string) => void;
+}
+
+export interface OtherConnections {
+  /** As `GatewayServer.retire`. `done` not from inside the call. */
+  retire(volume: number, done: () => void): void;
 }
 
 /** What is running now; the counters are in `counters`. */
@@ -52,7 +61,7 @@ interface Admission {
 }
 
 export class GatewayServer implements ConnectionOwner {
-  readonly counters: Counters = new Counters();
+  readonly counters: Counters;
   readonly #parts: GatewayParts;
   readonly #options: ServerOptions;
   readonly #connectionsMax: number;
@@ -67,6 +76,7 @@ export class GatewayServer implements ConnectionOwner {
   constructor(environment: ServerEnvironment, options: ServerOptions) {
     const { pool, clock, ticker } = environment;
     this.#options = options;
+    this.counters = new Counters(options.counters);
     this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
     this.#handshakesMax = options.handshakesMax ?? HANDSHAKES_MAX;
     const zeros = pool.allocate(ZEROS_BYTES);
@@ -91,12 +101,25 @@ export class GatewayServer implements ConnectionOwner {
     return this.#connections;
   }
 
+  /** Connections in the handshake. */
+  get handshakes(): number {
+    return this.#handshakes;
+  }
+
+  get requestsInFlight(): number {
+    return this.#parts.commands.commandsInUse;
+  }
+
+  get memory(): Memory {
+    return this.#parts.memory;
+  }
+
   stats(): ServerStats {
-    const { commands, memory } = this.#parts;
+    const { memory } = this;
     return {
       connections: this.#connections.size,
       handshakes: this.#handshakes,
-      requestsInFlight: commands.commandsInUse,
+      requestsInFlight: this.requestsInFlight,
       poolBytesHeld: memory.usedBytes,
       poolBytesLimit: memory.limitBytes,
       waitingForMemory: memory.waiting,
@@ -161,9 +184,32 @@ export class GatewayServer implements ConnectionOwner {
   }
 
   admit(connection: Connection, volume: number, go: () => void): void {
+    const { elsewhere } = this.#options;
+    if (elsewhere === undefined) {
+      this.#retire(connection, volume, go);
+      return;
+    }
+    let waitsFor = 2;
+    const one = (): void => {
+      waitsFor--;
+      if (waitsFor === 0) go();
+    };
+    this.#retire(connection, volume, one);
+    elsewhere.retire(volume, one);
+  }
+
+  /**
+   * Ends the connections of a volume whose peers have gone; `done` when nothing of such connections is in the
+   * volume any more, perhaps at once.
+   */
+  retire(volume: number, done: () => void): void {
+    this.#retire(null, volume, done);
+  }
+
+  #retire(except: Connection | null, volume: number, go: () => void): void {
     const before = new Set<Connection>();
     for (const older of [...this.#connections]) {
-      if (older === connection || older.volume !== volume) continue;
+      if (older === except || older.volume !== volume) continue;
       if (older.phase === "transmission" && older.peerGone) {
         this.counters.supersededConnections++;
         older.cut("its peer had gone when a new connection of the volume came");
@@ -187,6 +233,7 @@ export class GatewayServer implements ConnectionOwner {
 
   connectionOver(connection: Connection, reason: string): void {
     this.#connections.delete(connection);
+    this.counters.connectionsOver++;
     this.#options.onEnd?.(connection, reason);
     this.#maybeClosed();
   }

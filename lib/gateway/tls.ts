@@ -25,33 +25,35 @@ export interface TlsSettings {
 }
 
 export interface ReloadableTls extends TlsUpgrade {
-  /** Reads the directory anew, for connections to come. Throws LaminaError and keeps the old ones. */
-  reload(): void;
+  /** What connections to come are shown and asked for. */
+  use(credentials: TlsCredentials): void;
 }
 
 type Done = (secured: SecuredStream | null, reason: string) => void;
 
 /** Throws LaminaError TLS_FILES. */
 export function createTls(settings: TlsSettings, pool: Pool): ReloadableTls {
-  return new Tls(settings, pool);
+  return createTlsOf(settings.mode, readTlsCredentials(settings.directory), pool);
+}
+
+export function createTlsOf(mode: TlsMode, credentials: TlsCredentials, pool: Pool): ReloadableTls {
+  return new Tls(mode, credentials, pool);
 }
 
 class Tls implements ReloadableTls {
   readonly mode: TlsMode;
-  readonly #directory: string;
   readonly #pool: Pool;
   #credentials: TlsCredentials;
   #cipherBytes = 0;
 
-  constructor(settings: TlsSettings, pool: Pool) {
-    this.mode = settings.mode;
-    this.#directory = settings.directory;
+  constructor(mode: TlsMode, credentials: TlsCredentials, pool: Pool) {
+    this.mode = mode;
     this.#pool = pool;
-    this.#credentials = readTlsCredentials(settings.directory);
+    this.#credentials = credentials;
   }
 
-  reload(): void {
-    this.#credentials = readTlsCredentials(this.#directory);
+  use(credentials: TlsCredentials): void {
+    this.#credentials = credentials;
   }
 
   upgrade(stream: ByteStream, done: Done): Upgrading {

@@ -19,6 +19,7 @@ export const IORING_ASYNC_CANCEL_ALL = 1;
 export const IORING_ASYNC_CANCEL_FD = 2;
 export const IORING_RECVSEND_POLL_FIRST = 1;
 export const IORING_ACCEPT_MULTISHOT = 1;
+export const IORING_POLL_ADD_MULTI = 1;
 
 export const IORING_CQE_F_MORE = 2;
 export const IORING_CQE_F_SOCK_NONEMPTY = 4;

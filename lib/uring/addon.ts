@@ -115,6 +115,9 @@ export interface Addon {
 
   notifySend(path: string, state: string): number;
 
+  bellCreate(): number;
+  bellRing(fd: number): number;
+
   checksum(memory: number, offset: number, length: number, seed: number): number;
   checksumPortable(memory: number, offset: number, length: number, seed: number): number;
   checksumBytes(bytes: Uint8Array, seed: number): number;

@@ -28,6 +28,36 @@ export interface EngineOptions {
   readonly tcpUserTimeoutMs?: number;
 }
 
+/** What another thread has put down for this one; the engine looks into it in each batch. */
+export interface Mailbox {
+  /** Something has come and was not taken. */
+  readonly ready: boolean;
+  /** Delivers what has come. */
+  take(): void;
+  /**
+   * True: from now on this thread must be rung for what comes. Asked for before each sleep; what came before is
+   * found by `ready` afterwards. False: it is awake and looks by itself.
+   */
+  setAsleep(asleep: boolean): void;
+}
+
+/** What the engines of a program of several threads do for one another. */
+export interface ThreadLinks {
+  /** Descriptor by which any thread of the process wakes this one. */
+  readonly bell: number;
+  addMailbox(mailbox: Mailbox): void;
+  /** Wakes the thread whose bell it is. */
+  ring(bell: number): void;
+  /** As `Engine.listen`, but gives connected descriptors, to be adopted by any thread's engine. */
+  listen(address: ListenAddress, onDescriptor: (fd: number) => void): Promise<Listener>;
+  /** A stream of this engine over a connected descriptor, which is the stream's from now on. */
+  adopt(fd: number): ByteStream;
+  /** Closes a descriptor that nobody adopts. */
+  discard(fd: number): void;
+  /** The numbers of `Engine.stats`, in that order, to `out[at …]`, allocating nothing. */
+  writeStats(out: Float64Array, at: number): void;
+}
+
 /** Names a pool to another thread of the process; plain numbers, so that it can be posted. */
 export interface PoolShare {
   /** The memfd. It stays open as long as the engine that made it. */
@@ -56,6 +86,8 @@ export interface Engine extends Ticker {
   openDisk(options: OpenDiskOptions): Promise<OpenedDisk>;
   listen(address: ListenAddress, onStream: (stream: ByteStream) => void): Promise<Listener>;
   connect(address: ListenAddress): Promise<ByteStream>;
+  /** Null: this engine serves on one thread only. */
+  readonly threads: ThreadLinks | null;
   /** Counters for metrics; plain numbers, read at scrape time. */
   stats(): EngineStats;
   /** All disks, listeners and streams must be closed before. */

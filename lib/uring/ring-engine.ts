@@ -19,7 +19,8 @@ import { SharedMemory } from "./native-memory.js";
 import { openFile, reserveRange } from "./open-disk.js";
 import { RingDisk } from "./ring-disk.js";
 import { RingLoop } from "./ring-loop.js";
-import { type NetContext, ringConnect, ringListen } from "./ring-net.js";
+import { type NetContext, ringAdopt, ringConnect, ringListen } from "./ring-net.js";
+import { RingThreadLinks } from "./ring-threads.js";
 import { SystemRandom, systemClock } from "./system-clock.js";
 
 /** Longer than the wake-up it saves, shorter than anybody would call busy. */
@@ -41,6 +42,7 @@ export class RingEngine implements Engine {
   readonly #loop: RingLoop;
   readonly #memory: SharedMemory;
   readonly #net: NetContext;
+  readonly threads: RingThreadLinks;
 
   /** Throws RingRefused where the kernel does not allow a ring. */
   constructor(addon: Addon, options: EngineOptions) {
@@ -57,6 +59,7 @@ export class RingEngine implements Engine {
       traffic: { bytesReceived: 0, bytesSent: 0 },
       tcpUserTimeoutMs: options.tcpUserTimeoutMs,
     };
+    this.threads = new RingThreadLinks(this.#net);
   }
 
   poolShare(from: number, to: number): PoolShare {
@@ -80,7 +83,7 @@ export class RingEngine implements Engine {
   }
 
   listen(address: ListenAddress, onStream: (stream: ByteStream) => void): Promise<Listener> {
-    return ringListen(this.#net, address, onStream);
+    return ringListen(this.#net, address, (fd) => onStream(ringAdopt(this.#net, fd)));
   }
 
   connect(address: ListenAddress): Promise<ByteStream> {
@@ -96,6 +99,7 @@ export class RingEngine implements Engine {
     // What was asked for is finished first: a disk that is closing still has requests in flight.
     await this.#loop.idle();
     this.#loop.close();
+    this.threads.close();
     this.#memory.close();
   }
 }

@@ -13,10 +13,13 @@
  *  3. The bell is silent only inside a turn and while the thread waits in the ring; it is left to Node's loop
  *     only after a look at the queue with the bell on.
  *  4. The thread waits in the ring only while the poll of Node's loop is armed.
+ *  5. Outside a turn, and while the thread waits, every mailbox has been told that it is asleep and was found empty
+ *     afterwards, or a turn is scheduled.
  */
 import type { Ticker, TickTask } from "../core/clock.js";
-import { IORING_OP_POLL_ADD, POLLIN, SQE_WORD } from "./abi.js";
+import { IORING_CQE_F_MORE, IORING_OP_POLL_ADD, IORING_POLL_ADD_MULTI, POLLIN, SQE_WORD } from "./abi.js";
 import { type Addon, BELL_LEAVE } from "./addon.js";
+import type { Mailbox } from "./api.js";
 import { Batch, type EventTarget } from "./batch.js";
 import { Ring, type RingTarget } from "./ring.js";
 
@@ -43,6 +46,9 @@ export class RingLoop implements Ticker {
       this.#nodeWaits = true;
     },
   };
+  /** Words of other threads, and the poll of the bell that they ring. */
+  readonly #mailboxes: Mailbox[] = [];
+  #bellArmed = false;
   /** Node's loop has something to do. */
   #nodeWaits = false;
   readonly #onImmediate = (): void => {
@@ -90,6 +96,13 @@ export class RingLoop implements Ticker {
     setImmediate(this.#onImmediate);
   }
 
+  /** From now on `mailbox` is looked into in each turn; whoever fills it rings `bell` when this thread sleeps. */
+  addMailbox(mailbox: Mailbox, bell: number): void {
+    this.#mailboxes.push(mailbox);
+    if (!this.#bellArmed) this.#armBell(bell);
+    this.schedule();
+  }
+
   /** Resolves when nothing is in flight. */
   idle(): Promise<void> {
     if (this.#asked === 0) return Promise.resolve();
@@ -117,6 +130,7 @@ export class RingLoop implements Ticker {
     const endsAt = performance.now() + TURN_MS_MAX;
     this.#inTurn = true;
     ring.mute();
+    this.#wake();
     try {
       // Work that the kernel put off until we enter is done here.
       ring.submit();
@@ -137,7 +151,7 @@ export class RingLoop implements Ticker {
           break;
         }
         ring.unmute();
-        if (!ring.ready()) break;
+        if (!ring.ready() && this.#fallAsleep()) break;
         ring.mute();
       }
     } finally {
@@ -152,7 +166,7 @@ export class RingLoop implements Ticker {
     if (this.#scheduled || this.#anythingLeft()) return false;
     if (!this.#wanted) return false;
     if (!this.#watching) this.#watch();
-    return true;
+    return this.#fallAsleep();
   }
 
   #watch(): void {
@@ -164,9 +178,42 @@ export class RingLoop implements Ticker {
     ring.words[at + SQE_WORD.opFlags] = POLLIN;
   }
 
+  /** One request that completes at each ring of the bell. The turn that takes it looks into the mailboxes. */
+  #armBell(bell: number): void {
+    this.#bellArmed = true;
+    const onRing: RingTarget = {
+      ringDone: (_result, flags) => {
+        if ((flags & IORING_CQE_F_MORE) === 0 && !this.#closed) this.#armBell(bell);
+      },
+    };
+    const { ring } = this;
+    const at = ring.prepare(onRing);
+    ring.words[at + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_POLL_ADD;
+    ring.words[at + SQE_WORD.fd] = bell;
+    ring.words[at + SQE_WORD.len] = IORING_POLL_ADD_MULTI;
+    ring.words[at + SQE_WORD.opFlags] = POLLIN;
+  }
+
+  #wake(): void {
+    for (const mailbox of this.#mailboxes) mailbox.setAsleep(false);
+  }
+
+  /** False: something has come meanwhile, and the thread is awake. */
+  #fallAsleep(): boolean {
+    for (const mailbox of this.#mailboxes) mailbox.setAsleep(true);
+    if (!this.#mailReady()) return true;
+    this.#wake();
+    return false;
+  }
+
+  #mailReady(): boolean {
+    for (const mailbox of this.#mailboxes) if (mailbox.ready) return true;
+    return false;
+  }
+
   /** Requests in flight that somebody has asked for. */
   get #asked(): number {
-    return this.ring.inFlight - (this.#watching ? 1 : 0);
+    return this.ring.inFlight - (this.#watching ? 1 : 0) - (this.#bellArmed ? 1 : 0);
   }
 
   /** There are requests or sockets: the process stays alive for them. */
@@ -177,18 +224,19 @@ export class RingLoop implements Ticker {
   #deliver(): void {
     this.ring.collect();
     this.ring.deliver();
+    for (const mailbox of this.#mailboxes) mailbox.take();
     this.#batch.drain();
   }
 
   #anythingLeft(): boolean {
-    return this.ring.ready() || !this.#batch.empty;
+    return this.ring.ready() || !this.#batch.empty || this.#mailReady();
   }
 
   #endTurn(wait: boolean): void {
     if (!wait) {
       this.ring.unmute();
       // Also after an exception: what it left undelivered is delivered by the next turn.
-      if (this.#anythingLeft()) this.schedule();
+      if (this.#anythingLeft() || !this.#fallAsleep()) this.schedule();
     }
     if (this.#asked === 0 && this.#onIdle !== null) {
       this.#onIdle();

@@ -43,12 +43,13 @@ export interface NetContext extends StreamContext {
   readonly tcpUserTimeoutMs: number | undefined;
 }
 
-type OnStream = (stream: ByteStream) => void;
+type OnDescriptor = (fd: number) => void;
 
+/** Gives connected descriptors, each the receiver's own, for `ringAdopt` of this engine or another thread's. */
 export async function ringListen(
   context: NetContext,
   wanted: ListenAddress,
-  onStream: OnStream,
+  onDescriptor: OnDescriptor,
 ): Promise<Listener> {
   const fd = await listeningDescriptor(context, wanted);
   if (fd < 0) throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(fd) });
@@ -56,7 +57,14 @@ export async function ringListen(
   if (typeof name === "number") {
     throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(name) });
   }
-  return new RingListener(context, fd, listenAddressOf(name), wanted.kind === "unix", onStream);
+  return new RingListener(context, fd, listenAddressOf(name), wanted.kind === "unix", onDescriptor);
+}
+
+/** A stream over a connected socket, whose descriptor is closed with it. */
+export function ringAdopt(context: NetContext, fd: number): ByteStream {
+  const peer = peerOf(context.addon.socketPeer(fd));
+  if (peer.family === "tcp") tuneTcp(context, fd);
+  return new RingStream(context, fd, peer);
 }
 
 async function listeningDescriptor(context: NetContext, wanted: ListenAddress): Promise<number> {
@@ -87,17 +95,23 @@ class RingListener implements Listener {
   readonly #context: NetContext;
   readonly #fd: number;
   readonly #unlink: boolean;
-  readonly #onStream: OnStream;
+  readonly #onDescriptor: OnDescriptor;
   #accepting = false;
   #retry: NodeJS.Timeout | null = null;
   #onClosed: (() => void) | null = null;
 
-  constructor(context: NetContext, fd: number, address: ListenAddress, unlink: boolean, onStream: OnStream) {
+  constructor(
+    context: NetContext,
+    fd: number,
+    address: ListenAddress,
+    unlink: boolean,
+    onDescriptor: OnDescriptor,
+  ) {
     this.#context = context;
     this.#fd = fd;
     this.address = address;
     this.#unlink = unlink;
-    this.#onStream = onStream;
+    this.#onDescriptor = onDescriptor;
     context.loop.addHolder();
     this.#accept();
   }
@@ -140,14 +154,8 @@ class RingListener implements Listener {
   }
 
   #welcome(fd: number): void {
-    const { addon } = this.#context;
-    if (this.#onClosed !== null) {
-      addon.fileClose(fd);
-      return;
-    }
-    const peer = peerOf(addon.socketPeer(fd));
-    if (peer.family === "tcp") tuneTcp(this.#context, fd);
-    this.#onStream(new RingStream(this.#context, fd, peer));
+    if (this.#onClosed === null) this.#onDescriptor(fd);
+    else this.#context.addon.fileClose(fd);
   }
 
   #finish(): void {

@@ -28,6 +28,7 @@ export class ThreadsEngine implements Engine {
   readonly pool: Pool;
   readonly clock: Clock;
   readonly random = new SystemRandom();
+  readonly threads = null;
   readonly checksums: NativeChecksums;
   readonly #addon: Addon;
   readonly #loop = new ThreadsLoop();

@@ -22,7 +22,7 @@ import t, { type Test } from "tap";
 import { LaminaError } from "../../../lib/core/errors.js";
 import { MIB } from "../../../lib/core/limits.js";
 import type { SecuredStream, TlsUpgrade } from "../../../lib/gateway/connection.js";
-import { createGateway, type Gateway } from "../../../lib/gateway/index.js";
+import { createGateway, type LocalGateway } from "../../../lib/gateway/index.js";
 import { createTls } from "../../../lib/gateway/tls.js";
 import { readTlsCredentials } from "../../../lib/gateway/tls-credentials.js";
 import type { Engine } from "../../../lib/uring/api.js";
@@ -34,7 +34,7 @@ const PSK = "0123456789abcdef0123456789abcdef";
 const PSK_CIPHERS = "TLS_AES_128_GCM_SHA256:DHE-PSK-AES128-GCM-SHA256:PSK-AES128-GCM-SHA256";
 
 interface Place {
-  readonly gateway: Gateway;
+  readonly gateway: LocalGateway;
   readonly engine: Engine;
   readonly port: number;
   readonly directory: string;
