@@ -17,6 +17,8 @@ export interface AdminSources {
   /** The same as last known; for a scrape. */
   mirrorNow(): MirrorStatus;
   gateway(): GatewayNumbers;
+  /** Connection threads; empty when one thread does everything. */
+  threads?(): readonly ThreadNumbers[];
   scrub(): ScrubTimes;
   engine(): EngineStats;
   pool(): { readonly capacityBytes: number; readonly freeBytes: number };
@@ -26,6 +28,13 @@ export interface AdminStore {
   stats(): StoreStats;
   badBlocks(volume: number): readonly BadBlock[];
   startScrub(pace: number): void;
+}
+
+/** One connection thread. */
+export interface ThreadNumbers {
+  readonly connections: number;
+  /** Requests answered. */
+  readonly requests: number;
 }
 
 /** Wall clock. */

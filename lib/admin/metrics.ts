@@ -3,7 +3,7 @@
  * read at the moment of a scrape. One registry per server, so that tests can run several.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { AdminSources, GatewayNumbers } from "./api.js";
+import type { AdminSources, GatewayNumbers, ThreadNumbers } from "./api.js";
 
 const PREFIX = "lamina_";
 /** The event loop's monitor is a timer of this period; a shorter one wakes an idle server for nothing. */
@@ -83,11 +83,30 @@ export class Metrics {
       "NBD connections that have not finished their handshake.",
       () => gateway().handshakes,
     );
+    this.#threads();
     for (const name of Object.keys(gateway().counters)) {
       this.#counter(`gateway_${snake(name)}_total`, `Gateway: ${words(name)}.`, [], (set) => {
         set({}, gateway().counters[name] ?? 0);
       });
     }
+  }
+
+  #threads(): void {
+    const { threads } = this.#sources;
+    if (threads === undefined || threads.call(this.#sources).length === 0) return;
+    const numbers = (): readonly ThreadNumbers[] => threads.call(this.#sources);
+    new Gauge({
+      name: `${PREFIX}thread_connections`,
+      help: "NBD connections of a connection thread.",
+      labelNames: ["thread"],
+      registers: [this.#registry],
+      collect() {
+        for (const [thread, { connections }] of numbers().entries()) this.set({ thread }, connections);
+      },
+    });
+    this.#counter("thread_requests_total", "NBD requests answered by a thread.", ["thread"], (set) => {
+      for (const [thread, { requests }] of numbers().entries()) set({ thread: String(thread) }, requests);
+    });
   }
 
   #store(): void {

@@ -8,7 +8,7 @@ import type { VolumeRecord } from "../replica/record.js";
 import type { StoreStats } from "../store/api.js";
 import { layoutOf } from "../volume/layout.js";
 import type { VolumeUsage } from "../volume/registry-api.js";
-import type { AdminSources } from "./api.js";
+import type { AdminSources, ThreadNumbers } from "./api.js";
 
 /** Bad blocks that `volume show` lists; the newest are kept. */
 const BAD_BLOCKS_SHOWN = 1000;
@@ -95,7 +95,12 @@ export interface StatusView {
   readonly scrub: { readonly running: boolean; readonly lastEndedAt: string | null; readonly nextAt: string };
   readonly mirror: MirrorView;
   readonly volumes: number;
-  readonly gateway: { readonly connections: number; readonly requestsInFlight: number };
+  readonly gateway: {
+    readonly connections: number;
+    readonly requestsInFlight: number;
+    /** Connection threads; empty when one thread does everything. */
+    readonly threads: readonly ThreadNumbers[];
+  };
   readonly pool: { readonly capacityBytes: number; readonly freeBytes: number };
 }
 
@@ -173,7 +178,11 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
       mirroredAt: mirror.mirroredAt === 0 ? null : iso(mirror.mirroredAt),
     },
     volumes: sources.registry.list().length,
-    gateway: { connections: gateway.connections, requestsInFlight: gateway.requestsInFlight },
+    gateway: {
+      connections: gateway.connections,
+      requestsInFlight: gateway.requestsInFlight,
+      threads: sources.threads?.().map(({ connections, requests }) => ({ connections, requests })) ?? [],
+    },
     pool: sources.pool(),
   };
 }

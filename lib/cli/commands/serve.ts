@@ -46,6 +46,11 @@ function options<T>(yargs: Argv<T>) {
     .option("redis", text("URL of a Redis to mirror into, or none (default: a private one)"))
     .option("default-export", text("volume that the empty export name means (default: the only one)"))
     .option("pool", text("memory for requests in flight (default 256M)"))
+    .option("threads", {
+      describe: "connection threads beside the one that owns the volumes (default 0: that one does both)",
+      type: "number",
+      requiresArg: true,
+    })
     .option("io-engine", {
       describe: "how to do I/O (default auto)",
       type: "string",
@@ -88,6 +93,7 @@ function pick(args: Readonly<Record<string, unknown>>): ServeArguments {
     "redis",
     "default-export",
     "pool",
+    "threads",
     "io-engine",
     "tls",
     "tls-dir",

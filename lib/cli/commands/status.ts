@@ -43,6 +43,10 @@ function describe(view: StatusView): string {
       "volumes",
       `${view.volumes}; ${gateway.connections} connection(s), ${gateway.requestsInFlight} request(s) in flight`,
     ],
+    ...gateway.threads.map(({ connections, requests }, i): readonly [string, string] => [
+      `thread ${i}`,
+      `${connections} connection(s), ${requests} request(s) answered`,
+    ]),
     [
       "device",
       `${device.path} (${device.kind}${device.direct ? ", O_DIRECT" : ""}), I/O engine ${io.engine}`,

@@ -7,6 +7,7 @@ const LEVELS: Readonly<Record<string, string>> = {
   "30": "info",
   "40": "warning",
   "50": "error",
+  "60": "fatal",
 };
 
 export function makeLog(terminal: boolean = process.stderr.isTTY === true): Logger {

@@ -5,14 +5,8 @@ import { resolve } from "node:path";
 import { z } from "zod";
 import { parseRedisUrl, type RedisTarget } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
-import {
-  MIB,
-  PEER_SILENCE_MAX_MS,
-  POOL_BYTES_DEFAULT,
-  POOL_BYTES_MAX,
-  POOL_BYTES_MIN,
-  VOLUME_NAME,
-} from "../../core/limits.js";
+import { MIB, PEER_SILENCE_MAX_MS, POOL_BYTES_MAX, POOL_BYTES_MIN, VOLUME_NAME } from "../../core/limits.js";
+import { poolBytesDefault, poolBytesMin, THREADS_MAX } from "../../gateway/threads/arenas.js";
 import type { TlsSettings } from "../../gateway/tls.js";
 import type { EngineOptions, ListenAddress } from "../../uring/api.js";
 import { parseBytes } from "../size.js";
@@ -31,6 +25,7 @@ export const serveArguments = z.strictObject({
   redis: z.string().optional(),
   "io-engine": z.enum(["auto", "ring", "threads"]).optional(),
   pool: z.string().optional(),
+  threads: z.number().int().min(0).max(THREADS_MAX).optional(),
   "default-export": z.string().optional(),
   tls: z.enum(["off", "allow", "require"]).optional(),
   "tls-dir": z.string().optional(),
@@ -50,6 +45,8 @@ export interface ServeOptions {
   readonly admin: { readonly host: string; readonly port: number };
   readonly redis: RedisTarget | "private" | "none";
   readonly engine: EngineOptions;
+  /** Connection threads; 0: the owner of the volumes serves the connections too. */
+  readonly threads: number;
   readonly defaultExport: string | null;
   /** Null for --tls off. */
   readonly tls: TlsSettings | null;
@@ -87,6 +84,7 @@ export function resolveServeOptions(
   }
   const name = all["default-export"];
   if (name !== undefined && !VOLUME_NAME.test(name)) throw new LaminaError("NAME_INVALID", { name });
+  const threads = parseThreads(all.threads);
   return {
     data: resolve(all.data ?? DATA_DEFAULT),
     capacity: all.capacity === undefined ? null : parseBytes(all.capacity),
@@ -96,9 +94,10 @@ export function resolveServeOptions(
     redis: all.redis === undefined ? "private" : all.redis === "none" ? "none" : parseRedisUrl(all.redis),
     engine: {
       kind: all["io-engine"] ?? "auto",
-      poolBytes: parsePool(all.pool),
+      poolBytes: parsePool(all.pool, threads),
       tcpUserTimeoutMs: PEER_SILENCE_MAX_MS,
     },
+    threads,
     defaultExport: name ?? null,
     tls,
     guardedAddress,
@@ -158,9 +157,18 @@ export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || host.toLowerCase().startsWith("::ffff:127.");
 }
 
-function parsePool(text: string | undefined): number {
-  if (text === undefined) return POOL_BYTES_DEFAULT;
+function parseThreads(threads = 0): number {
+  if (Number.isInteger(threads) && threads >= 0 && threads <= THREADS_MAX) return threads;
+  throw usage(`--threads ${threads} is not a number from 0 to ${THREADS_MAX}`);
+}
+
+function parsePool(text: string | undefined, threads: number): number {
+  if (text === undefined) return poolBytesDefault(threads);
   const bytes = parseBytes(text);
+  const least = poolBytesMin(threads);
+  if (bytes < least) {
+    throw usage(`--pool ${text} is too small for ${threads} connection threads, which need ${least / MIB}M`);
+  }
   if (bytes % MIB !== 0 || bytes < POOL_BYTES_MIN || bytes > POOL_BYTES_MAX) {
     const most = Math.floor(POOL_BYTES_MAX / MIB);
     throw usage(`--pool ${text} is not a whole number of MiB from ${POOL_BYTES_MIN / MIB}M to ${most}M`);

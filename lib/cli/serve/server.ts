@@ -11,17 +11,16 @@ import { type Admin, type AdminSources, SCRUB_PACE_DEFAULT, startAdmin } from ".
 import { EventLog, mirrorOff } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
 import { needsTls } from "../../gateway/access.js";
-import { createGateway, type Gateway } from "../../gateway/index.js";
-import { createTls } from "../../gateway/tls.js";
+import type { Gateway } from "../../gateway/index.js";
 import { openStore, type Store } from "../../store/index.js";
 import type { Engine } from "../../uring/api.js";
-import { openEngine } from "../../uring/engine.js";
 import { DeviceRegistry } from "../../volume/registry.js";
 import { runRoutine } from "../routine.js";
 import { VERSION } from "../version.js";
 import { bootIdOf } from "./boot-id.js";
 import { checkDirectory, type HeldDirectory, holdDirectory, SCRUB_FILE } from "./data-directory.js";
 import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "./device.js";
+import { type Front, openOwnerEngine, startFront } from "./front.js";
 import { nbdUri, tryAddress } from "./listeners.js";
 import type { ServeOptions } from "./options.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
@@ -38,6 +37,8 @@ export interface Server {
   /** Ends cleanly: everything acknowledged is durable and the device is marked clean. */
   close(): Promise<void>;
 }
+
+const EXIT_FAILED = 1;
 
 /** Throws LaminaError; whatever had been started is taken down then. */
 export async function startServer(options: ServeOptions, log: Logger): Promise<Server> {
@@ -72,7 +73,7 @@ class Parts {
 
 async function compose(options: ServeOptions, log: Logger, parts: Parts): Promise<Server> {
   const startedAt = Date.now();
-  const engine = openEngine(options.engine);
+  const engine = await openOwnerEngine(options);
   parts.add(() => engine.close());
   const events = new EventLog(() => Date.now());
   if (engine.fallbackReason !== null) {
@@ -93,17 +94,11 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
   const redis = await startMirror(options, device, store, registry, events, log);
   later.mirror = redis?.mirror ?? null;
   parts.add(async () => redis?.close());
-  const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
-  const gateway = createGateway({
-    engine,
-    registry,
-    ...(options.defaultExport === null ? {} : { defaultExport: options.defaultExport }),
-    ...(tls === null ? {} : { tls }),
-    onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
-  });
+  const front = await startFront(options, engine, registry, log, (error) => endNow(error, log));
+  const { gateway } = front;
   parts.add(() => gateway.close());
   const state = { stopping: false };
-  const made = { engine, device, store, registry, events, gateway, redis, scrubs };
+  const made = { engine, device, store, registry, events, front, redis, scrubs };
   const sources = { startedAt, options, state, ...made };
   const admin = await startTheAdmin(sources, log);
   parts.add(() => admin.close());
@@ -114,6 +109,7 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
       data: held.path,
       device: device.path,
       engine: engine.kind,
+      threads: front.threads().length,
       admin: admin.address,
       volumes: registry.list().length,
     },
@@ -124,9 +120,9 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
     uris,
     adminAddress: admin.address,
     reloadTls() {
-      tls?.reload();
-      if (tls !== null) events.record("tls-reloaded", null, "keys and certificates were read anew");
-      return tls !== null;
+      const reloaded = front.reloadTls();
+      if (reloaded) events.record("tls-reloaded", null, "keys and certificates were read anew");
+      return reloaded;
     },
     async close() {
       state.stopping = true;
@@ -134,6 +130,12 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
       await parts.takeDown();
     },
   };
+}
+
+/** A connection thread has failed. Nothing acknowledged is lost; nothing could answer its connections any more. */
+function endNow(error: Error, log: Logger): void {
+  log.fatal({ err: error }, error.message);
+  process.exit(EXIT_FAILED);
 }
 
 /** Throws ACCESS_LIST_MISSING. Warns of lists that shut everyone out. */
@@ -251,7 +253,7 @@ interface Running {
   readonly store: Store;
   readonly registry: DeviceRegistry;
   readonly events: EventLog;
-  readonly gateway: Gateway;
+  readonly front: Front;
   readonly redis: RedisSide | null;
   readonly scrubs: ScrubSchedule;
   readonly state: { stopping: boolean };
@@ -269,8 +271,9 @@ function startTheAdmin(running: Running, log: Logger): Promise<Admin> {
 }
 
 function adminSources(running: Running): AdminSources {
-  const { startedAt, options, engine, device, store, registry, events, gateway, redis, scrubs, state } =
+  const { startedAt, options, engine, device, store, registry, events, front, redis, scrubs, state } =
     running;
+  const { gateway } = front;
   const off = mirrorOff(startedAt);
   const { opened, path } = device;
   return {
@@ -297,7 +300,8 @@ function adminSources(running: Running): AdminSources {
     mirrorNow: () => redis?.mirror.status() ?? off,
     gateway: () => gateway.stats(),
     scrub: () => scrubs.status(),
-    engine: () => engine.stats(),
-    pool: () => ({ capacityBytes: engine.pool.capacityBytes, freeBytes: engine.pool.freeBytes }),
+    threads: () => front.threads(),
+    engine: () => front.engineStats(),
+    pool: () => front.poolStats(),
   };
 }

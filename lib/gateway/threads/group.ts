@@ -16,7 +16,14 @@ import type { TlsMode } from "nbd-protocol-ts";
 import { assert } from "../../core/assert.js";
 import { LaminaError } from "../../core/errors.js";
 import { CONNECTIONS_MAX, HANDSHAKES_MAX } from "../../core/limits.js";
-import type { Engine, EngineOptions, ListenAddress, Listener, PoolShare, ThreadLinks } from "../../uring/api.js";
+import type {
+  Engine,
+  EngineOptions,
+  ListenAddress,
+  Listener,
+  PoolShare,
+  ThreadLinks,
+} from "../../uring/api.js";
 import type { OpenVolume, VolumeRegistry } from "../../volume/registry-api.js";
 import { Counters, PLAIN_COUNTERS } from "../counters.js";
 import type { Gateway, GatewayStats } from "../index.js";
@@ -91,7 +98,9 @@ class ThreadGroup implements ThreadedGateway {
     assert(engine.threads !== null, "connection threads need the ring");
     this.#options = options;
     this.#links = engine.threads;
-    this.#threads = shares.map((share, index) => new ConnectionThread(index, this.#order(share), options, this));
+    this.#threads = shares.map(
+      (share, index) => new ConnectionThread(index, this.#order(share), options, this),
+    );
     registry.onEvent((event) => {
       for (const thread of this.#threads) thread.heard(event);
     });

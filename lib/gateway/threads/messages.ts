@@ -42,7 +42,7 @@ export type ToThread =
   /** The answer to "admit". */
   | { readonly kind: "admitted"; readonly ticket: number }
   | { readonly kind: "credentials"; readonly credentials: TlsCredentials }
-  /** End politely; "closed" follows, then the thread's exit. */
+  /** End politely; the thread exits when it is done. */
   | { readonly kind: "close" };
 
 export type ToOwner =
@@ -52,5 +52,4 @@ export type ToOwner =
   /** A connection comes to the volume: "admitted" when no older one of another thread can act any more. */
   | { readonly kind: "admit"; readonly ticket: number; readonly volume: number }
   | { readonly kind: "retired"; readonly ticket: number }
-  | { readonly kind: "lost"; readonly peer: string; readonly volume: string; readonly reason: string }
-  | { readonly kind: "closed" };
+  | { readonly kind: "lost"; readonly peer: string; readonly volume: string; readonly reason: string };

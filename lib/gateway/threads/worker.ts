@@ -48,7 +48,6 @@ function serve(order: ThreadOrder, port: MessagePort): void {
     await gateway.close();
     writeNumbers(channel.numbers, gateway.server, engine);
     await engine.close();
-    tell({ kind: "closed" });
     port.close();
   };
   port.on("message", (message: ToThread) => {

@@ -21,6 +21,10 @@ const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "
 
 export const SERVER_KIND: string = process.env["LAMINA_TEST_SERVER"] ?? "lamina";
 
+/** LAMINA_TEST_THREADS=2 runs any test against a server with so many connection threads. */
+const THREADS: readonly string[] =
+  process.env["LAMINA_TEST_THREADS"] === undefined ? [] : ["--threads", process.env["LAMINA_TEST_THREADS"]];
+
 /** Enough for every test; the file is sparse and its tables are in proportion. */
 const CAPACITY_DEFAULT = "16G";
 
@@ -172,7 +176,7 @@ export class LaminaServer extends ServerBase {
       "--admin",
       "127.0.0.1:0",
     ];
-    return new Program(LAMINA, [...args, ...this.#storage, ...this.#args]);
+    return new Program(LAMINA, [...args, ...this.#storage, ...THREADS, ...this.#args]);
   }
 
   protected async untilReady(program: Program): Promise<void> {
