@@ -7,8 +7,9 @@ export const MUTANTS = [
   {
     name: "data is submitted before its record is appended",
     file: "lib/store/data-path.ts",
-    find: "    log.append();\n    this.#submitStaged();",
-    replace: "    this.#submitStaged();\n    if (device.env.random.u32() % 3 !== 0) log.append();",
+    find: "    log.append();\n    this.#changes.submitStaged();",
+    replace:
+      "    this.#changes.submitStaged();\n    if (this.#parts.device.env.random.u32() % 3 !== 0) log.append();",
     invariant: "I2: after kill -9 the log knows everything that the disk may hold",
   },
   {
@@ -42,9 +43,9 @@ export const MUTANTS = [
   },
   {
     name: "the hot bit is not waited for",
-    file: "lib/store/data-path.ts",
-    find: "if (this.#parts.hot.isHot(slot)) return true;",
-    replace: "this.#parts.hot.request(slot);\n    return true;",
+    file: "lib/store/request-core.ts",
+    find: "if (this.parts.hot.isHot(slot)) return true;",
+    replace: "this.parts.hot.request(slot);\n    return true;",
     invariant: "I19: a hot bit is durable before data reaches its slot",
   },
   {
@@ -87,9 +88,9 @@ export const MUTANTS = [
   },
   {
     name: "TRIM is acknowledged before its bytes are zeros",
-    file: "lib/store/data-path.ts",
-    find: "    job.parts++;\n    this.zeroCalls++;\n    this.#disk.zero(offset, length, this, job.id);",
-    replace: "    job.parts++;\n    this.zeroCalls++;\n    this.diskDone(job.id, length);",
+    file: "lib/store/zero-path.ts",
+    find: "    this.#core.disk.zero(offset, length, this.#core.completions, job.id);",
+    replace: "    this.#core.completions.diskDone(job.id, length);",
     invariant: "I7: absent blocks are zeros on the device",
   },
   {
@@ -130,9 +131,9 @@ export const MUTANTS = [
   },
   {
     name: "FUA does not wait for a sync",
-    file: "lib/store/data-path.ts",
-    find: "if ((op.flags & ExtentFlag.Fua) === 0 || !sync.addOp(op)) this.#answer(op, Status.Ok);",
-    replace: "this.#answer(op, Status.Ok);",
+    file: "lib/store/changes.ts",
+    find: "if ((op.flags & ExtentFlag.Fua) === 0 || !sync.addOp(op)) this.#core.answer(op, Status.Ok);",
+    replace: "this.#core.answer(op, Status.Ok);",
     invariant: "I1: a FUA write is stable when it is answered",
   },
   {
@@ -145,7 +146,7 @@ export const MUTANTS = [
   },
   {
     name: "a read is not verified",
-    file: "lib/store/data-path.ts",
+    file: "lib/store/read-path.ts",
     find: "if (entry !== ENTRY_ABSENT) return firstBlock + i;",
     replace: "if (entry !== ENTRY_ABSENT) continue;",
     invariant: "I8: a read never returns bytes that fail their checksum",
@@ -211,7 +212,7 @@ export const MUTANTS = [
   },
   {
     name: "what lies around the blocks that were read is not zeroed",
-    file: "lib/store/data-path.ts",
+    file: "lib/store/read-path.ts",
     find: "      pool.bytes.fill(0, op.memory, memory);\n",
     replace: "",
     invariant: "I3: a block that was never written reads as zeros",
