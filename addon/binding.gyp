@@ -10,7 +10,7 @@
         "src/ring.c",
         "src/file.c",
         "src/socket.c",
-        "src/notify.c",
+        "src/datagram.c",
         "src/bell.c",
         "src/checksums.c",
         "src/crc32c.c",

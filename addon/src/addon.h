@@ -70,7 +70,7 @@ typedef struct {
 } Method;
 
 /* Each room's exported functions. */
-extern const Method MEMORY_METHODS[], RING_METHODS[], FILE_METHODS[], SOCKET_METHODS[], NOTIFY_METHODS[],
+extern const Method MEMORY_METHODS[], RING_METHODS[], FILE_METHODS[], SOCKET_METHODS[], DATAGRAM_METHODS[],
     CHECKSUM_METHODS[], BELL_METHODS[];
 napi_value constants_object(napi_env env);
 

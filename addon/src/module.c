@@ -59,7 +59,7 @@ static napi_value module_init(napi_env env, napi_value exports) {
     return NULL;
   }
   const Method *const rooms[] = {MEMORY_METHODS, RING_METHODS,     FILE_METHODS, SOCKET_METHODS,
-                                 NOTIFY_METHODS, CHECKSUM_METHODS, BELL_METHODS};
+                                 DATAGRAM_METHODS, CHECKSUM_METHODS, BELL_METHODS};
   for (size_t i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
     if (!export_methods(env, exports, rooms[i], instance)) return NULL;
   set_value(env, exports, "constants", constants_object(env));

@@ -80,6 +80,8 @@ export interface ConnectionOwner {
   admit(connection: Connection, volume: number, go: () => void): void;
   /** Nothing of the connection is left in the volume; after `cut`. */
   connectionDrained(connection: Connection): void;
+  /** It uses no volume any more, and will not again. */
+  volumeReleased(): void;
   /** Stream closed, memory given back, volume released. */
   connectionOver(connection: Connection, reason: string): void;
 }
@@ -163,6 +165,15 @@ export class Connection implements StreamListener, TransmissionOwner {
     return this.#transmission?.inVolume ?? 0;
   }
 
+  /** It has a volume open, or is about to. */
+  get usesVolume(): boolean {
+    return this.#opened !== null || this.#opening || this.inVolume > 0;
+  }
+
+  get inHandshake(): boolean {
+    return this.#inHandshake;
+  }
+
   /** Bytes of the pool beyond its home. */
   get heldBytes(): number {
     return this.#transmission?.heldBytes ?? 0;
@@ -179,7 +190,7 @@ export class Connection implements StreamListener, TransmissionOwner {
     this.#pump();
   }
 
-  /** Polite end: what was asked is answered, what is asked from now on is refused. */
+  /** Polite end: what has arrived is answered, what comes later is not. */
   shutDown(): void {
     if (this.#phase === "handshake" || this.#phase === "opening") this.#handshake.shutDown();
     else if (this.#phase === "transmission") this.#transmission?.shutDown();
@@ -454,6 +465,7 @@ export class Connection implements StreamListener, TransmissionOwner {
     this.#opened = null;
     this.#lastName = opened.volume.name;
     opened.release();
+    this.#owner.volumeReleased();
   }
 
   #maybeOver(): void {

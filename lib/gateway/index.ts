@@ -72,9 +72,12 @@ export interface Gateway {
   /** Of all threads together. */
   stats(): GatewayStats;
   /**
-   * Closes the listeners, answers what is in flight, refuses what is asked from now on with NBD_ESHUTDOWN,
-   * closes all connections and releases their volumes. Bounded by SHUTDOWN_GRACE_MS.
+   * Closes the listeners, or with "hand-over" leaves their sockets to whoever has them too; answers the requests
+   * that have arrived and no others. Resolves when no connection uses a volume any more: the registry may be
+   * closed, while clients still take their last replies. Bounded by SHUTDOWN_GRACE_MS. The first call counts.
    */
+  drain(listeners: "close" | "hand-over"): Promise<void>;
+  /** Drains, and resolves when all connections are closed. */
   close(): Promise<void>;
 }
 
@@ -92,7 +95,8 @@ class EngineGateway implements LocalGateway {
   readonly #options: GatewayOptions;
   readonly server: GatewayServer;
   readonly #listeners: Listener[] = [];
-  #closing: Promise<void> | null = null;
+  #draining: Promise<void> | null = null;
+  #closed: Promise<void> | null = null;
 
   constructor(options: GatewayOptions) {
     const { engine, registry, defaultExport, connectionsMax, handshakesMax, elsewhere, counters } = options;
@@ -134,14 +138,21 @@ class EngineGateway implements LocalGateway {
     return { ...this.server.stats(), requests, errors, bytes, latency, latencySum, counters: plain };
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
+  drain(listeners: "close" | "hand-over"): Promise<void> {
+    this.#draining ??= this.#drain(listeners === "hand-over");
+    return this.#draining;
   }
 
-  async #close(): Promise<void> {
-    await Promise.all(this.#listeners.map(async (listener) => listener.close()));
-    await new Promise<void>((resolve) => this.server.close(resolve));
+  async close(): Promise<void> {
+    await this.drain("close");
+    await this.#closed;
+  }
+
+  async #drain(handOver: boolean): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => (handOver ? listener.leave() : listener.close())));
+    await new Promise<void>((drained) => {
+      this.#closed = new Promise<void>((closed) => this.server.close(closed, drained));
+    });
   }
 
   #ended(connection: Connection, reason: string): void {

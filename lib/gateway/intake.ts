@@ -79,6 +79,7 @@ export class Intake {
   #end: number;
   #receiving = false;
   #direct = false;
+  #lastCall = false;
   #asked = 0;
   #quiet = 0;
   #wantsLarger = false;
@@ -133,9 +134,11 @@ export class Intake {
     return this.#expect === Expect.Nothing;
   }
 
-  /** New requests get NBD_ESHUTDOWN from now on. */
+  /** Receives no further byte: what has arrived whole is carried out, everything else is never answered. */
   shutDown(): void {
-    this.#rules.shuttingDown = true;
+    this.#lastCall = true;
+    if (!this.#receiving) this.run();
+    else if (this.#expect !== Expect.Nothing) this.#stop();
   }
 
   commandsSent(count: number): void {
@@ -178,7 +181,8 @@ export class Intake {
       if (step === Step.More) break;
       if (step === Step.Stop) return;
     }
-    this.#receive();
+    if (this.#lastCall) this.#stop();
+    else this.#receive();
   }
 
   /** Takes no further byte. A write that has not arrived whole is dropped: nothing of its last piece happens. */
@@ -392,6 +396,8 @@ export class Intake {
 
   #stop(): void {
     this.#expect = Expect.Nothing;
+    // Its payload never comes, and so no reply.
+    if (this.#command !== null) this.#inFlight--;
     this.#start = 0;
     this.#end = 0;
     // The stream may still be writing into the piece: then `received` or `close` comes first.
@@ -404,10 +410,7 @@ export class Intake {
     this.#command = null;
     this.#piece = null;
     if (piece !== null) this.#executor.release(piece);
-    if (command !== null) {
-      this.#inFlight--;
-      this.#parts.commands.release(command);
-    }
+    if (command !== null) this.#parts.commands.release(command);
   }
 
   // ---- Receiving ------------------------------------------------------------------------------------------

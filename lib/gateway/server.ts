@@ -71,6 +71,7 @@ export class GatewayServer implements ConnectionOwner {
   #handshakes = 0;
   #number = 0;
   #shuttingDown = false;
+  #drained: (() => void) | null = null;
   #closed: (() => void) | null = null;
 
   constructor(environment: ServerEnvironment, options: ServerOptions) {
@@ -145,11 +146,14 @@ export class GatewayServer implements ConnectionOwner {
   }
 
   /**
-   * Refuses new connections and requests, finishes what is in flight, closes all connections, then calls
-   * `done` once. Connections that take no replies are cut after SHUTDOWN_GRACE_MS.
+   * Refuses new connections, answers the requests that have arrived, closes all connections, then calls `done`
+   * once; before that, `drained` once no connection uses a volume any more. Requests that come later get no
+   * answer: to kernels and to QEMU an error is an I/O error for good, but what was not answered is asked again on
+   * the next connection. Connections that take no replies are cut after SHUTDOWN_GRACE_MS.
    */
-  close(done: () => void): void {
+  close(done: () => void, drained: () => void = () => {}): void {
     this.#shuttingDown = true;
+    this.#drained = drained;
     const timer = this.#parts.clock.setTimer(SHUTDOWN_GRACE_MS, () => this.#cutAll());
     this.#closed = () => {
       timer.cancel();
@@ -157,24 +161,29 @@ export class GatewayServer implements ConnectionOwner {
       done();
     };
     for (const connection of this.#connections) connection.shutDown();
-    this.#maybeClosed();
+    this.#wind();
   }
 
   #cutAll(): void {
     for (const connection of [...this.#connections]) connection.cut("the server is shutting down");
   }
 
-  #maybeClosed(): void {
+  /** On shutdown: what can be done now that something has ended. */
+  #wind(): void {
     if (!this.#shuttingDown) return;
-    if (this.#connections.size === 0) {
-      const closed = this.#closed;
-      this.#closed = null;
-      closed?.();
-      return;
+    const all = [...this.#connections];
+    // Those in the handshake are told so as long as others use a volume anyway, and not longer.
+    if (!all.some((connection) => !connection.inHandshake && connection.usesVolume)) {
+      for (const connection of all) if (connection.inHandshake) connection.cut("the server is shutting down");
     }
-    // Those in the handshake are told so as long as others keep the server up anyway, and not longer.
-    if (this.#connections.size > this.#handshakes) return;
-    for (const connection of [...this.#connections]) connection.cut("the server is shutting down");
+    if (all.some((connection) => connection.usesVolume)) return;
+    const drained = this.#drained;
+    this.#drained = null;
+    drained?.();
+    if (this.#connections.size > 0) return;
+    const closed = this.#closed;
+    this.#closed = null;
+    closed?.();
   }
 
   // ---- Told by connections ----------------------------------------------------------------------------------
@@ -231,11 +240,15 @@ export class GatewayServer implements ConnectionOwner {
     for (const { go } of ready) go();
   }
 
+  volumeReleased(): void {
+    this.#wind();
+  }
+
   connectionOver(connection: Connection, reason: string): void {
     this.#connections.delete(connection);
     this.counters.connectionsOver++;
     this.#options.onEnd?.(connection, reason);
-    this.#maybeClosed();
+    this.#wind();
   }
 }
 

@@ -33,6 +33,7 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
   readonly #outlet: Outlet;
   #tickAsked = false;
   #leaving = false;
+  #peerLeft = false;
   #abandoned = false;
   #over = false;
 
@@ -89,7 +90,7 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
 
   /** The peer will send no more: it said so, or its stream has ended. */
   get peerLeftAlready(): boolean {
-    return this.#leaving && this.#intake.ended;
+    return this.#peerLeft;
   }
 
   start(): void {
@@ -108,7 +109,7 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
     else this.wake();
   }
 
-  /** Answers new requests with NBD_ESHUTDOWN and ends once everything is answered. */
+  /** Answers what has arrived and ends. What comes later is left unanswered: the client asks again elsewhere. */
   shutDown(): void {
     this.#intake.shutDown();
     this.#leaving = true;
@@ -143,11 +144,15 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
     this.#executor.advance();
     this.#intake.run();
     this.#outlet.flush();
-    if (this.#leaving && !this.#abandoned && this.inFlight === 0 && this.#outlet.idle) {
+    if (this.#leaving && !this.#abandoned && this.#answered) {
       this.#over = true;
-      this.#intake.end();
       this.#owner.transmissionOver();
     }
+  }
+
+  /** Nothing more is read, in the volume, or unsent. */
+  get #answered(): boolean {
+    return this.#intake.ended && this.inFlight === 0 && this.inVolume === 0 && this.#outlet.idle;
   }
 
   memoryHasRoom(): void {
@@ -169,6 +174,7 @@ export class Transmission implements OutletOwner, IntakeOwner, ExecutorOwner, Ti
 
   peerLeft(): void {
     this.#leaving = true;
+    this.#peerLeft = true;
     this.wake();
   }
 

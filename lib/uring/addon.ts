@@ -70,6 +70,11 @@ export interface SocketName {
   readonly port: number;
 }
 
+export interface Mail {
+  readonly text: string;
+  readonly descriptors: readonly number[];
+}
+
 export interface Addon {
   readonly constants: Readonly<Record<string, number>>;
 
@@ -113,7 +118,11 @@ export interface Addon {
   socketGone(fd: number): number;
   socketShutdown(fd: number, how: number): number;
 
-  notifySend(path: string, state: string): number;
+  datagramOpen(path: string): number;
+  datagramSend(path: string, text: string, descriptors: Int32Array): number;
+  datagramReceive(fd: number): Mail | number;
+  /** Of a descriptor that another process made. */
+  descriptorAdopt(fd: number): number;
 
   bellCreate(): number;
   bellRing(fd: number): number;

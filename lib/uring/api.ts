@@ -117,13 +117,20 @@ export interface OpenedDisk {
 export type ListenAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
   | { readonly kind: "unix"; readonly path: string }
-  /** An inherited descriptor (systemd socket activation). */
-  | { readonly kind: "fd"; readonly fd: number };
+  /**
+   * A socket that another process made: the service manager, or the server before this one. `unlink`: when it is
+   * closed for good, the path of a unix socket is ours to remove.
+   */
+  | { readonly kind: "fd"; readonly fd: number; readonly unlink?: boolean };
 
 export interface Listener {
   /** The real address: port 0 shows the port that was given. */
   readonly address: ListenAddress;
+  /** The socket, while the listener is open: for another process that is to go on with it. */
+  readonly fd: number;
   close(): Promise<void>;
+  /** Accepts no more and lets go of the socket, which lives on, with its path, where someone else has it too. */
+  leave(): Promise<void>;
 }
 
 export interface EngineStats {

@@ -1,5 +1,4 @@
 /** Listening and connecting on the ring. */
-import { unlinkSync } from "node:fs";
 import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
 import {
@@ -19,17 +18,10 @@ import {
   TCP_NODELAY,
   TCP_USER_TIMEOUT,
 } from "./abi.js";
-import {
-  addressText,
-  BACKLOG,
-  isStale,
-  listenAddressOf,
-  peerOf,
-  resolveHost,
-  UNIX_SOCKET,
-} from "./address.js";
+import { addressText, peerOf, resolveHost, UNIX_SOCKET } from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
 import { errnoOf, errnoText } from "./errno.js";
+import { type ListeningSocket, openListening, unlinkSocket } from "./listening.js";
 import { RingStream, type StreamContext } from "./ring-stream.js";
 
 /** A process out of descriptors accepts again after this time; until then clients wait in the backlog. */
@@ -51,13 +43,7 @@ export async function ringListen(
   wanted: ListenAddress,
   onDescriptor: OnDescriptor,
 ): Promise<Listener> {
-  const fd = await listeningDescriptor(context, wanted);
-  if (fd < 0) throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(fd) });
-  const name = context.addon.socketName(fd);
-  if (typeof name === "number") {
-    throw new LaminaError("LISTEN_REFUSED", { address: addressText(wanted), what: errnoText(name) });
-  }
-  return new RingListener(context, fd, listenAddressOf(name), wanted.kind === "unix", onDescriptor);
+  return new RingListener(context, await openListening(wanted), onDescriptor);
 }
 
 /** A stream over a connected socket, whose descriptor is closed with it. */
@@ -67,56 +53,37 @@ export function ringAdopt(context: NetContext, fd: number): ByteStream {
   return new RingStream(context, fd, peer);
 }
 
-async function listeningDescriptor(context: NetContext, wanted: ListenAddress): Promise<number> {
-  const { addon } = context;
-  switch (wanted.kind) {
-    case "fd":
-      return wanted.fd;
-    case "tcp": {
-      let hosts: string[];
-      try {
-        hosts = await resolveHost(wanted.host);
-      } catch (error) {
-        return errnoOf(error);
-      }
-      return addon.socketListen(hosts[0]!, wanted.port, BACKLOG);
-    }
-    case "unix": {
-      const fd = addon.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
-      if (fd !== Errno.EADDRINUSE || !(await isStale(wanted.path))) return fd;
-      unlinkSync(wanted.path);
-      return addon.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
-    }
-  }
-}
-
 class RingListener implements Listener {
-  readonly address: ListenAddress;
   readonly #context: NetContext;
-  readonly #fd: number;
-  readonly #unlink: boolean;
+  readonly #socket: ListeningSocket;
   readonly #onDescriptor: OnDescriptor;
   #accepting = false;
   #retry: NodeJS.Timeout | null = null;
   #onClosed: (() => void) | null = null;
 
-  constructor(
-    context: NetContext,
-    fd: number,
-    address: ListenAddress,
-    unlink: boolean,
-    onDescriptor: OnDescriptor,
-  ) {
+  constructor(context: NetContext, socket: ListeningSocket, onDescriptor: OnDescriptor) {
     this.#context = context;
-    this.#fd = fd;
-    this.address = address;
-    this.#unlink = unlink;
+    this.#socket = socket;
     this.#onDescriptor = onDescriptor;
     context.loop.addHolder();
     this.#accept();
   }
 
+  get address(): ListenAddress {
+    return this.#socket.address;
+  }
+
+  get fd(): number {
+    return this.#socket.fd;
+  }
+
   async close(): Promise<void> {
+    if (this.#onClosed !== null) return;
+    await this.leave();
+    unlinkSocket(this.#socket);
+  }
+
+  async leave(): Promise<void> {
     if (this.#onClosed !== null) return;
     await new Promise<void>((resolve) => {
       this.#onClosed = resolve;
@@ -128,7 +95,7 @@ class RingListener implements Listener {
       const { ring } = this.#context.loop;
       const at = ring.prepare({ ringDone: () => {} });
       ring.words[at + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_ASYNC_CANCEL;
-      ring.words[at + SQE_WORD.fd] = this.#fd;
+      ring.words[at + SQE_WORD.fd] = this.fd;
       ring.words[at + SQE_WORD.opFlags] = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL;
     });
   }
@@ -140,7 +107,7 @@ class RingListener implements Listener {
     const at = ring.prepare({ ringDone: (result, flags) => this.#accepted(result, flags) });
     ring.words[at + SQE_WORD.opcodeFlagsIoprio] =
       IORING_OP_ACCEPT | (IORING_ACCEPT_MULTISHOT << IOPRIO_SHIFT);
-    ring.words[at + SQE_WORD.fd] = this.#fd;
+    ring.words[at + SQE_WORD.fd] = this.fd;
     ring.words[at + SQE_WORD.opFlags] = SOCK_CLOEXEC;
   }
 
@@ -159,18 +126,9 @@ class RingListener implements Listener {
   }
 
   #finish(): void {
-    this.#context.addon.fileClose(this.#fd);
-    if (this.#unlink && this.address.kind === "unix") unlinkQuietly(this.address.path);
+    this.#context.addon.fileClose(this.fd);
     this.#context.loop.dropHolder();
     this.#onClosed?.();
-  }
-}
-
-function unlinkQuietly(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
 }
 

@@ -1,12 +1,12 @@
 /** Listening and connecting with node:net. */
-import { unlinkSync } from "node:fs";
-import { connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
 import { Errno } from "./abi.js";
-import { addressText, BACKLOG, isStale, refusalText, UNIX_PATH_BYTES_MAX } from "./address.js";
+import { addressText, refusalText, UNIX_PATH_BYTES_MAX } from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
 import { errnoText } from "./errno.js";
+import { openListening, unlinkSocket } from "./listening.js";
 import { type ThreadsNetContext, ThreadsStream } from "./threads-stream.js";
 
 export async function threadsListen(
@@ -18,31 +18,28 @@ export async function threadsListen(
     const stream = new ThreadsStream(context, socket);
     context.loop.run(() => onStream(stream));
   });
+  const listening = await openListening(wanted);
   try {
-    await bind(server, wanted);
+    await listenOn(server, listening.fd);
   } catch (error) {
+    unlinkSocket(listening);
     throw new LaminaError(
       "LISTEN_REFUSED",
       { address: addressText(wanted), what: refusalText(error) },
       error,
     );
   }
+  // Streams that were accepted live on: the listener is closed once it accepts no more.
+  const leave = async (): Promise<void> => void server.close();
   return {
-    address: boundAddress(server),
-    close: () => closeServer(server),
+    address: listening.address,
+    fd: listening.fd,
+    leave,
+    async close() {
+      await leave();
+      unlinkSocket(listening);
+    },
   };
-}
-
-async function bind(server: Server, wanted: ListenAddress): Promise<void> {
-  refuseLongPath(wanted);
-  try {
-    await bindOnce(server, listenOptions(wanted));
-  } catch (error) {
-    const inUse = (error as NodeJS.ErrnoException).code === "EADDRINUSE";
-    if (!inUse || wanted.kind !== "unix" || !(await isStale(wanted.path))) throw error;
-    unlinkSync(wanted.path);
-    await bindOnce(server, listenOptions(wanted));
-  }
 }
 
 function refuseLongPath(address: ListenAddress): void {
@@ -50,39 +47,17 @@ function refuseLongPath(address: ListenAddress): void {
   throw new Error(errnoText(Errno.ENAMETOOLONG));
 }
 
-function bindOnce(server: Server, options: ListenOptions): Promise<void> {
+/** Node goes on with a socket that it did not make, and removes no path at its end. */
+function listenOn(server: Server, fd: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(options, () => {
+    server.listen({ fd }, () => {
       server.off("error", reject);
       // Out of descriptors: clients wait in the backlog until there are some.
       server.on("error", () => {});
       resolve();
     });
   });
-}
-
-function listenOptions(address: ListenAddress): ListenOptions {
-  switch (address.kind) {
-    case "tcp":
-      return { host: address.host, port: address.port, backlog: BACKLOG };
-    case "unix":
-      return { path: address.path, backlog: BACKLOG };
-    case "fd":
-      return { fd: address.fd } as ListenOptions;
-  }
-}
-
-function boundAddress(server: Server): ListenAddress {
-  const address = server.address();
-  if (typeof address === "string") return { kind: "unix", path: address };
-  return { kind: "tcp", host: address?.address ?? "", port: address?.port ?? 0 };
-}
-
-/** Streams that were accepted live on: the listener is closed once it accepts no more. */
-function closeServer(server: Server): Promise<void> {
-  server.close();
-  return Promise.resolve();
 }
 
 export function threadsConnect(context: ThreadsNetContext, address: ListenAddress): Promise<ByteStream> {

@@ -5,7 +5,6 @@ import {
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_EIO,
-  NBD_ESHUTDOWN,
   NBD_FLAG_CAN_MULTI_CONN,
   NBD_OPT_ABORT,
   NBD_OPT_LIST,
@@ -150,7 +149,7 @@ t.test("X10, C2: a READ over rotten data is EIO in every mode, and no byte of it
   after.destroy();
 });
 
-t.test("X12, O6: on shutdown what is in flight is answered, what is new is ESHUTDOWN", async (t) => {
+t.test("X12, O6: on shutdown what is in flight is answered, what is new gets no answer", async (t) => {
   const live = await serveLive(t);
   const session = await openSession(live.tcp, VOL);
   const data = pattern(30, 8 * MIB);
@@ -172,7 +171,8 @@ t.test("X12, O6: on shutdown what is in flight is answered, what is new is ESHUT
     (await Promise.all(reads)).every((bytes) => bytes.equals(data)),
     "reads in flight are answered in full",
   );
-  t.equal((await late).errno, NBD_ESHUTDOWN);
+  // An error would be one for good to kernels and to QEMU; without an answer they ask again when they are back.
+  await t.rejects(late, "no answer, and least of all an error");
   await session.ended();
   haggling.socket.destroy();
   const { code } = await ended;

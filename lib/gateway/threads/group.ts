@@ -91,7 +91,7 @@ class ThreadGroup implements ThreadedGateway {
   readonly #threads: ConnectionThread[];
   readonly #listeners: Listener[] = [];
   #refused = 0;
-  #closing: Promise<void> | null = null;
+  #draining: Promise<void> | null = null;
 
   constructor(options: ThreadedGatewayOptions) {
     const { engine, registry, shares } = options;
@@ -209,14 +209,19 @@ class ThreadGroup implements ThreadedGateway {
     for (const thread of this.#threads) thread.tell({ kind: "credentials", credentials });
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
+  drain(listeners: "close" | "hand-over"): Promise<void> {
+    this.#draining ??= this.#drain(listeners === "hand-over");
+    return this.#draining;
   }
 
-  async #close(): Promise<void> {
-    await Promise.all(this.#listeners.map(async (listener) => listener.close()));
-    await Promise.all(this.#threads.map(async (thread) => thread.close()));
+  async close(): Promise<void> {
+    await this.drain("close");
+    await Promise.all(this.#threads.map(async (thread) => thread.gone));
+  }
+
+  async #drain(handOver: boolean): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => (handOver ? listener.leave() : listener.close())));
+    await Promise.all(this.#threads.map(async (thread) => thread.drain()));
   }
 }
 
@@ -224,6 +229,8 @@ class ThreadGroup implements ThreadedGateway {
 class ConnectionThread {
   readonly channel = Channel.create();
   readonly ready: Promise<void>;
+  /** It has ended. */
+  readonly gone: Promise<void>;
   readonly #index: number;
   readonly #options: ThreadedGatewayOptions;
   readonly #group: ThreadGroup;
@@ -238,6 +245,7 @@ class ConnectionThread {
   #closing = false;
   #gone = false;
   #onGone: () => void = () => {};
+  #onDrained: () => void = () => {};
 
   constructor(
     index: number,
@@ -252,6 +260,9 @@ class ConnectionThread {
     this.#port = new VolumePort(this.channel, options.engine, () => links.ring(this.#bell));
     links.addMailbox(this.#port);
     this.#onFailed = options.onFailure;
+    this.gone = new Promise((resolve) => {
+      this.#onGone = resolve;
+    });
     this.ready = new Promise((resolve, reject) => {
       this.#onReady = resolve;
       this.#onFailed = reject;
@@ -295,16 +306,17 @@ class ConnectionThread {
     this.tell({ kind: "retire", ticket, volume });
   }
 
-  async close(): Promise<void> {
+  /** Begins its end; resolves when its connections use no volume any more. */
+  async drain(): Promise<void> {
     if (this.#gone) return;
     this.#closing = true;
-    const gone = new Promise<void>((resolve) => {
-      this.#onGone = resolve;
-    });
     const timer = setTimeout(() => void this.#worker.terminate(), SHUTDOWN_GRACE_MS + EXIT_GRACE_MS);
+    void this.gone.then(() => clearTimeout(timer));
+    const drained = new Promise<void>((resolve) => {
+      this.#onDrained = resolve;
+    });
     this.tell({ kind: "close" });
-    await gone;
-    clearTimeout(timer);
+    await Promise.race([drained, this.gone]);
   }
 
   #heard(message: ToOwner): void {
@@ -327,6 +339,9 @@ class ConnectionThread {
         break;
       case "retired":
         this.#retired(message.ticket);
+        break;
+      case "drained":
+        this.#onDrained();
         break;
       case "lost":
         this.#options.onConnectionLost?.(message.peer, message.volume, message.reason);

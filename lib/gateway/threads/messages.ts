@@ -52,4 +52,6 @@ export type ToOwner =
   /** A connection comes to the volume: "admitted" when no older one of another thread can act any more. */
   | { readonly kind: "admit"; readonly ticket: number; readonly volume: number }
   | { readonly kind: "retired"; readonly ticket: number }
+  /** On the way to its end: no connection of the thread uses a volume any more. */
+  | { readonly kind: "drained" }
   | { readonly kind: "lost"; readonly peer: string; readonly volume: string; readonly reason: string };

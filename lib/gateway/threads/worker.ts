@@ -45,6 +45,8 @@ function serve(order: ThreadOrder, port: MessagePort): void {
   });
   links.addMailbox(registry.volumes);
   const close = async (): Promise<void> => {
+    await gateway.drain("close");
+    tell({ kind: "drained" });
     await gateway.close();
     writeNumbers(channel.numbers, gateway.server, engine);
     await engine.close();

@@ -1,8 +1,16 @@
 /** Bounds of connections and handshakes, deadlines, and the end of the server. */
-import { encodeText, NBD_CMD_READ, NBD_ESHUTDOWN, NBD_OPT_GO, NBD_OPT_LIST } from "nbd-protocol-ts";
+import {
+  encodeText,
+  NBD_CMD_READ,
+  NBD_CMD_WRITE,
+  NBD_OPT_GO,
+  NBD_OPT_LIST,
+  NBD_REQUEST_MAGIC,
+} from "nbd-protocol-ts";
 import t from "tap";
 import { HANDSHAKE_DEADLINE_MS, MIB } from "../../../lib/core/limits.js";
 import { Access } from "../../../lib/gateway/exports.js";
+import { ZEROS_BYTES } from "../../../lib/gateway/limits.js";
 import { CLEAN, MODES, pattern, World } from "./support/world.js";
 
 void t.test("idle connections are closed at the deadline, and do not keep others out", (t) => {
@@ -83,7 +91,7 @@ void t.test("a flood of LIST from a client that does not read keeps nothing but 
   t.end();
 });
 
-void t.test("shutdown: what is in flight is answered, what is new is refused, all are closed", (t) => {
+void t.test("shutdown: what is in flight is answered, what is new gets no answer, all are closed", (t) => {
   const world = new World();
   const busy = world.attach(MODES[1]!.options);
   const idle = world.attach();
@@ -92,22 +100,57 @@ void t.test("shutdown: what is in flight is answered, what is new is refused, al
   const before = busy.write(0, pattern(0, 4096));
   world.loop.settle();
   let closed = false;
-  world.server.close(() => {
-    closed = true;
-  });
+  let drained = false;
+  world.server.close(
+    () => {
+      closed = true;
+    },
+    () => {
+      drained = true;
+    },
+  );
   world.loop.settle();
   const after = busy.read(0, 512);
   const late = world.stream();
   world.loop.settle();
   t.ok(idle.stream.serverEnded);
   t.ok(late.closed);
-  t.equal(after.errno, NBD_ESHUTDOWN);
-  t.notOk(closed);
+  t.notOk(closed || drained, "a write is in the volume");
   world.volume.hold(false);
-  world.loop.advance(2000);
+  world.loop.settle();
   t.equal(before.errno, 0);
+  t.ok(drained && busy.stream.serverEnded, "the volume is free");
+  t.notOk(busy.stream.closed, "its last reply is not taken back by a reset");
+  world.loop.advance(2000);
+  t.equal(after.errno, -1, "no answer, least of all an error: the client asks again elsewhere");
   t.ok(closed && busy.stream.closed && idle.stream.closed && negotiating.closed);
   t.equal(world.opens, world.releases);
+  t.end();
+});
+
+void t.test("shutdown does not wait for the rest of a write", (t) => {
+  const world = new World();
+  const free = world.loop.pool.freeBytes + ZEROS_BYTES;
+  const client = world.attach();
+  const header = new DataView(new ArrayBuffer(28));
+  header.setUint32(0, NBD_REQUEST_MAGIC);
+  header.setUint16(6, NBD_CMD_WRITE);
+  header.setUint32(24, 2 * MIB);
+  client.stream.clientSend(new Uint8Array(header.buffer));
+  client.stream.clientSend(pattern(0, MIB + 5000));
+  world.loop.settle();
+  let drained = false;
+  world.server.close(
+    () => {},
+    () => {
+      drained = true;
+    },
+  );
+  world.loop.settle();
+  t.ok(drained && client.stream.serverEnded);
+  world.loop.advance(2000);
+  t.ok(client.stream.closed);
+  t.equal(world.loop.pool.freeBytes, free, "all memory is back");
   t.end();
 });
 
