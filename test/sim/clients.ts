@@ -184,6 +184,8 @@ export class SimClient {
     const { device, history } = this.#host;
     if (device.readFaults !== this.#readFaultsBefore || device.writeFaults > 0 || device.syncFailed)
       return true;
+    // A block that was absent and is not zeros may be met by a write that a kill cuts short: then it matches nothing.
+    if (device.world.coverage.get("fault:rot-zeros") > 0) return true;
     const { granulesPerBlock } = this.#host;
     // The blocks that enclose the range: a partial write reads them.
     const from = this.firstRegister - (this.granule % granulesPerBlock);

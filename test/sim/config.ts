@@ -37,6 +37,9 @@ export const FEATURES = [
   "pause",
   "disconnect",
   "rot-metadata",
+  "rot-zeros",
+  "rot-log",
+  "redis",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 
@@ -48,9 +51,10 @@ export type FrontKind = "store" | "volume" | "nbd";
  * - `tables`: entry tables of several sectors, written all the time.
  * - `reuse`: slots go from extent to extent, and what they hold is written out at once.
  * - `full-rot`: blocks rot while the file system is full.
+ * - `rot-zeros`: bits of blocks that nobody has written rot.
  * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
  */
-export const FOCI = ["tables", "reuse", "full-rot", "rot-copy"] as const;
+export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros"] as const;
 export type Focus = (typeof FOCI)[number];
 
 export interface RunOptions {
@@ -126,12 +130,17 @@ const RARE: Partial<Record<Feature, number>> = {
   "read-eio": 0.3,
   rot: 0.2,
   "rot-metadata": 0.1,
+  "rot-zeros": 0.05,
+  "rot-log": 0.1,
+  redis: 0.25,
   full: 0.2,
   slow: 0.3,
   pause: 0.3,
   scrub: 0.4,
 };
 const USUAL = 0.7;
+/** Features that came later: drawn apart, so that the draw of the others has not changed. */
+const LATER: ReadonlySet<Feature> = new Set(["rot-zeros", "rot-log", "redis"]);
 /** What ends in a power loss, or in what is opened again like one. */
 const POWER_LOSSES: readonly Feature[] = ["power", "sync-eio", "write-eio"];
 /** Granules of the longest operation, about: each is a register of the checker. */
@@ -179,6 +188,12 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     mix: { thinkUs: 500, hotShare: 0, freeShare: 0.005 },
     tunables: { coolAfterMs: 1, hotSlotsMax: 1, syncIntervalMs: 1 },
   },
+  "rot-zeros": {
+    on: ["rot-zeros", "kill"],
+    sizes: { volumes: 2, extentsPerVolume: 6, extentBlocks: 16 },
+    mix: { writeShare: 0.3, zeroShare: 0.02, blocksMax: 4 },
+    tunables: {},
+  },
 };
 const FOCUS_SHARE = 0.1;
 const CHECK_SHARE = 0.2;
@@ -195,8 +210,11 @@ export function configOf(options: RunOptions): RunConfig {
   const emphasis = focus === null ? null : EMPHASIS[focus];
   const random = Prng.ofSeed(options.seed).fork("config");
   const features = new Set<Feature>();
+  const later = Prng.ofSeed(options.seed).fork("later");
   for (const feature of FEATURES) {
-    const drawn = random.fork(feature).chance(RARE[feature] ?? USUAL);
+    if (options.plain === true && LATER.has(feature)) continue;
+    const source = LATER.has(feature) ? later : random;
+    const drawn = source.fork(feature).chance(RARE[feature] ?? USUAL);
     const on =
       (drawn || emphasis?.on.includes(feature) === true) && emphasis?.off?.includes(feature) !== true;
     if (on && options.without?.includes(feature) !== true) features.add(feature);
@@ -204,6 +222,9 @@ export function configOf(options: RunOptions): RunConfig {
   // With a copy that rots, a power loss while the other one is written would be a second fault; and a device that
   // has failed is opened again as after a power loss.
   if (features.has("rot-metadata")) for (const feature of POWER_LOSSES) features.delete(feature);
+  // What an absent block holds is nobody's, until it is adopted: after a power loss, or by a write on a full device.
+  if (features.has("rot-zeros"))
+    for (const feature of [...POWER_LOSSES, "full"] as const) features.delete(feature);
   const drawnFront = random.pick(["store", "store", "store", "volume", "volume", "nbd"] as const);
   const front = options.front ?? drawnFront;
   const drawnVolumes = random.between(1, 3);

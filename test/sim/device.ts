@@ -17,7 +17,8 @@
  *    covered versions are marked clean without ever becoming durable, and the next sync does not try them
  *    again (ATC'20 "Can applications recover from fsync failures?").
  *  - Misdirected writes land on another data block; misdirected reads bring another block's bytes.
- *  - Rot: one bit of a data block at rest changes, or of one copy of metadata that has two.
+ *  - Rot: one bit at rest changes: of a data block, of a block that nobody uses, of one copy of metadata that has
+ *    two, or of the log.
  *  - Full: a write into a hole fails with ENOSPC while the device has no page left.
  *  - Slow: for a while every request takes 1000 times as long.
  *
@@ -255,13 +256,43 @@ export class SimDevice {
     return false;
   }
 
-  #flip(page: number): void {
+  /** Flips one bit of a page of zeros in from … to − 1: of a slot, used or not. */
+  rotZeros(from: number, to: number): boolean {
+    for (let i = 0; i < VICTIM_TRIES; i++) {
+      const page = (from >>> BLOCK_SHIFT) + this.#random.below((to - from) >>> BLOCK_SHIFT);
+      const atRest = this.#changing[page] === 0 && this.#durable[page] === ZERO_PAGE;
+      if (!atRest || this.#current[page] !== ZERO_PAGE) continue;
+      this.#flip(page);
+      this.world.coverage.count("fault:rot-zeros");
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * Flips one bit of `length` bytes at `offset`, for a while: returns what takes it back, or null when the page is
+   * not at rest.
+   */
+  rotAt(offset: number, length: number): (() => void) | null {
+    const bit = offset * 8 + this.#random.below(length * 8);
+    const page = Math.floor(bit / (BLOCK_BYTES * 8));
+    const content = this.#current[page]!;
+    if (this.#changing[page] !== 0 || content !== this.#durable[page]) return null;
+    this.#arena.hold(content);
+    this.#arena.hold(content);
+    this.#flip(page, bit % (BLOCK_BYTES * 8));
+    return () => {
+      this.#setCurrent(page, content);
+      this.#setDurable(page, content);
+    };
+  }
+
+  #flip(page: number, bit = this.#random.below(BLOCK_BYTES * 8)): void {
     const content = this.#arena.take();
     const at = this.#arena.offsetOf(content);
     const { bytes } = simMemory();
     const from = this.#arena.offsetOf(this.#current[page]!);
     bytes.copyWithin(at, from, from + BLOCK_BYTES);
-    const bit = this.#random.below(BLOCK_BYTES * 8);
     bytes[at + (bit >> 3)]! ^= 1 << (bit & 7);
     this.#setCurrent(page, content);
     this.#arena.hold(content);

@@ -233,6 +233,21 @@ export const MUTANTS = [
     invariant: "I2: after kill -9 the log says which slots were written to",
   },
   {
+    name: "the bytes of an absent block are served",
+    file: "lib/store/data-path.ts",
+    find: "      const at = memory + (i << BLOCK_SHIFT);\n      pool.bytes.fill(0, at, at + BLOCK_BYTES);\n",
+    replace: "",
+    invariant: "I3: a block that was never written reads as zeros, whatever lies there",
+    focus: "rot-zeros",
+  },
+  {
+    name: "the log ends at the first bad record, always",
+    file: "lib/store/log-scan.ts",
+    find: "corruptAt: saysSynced(env, ring, words, expected, incarnation, seed) ? expected : null,",
+    replace: "corruptAt: saysSynced(env, ring, words, expected, incarnation, seed) ? null : null,",
+    invariant: "I21: a record that was synced and is not there is corruption",
+  },
+  {
     name: "an opening has no incarnation of its own",
     file: "lib/store/open-store.ts",
     find: "const incarnation = found.incarnation + 1;",

@@ -1,8 +1,37 @@
 /** The real store as a run's subject. */
 
-import { PAGE_BYTES, SUPERBLOCK_A, SUPERBLOCK_B } from "../../lib/store/format.js";
+import type { Routine } from "../../lib/core/routine.js";
+import type { StoreEnvironment } from "../../lib/store/api.js";
+import { Device } from "../../lib/store/device.js";
+import { layoutOf, PAGE_BYTES, SUPERBLOCK_A, SUPERBLOCK_B } from "../../lib/store/format.js";
 import { formatStore, fsck, metadataBytes, openStore, planFormat } from "../../lib/store/index.js";
-import type { Subject } from "./subject.js";
+import { readAnchor, scanLog } from "../../lib/store/log-scan.js";
+import { currentSuperblock } from "../../lib/store/open-store.js";
+import { tunablesOf } from "../../lib/store/options.js";
+import { RECOVERY_BUFFER_BYTES } from "../../lib/store/recovery.js";
+import type { LogFrame, Subject } from "./subject.js";
+
+/** Where the frames lie that the next opening would replay, and which of them a later one knows to be synced. */
+function* logFrames(env: StoreEnvironment): Routine<LogFrame[]> {
+  const memory = env.pool.allocate(RECOVERY_BUFFER_BYTES);
+  const { found } = yield* currentSuperblock(env, "sim", memory);
+  const layout = layoutOf(found.geometry);
+  const device = new Device(env, layout, tunablesOf({}), found.deviceId, found.incarnation, () => undefined);
+  const anchor = yield* readAnchor(device.io, layout, device.words, memory);
+  const log =
+    anchor === null
+      ? null
+      : yield* scanLog(env, device.io, layout, found.deviceId, anchor, memory, RECOVERY_BUFFER_BYTES);
+  env.pool.free(memory);
+  if (log === null) return [];
+  let synced = 0;
+  const frames: LogFrame[] = [];
+  for (const { at, header } of [...log.frames].reverse()) {
+    frames.push({ offset: layout.log + at, length: header.length, saidSynced: synced >= header.first });
+    synced = Math.max(synced, header.synced);
+  }
+  return frames;
+}
 
 export const storeSubject: Subject = {
   name: "store",
@@ -30,5 +59,6 @@ export const storeSubject: Subject = {
       ...starts.map((start, i) => [start, start + lengths[i]!] as const),
     ];
   },
+  logFrames,
   provisionedBytes: (options) => metadataBytes(planFormat(options)),
 };

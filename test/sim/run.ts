@@ -6,8 +6,9 @@
  * everything is read, the device is closed and checked offline.
  */
 import { InvariantError } from "../../lib/core/assert.js";
+import { LaminaError } from "../../lib/core/errors.js";
 import { BLOCK_BYTES, MIB } from "../../lib/core/limits.js";
-import { startRoutine } from "../../lib/core/routine.js";
+import { type Routine, startRoutine } from "../../lib/core/routine.js";
 import type { BadBlock, FormatOptions, Store, StoreEnvironment, StoreEvents } from "../../lib/store/api.js";
 import { freshArena } from "./arena.js";
 import { type ClientHost, OpKind, SimClient } from "./clients.js";
@@ -72,7 +73,13 @@ export interface RunResult {
 }
 
 /** Faults that may leave blocks which fail their checksums. */
-const DAMAGING = ["fault:rot", "fault:misdirected-write", "fault:write-eio", "fault:zero-eio"];
+const DAMAGING = [
+  "fault:rot",
+  "fault:rot-zeros",
+  "fault:misdirected-write",
+  "fault:write-eio",
+  "fault:zero-eio",
+];
 
 /** Rules of fsck that a power loss in the middle of a write may break: the other copy counts. */
 const TORN_BY_CRASH = new Set(["superblock"]);
@@ -255,10 +262,11 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     } catch (error) {
       if (!(error instanceof LifeEnds)) throw error;
     }
-    const alsoPower = end === "clean" && this.#random.chance(0.5) && !this.#has("rot-metadata");
+    const alsoPower = end === "clean" && this.#random.chance(0.5) && this.#mayLosePower;
     this.#crash(alsoPower ? "power" : end);
     const { checkShare } = this.config;
     if (checkShare > 0 && this.#random.chance(checkShare)) await this.#checkCrashed();
+    if (this.#has("rot-log") && this.#random.chance(0.5)) await this.#rotLog();
     // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
   }
@@ -267,6 +275,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   #rotAtRest(): void {
     const { copyRanges } = this.#subject;
     if (this.#has("rot") && this.#random.chance(0.5)) this.device.rot();
+    if (this.#has("rot-zeros"))
+      this.device.rotZeros(this.device.provisionedBelow, this.device.options.sizeBytes);
     if (copyRanges === undefined || !this.#has("rot-metadata") || this.#random.chance(0.5)) return;
     this.device.rotIn(copyRanges(this.#format, this.#rotSecond));
   }
@@ -472,16 +482,19 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   async #fsck(): Promise<readonly Finding[]> {
     const { fsck } = this.#subject;
-    if (fsck === undefined) return [];
-    const environment = this.#newProcess();
-    let findings: readonly Finding[] | null = null;
-    startRoutine(fsck(environment), (error, value) => {
+    return fsck === undefined ? [] : this.#offline(fsck, "fsck");
+  }
+
+  /** Runs `work` in a process of its own. */
+  async #offline<T>(work: (environment: StoreEnvironment) => Routine<T>, what: string): Promise<T> {
+    let outcome: { readonly value: T } | null = null;
+    startRoutine(work(this.#newProcess()), (error, value) => {
       if (error !== null) throw asViolation(error);
-      findings = value!;
+      outcome = { value: value! };
     });
-    await this.#until(() => findings !== null, "fsck");
+    await this.#until(() => outcome !== null, what);
     this.#endProcess();
-    return findings!;
+    return (outcome as unknown as { readonly value: T }).value;
   }
 
   /** What a crash has left must be in order too: copies of two ages, but never two bad ones, nor one ahead of the log. */
@@ -492,6 +505,42 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.world.coverage.count("fsck:after-crash");
     if (found.length > 0)
       throw new Violation("I21", `fsck after a crash: ${found.map(({ message }) => message).join("; ")}`);
+  }
+
+  /**
+   * A frame that was synced, and that a later one says was synced, rots: the device must not be opened as if the log
+   * ended there. Then the bit is as it was.
+   */
+  async #rotLog(): Promise<void> {
+    const { logFrames, open } = this.#subject;
+    if (logFrames === undefined) return;
+    this.#endFaults();
+    const frames = await this.#offline(logFrames, "the log to be read");
+    const known = frames.filter(({ saidSynced }) => saidSynced);
+    if (known.length === 0) return;
+    const { offset, length } = this.#random.pick(known);
+    const mend = this.device.rotAt(offset, length);
+    if (mend === null) return;
+    this.world.coverage.count("fault:rot-log");
+    const options = { ...this.config.tunables, path: "sim", soleMember: true };
+    const refused = await this.#offline(function* (environment) {
+      try {
+        yield* open(environment, options);
+        return false;
+      } catch (error) {
+        return error instanceof LaminaError && error.code === "DEVICE_DAMAGED";
+      }
+    }, "the device to be refused");
+    if (!refused)
+      throw new Violation("I21", `the device was opened although a synced record at ${offset} has rotted`);
+    const found = await this.#fsck();
+    if (!found.some(({ rule }) => rule === "log"))
+      throw new Violation("I21", `fsck does not see that a synced record at ${offset} has rotted`);
+    mend();
+  }
+
+  get #mayLosePower(): boolean {
+    return !this.#has("rot-metadata") && !this.#has("rot-zeros");
   }
 
   /** Whether a fault has ever changed bytes at rest in this run. */

@@ -8,14 +8,24 @@ export interface Finding {
   readonly message: string;
 }
 
+export interface LogFrame {
+  /** Of the device. */
+  readonly offset: number;
+  readonly length: number;
+  /** A later frame says that this one had been synced: without it the log is corrupt, not at its end. */
+  readonly saidSynced: boolean;
+}
+
 export interface Subject {
   readonly name: string;
   format(environment: StoreEnvironment, options: FormatOptions): Routine<unknown>;
   open(environment: StoreEnvironment, options: OpenStoreOptions): Routine<Store>;
   /** Offline check; an empty list when all is well. Absent where there is nothing to check. */
   readonly fsck?: (environment: StoreEnvironment) => Routine<readonly Finding[]>;
-  /** Offsets of the device below this are provisioned by the caller before anything is written. */
+  /** Frames of the log that the next opening needs. Absent where there is no log. */
+  readonly logFrames?: (environment: StoreEnvironment) => Routine<LogFrame[]>;
   /** Byte ranges (start, end) of one of the two copies of everything that has two. */
   readonly copyRanges?: (options: FormatOptions, second: boolean) => readonly (readonly [number, number])[];
+  /** Offsets of the device below this are provisioned by the caller before anything is written. */
   provisionedBytes(options: FormatOptions): number;
 }

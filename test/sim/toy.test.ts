@@ -11,6 +11,7 @@ const WITHOUT: Feature[] = [
   "scrub",
   "full",
   "rot",
+  "rot-zeros",
   "misdirected-read",
   "misdirected-write",
   "write-eio",

@@ -95,6 +95,9 @@ class ToyStore implements Store, DiskListener {
         op.present.fill(this.#mistake === "map shows data as a hole" ? 0 : 0xffffffff);
         this.#later(op);
         break;
+      case ExtentOpKind.Stamp:
+        this.#later(op);
+        break;
       case ExtentOpKind.Flush:
         if (wrong("flush without sync")) this.#later(op);
         else {
