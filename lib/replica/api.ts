@@ -102,11 +102,13 @@ export interface LeasePeer {
 
 /** The right to answer at all (docs "Serving lease"), as those who answer ask for it. */
 export interface LeaseView {
+  /** Taken when a volume begins to be served: only renewals sent from now on have asked about it. */
+  mark(): number;
   /**
-   * A majority of the config nodes has answered renewals that were sent at or after `since` (Clock.now) and not
-   * longer ago than the lease, and asked about every volume that was watched then.
+   * A majority of the config nodes has answered renewals that were sent after the mark was taken and not longer ago
+   * than the lease.
    */
-  holdsSince(since: number): boolean;
+  holds(mark: number): boolean;
 }
 
 /** What a session tells its owner. None is called from inside a call of the owner's. */
@@ -135,8 +137,13 @@ export interface ReplicaSession extends ExtentIo, AcceptorPeer, LeasePeer {
   /** Highest epoch that a Fenced answer has named. */
   readonly fencedBy: number;
 
-  /** All extents of a volume that the node holds, visited in no order, then `done`. */
-  inventory(volume: number, visit: (entry: InventoryEntry) => void, done: (complete: boolean) => void): void;
+  /** All extents of a volume that the node holds, visited in no order, then `done`. Needs the promise of `epoch`. */
+  inventory(
+    volume: number,
+    epoch: number,
+    visit: (entry: InventoryEntry) => void,
+    done: (complete: boolean) => void,
+  ): void;
   /**
    * All writes of these extents up to `sequence` are complete on all in-sync members. Only a hint: nothing is
    * answered. `extents` and `sequences` side by side, at most STABLE_MAX.

@@ -1,0 +1,103 @@
+/**
+ * The serving lease of one process (docs/architecture/replica.md "Serving lease"): the right to answer at all.
+ *
+ * Invariants
+ *  1. It counts from the sending of renewals: it holds while a majority of the config nodes has answered renewals
+ *     that were sent less than LEASE_MS ago.
+ *  2. It holds for a volume only by renewals that asked about it. Renewals are numbered in the order of sending; a
+ *     mark is the number of the next one.
+ *  3. A promise that an answer names is told before the lease that the answer gives counts.
+ */
+import type { Clock, Timer } from "../core/clock.js";
+import type { LeasePeer, LeaseView } from "./api.js";
+import { LEASE_MS, LEASE_RENEW_MS, RENEWALS_OPEN_MAX } from "./limits.js";
+
+/** Who serves under the lease. */
+export interface LeaseClient {
+  /** Volumes that are served now, at most RENEW_VOLUMES_MAX. */
+  watched(): readonly number[];
+  /** A config node has promised `epoch` of `volume`. */
+  promised(volume: number, epoch: number): void;
+}
+
+interface Grantor {
+  readonly peer: LeasePeer;
+  /** Newest answered renewal: its number and when it was sent. */
+  round: number;
+  sentAt: number;
+  /** Renewals that are not answered yet. */
+  open: number;
+}
+
+const NEVER = Number.NEGATIVE_INFINITY;
+
+export class LeaseKeeper implements LeaseView {
+  readonly #clock: Clock;
+  readonly #client: LeaseClient;
+  readonly #grantors: Grantor[];
+  /** Number of the next renewal. */
+  #next = 1;
+  /** What a majority has reached. */
+  #round = 0;
+  #sentAt = NEVER;
+  #timer: Timer | null = null;
+  #stopped = false;
+
+  /** `peers`: every config node, each once. */
+  constructor(clock: Clock, peers: readonly LeasePeer[], client: LeaseClient) {
+    this.#clock = clock;
+    this.#client = client;
+    this.#grantors = peers.map((peer) => ({ peer, round: 0, sentAt: NEVER, open: 0 }));
+  }
+
+  start(): void {
+    this.renewNow();
+    this.#timer = this.#clock.setTimer(LEASE_RENEW_MS, () => {
+      if (!this.#stopped) this.start();
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+
+  mark(): number {
+    return this.#next;
+  }
+
+  holds(mark: number): boolean {
+    return !this.#stopped && this.#round >= mark && this.#clock.now() - this.#sentAt < LEASE_MS;
+  }
+
+  /** A volume is served from now on: its lease need not wait for the next renewal. */
+  renewNow(): void {
+    for (const grantor of this.#grantors) this.#renew(grantor);
+  }
+
+  #renew(grantor: Grantor): void {
+    if (this.#stopped || grantor.open >= RENEWALS_OPEN_MAX) return;
+    const volumes = [...this.#client.watched()];
+    const round = this.#next++;
+    const sentAt = this.#clock.now();
+    grantor.open++;
+    grantor.peer.renew(volumes, (promised) => {
+      grantor.open--;
+      if (promised === null || this.#stopped) return;
+      volumes.forEach((volume, i) => {
+        if (promised[i]! > 0) this.#client.promised(volume, promised[i]!);
+      });
+      if (round > grantor.round) {
+        grantor.round = round;
+        grantor.sentAt = sentAt;
+      }
+      this.#round = reachedByMajority(this.#grantors.map((one) => one.round));
+      this.#sentAt = reachedByMajority(this.#grantors.map((one) => one.sentAt));
+    });
+  }
+}
+
+/** The highest value that a majority has at least. */
+function reachedByMajority(values: readonly number[]): number {
+  return [...values].sort((a, b) => b - a)[Math.floor(values.length / 2)] ?? NEVER;
+}

@@ -1,0 +1,287 @@
+/**
+ * A storage node: one device behind gates, for any number of sessions (docs/architecture/replica.md).
+ *
+ * Invariants
+ *  1. Nothing reaches the store but what a gate has let in (invariants 9, 14).
+ *  2. A session is greeted only when every older session of its peer is cut and what those had in the store has
+ *     ended; so nothing that was sent before can land after what is sent now.
+ *  3. Operations never wait for space inside the store: a full device cannot hold a promise up.
+ */
+import { extentSeed, volumeSeed } from "../core/checksum.js";
+import { EXTENT_OP_BLOCKS_MAX, ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
+import { Status } from "../core/status.js";
+import type { ByteStream } from "../core/stream.js";
+import type { MemberStore } from "../store/api.js";
+import type { RecordAcceptor } from "./acceptor.js";
+import type { InventoryEntry, LeaseView, LinkEnvironment, NodeGreeting, NodeId, PeerId } from "./api.js";
+import { VolumeGate } from "./gate.js";
+import { nodeIdOf, targetOf } from "./greeting.js";
+import type { LeaseClient } from "./lease.js";
+import {
+  NODE_SESSIONS_MAX,
+  RENEW_VOLUMES_MAX,
+  STABILITY_ENTRIES_MAX,
+  WINDOW_BYTES,
+  WINDOW_REQUESTS,
+} from "./limits.js";
+import { NodeRequest } from "./node-request.js";
+import { ServedSession } from "./served-session.js";
+import type { StabilityMap } from "./stability.js";
+import { blocksMatch } from "./wire.js";
+
+/** `pool` is the node's own: what lives in it waits for nothing but this device and the peers' reading. */
+export interface NodeEnvironment extends LinkEnvironment {
+  readonly store: MemberStore;
+  /** The one that the store was opened with. */
+  readonly stability: StabilityMap;
+  readonly acceptor: RecordAcceptor;
+}
+
+export interface NodeOptions {
+  /** It answers Accept and Renew. */
+  readonly isConfig: boolean;
+}
+
+interface PeerState {
+  /** Highest session number that was heard. */
+  highest: number;
+  readonly sessions: Set<ServedSession>;
+}
+
+export class NodeCore implements LeaseClient {
+  readonly environment: NodeEnvironment;
+  readonly acceptor: RecordAcceptor;
+  readonly isConfig: boolean;
+  readonly cluster: Uint8Array;
+  readonly id: NodeId;
+  /** What messages of this life carry. */
+  readonly target: number;
+  readonly #store: MemberStore;
+  readonly #gates = new Map<number, VolumeGate>();
+  readonly #sessions = new Set<ServedSession>();
+  readonly #peers = new Map<PeerId, PeerState>();
+  readonly #scratch = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+  #freeRequest: NodeRequest | null = null;
+  #lease: LeaseView = NO_LEASE;
+  /** Called when a gate has opened: the lease should be renewed now. */
+  onGateOpened: () => void = () => undefined;
+  /** Volumes whose losses of a power loss nobody has put right yet. */
+  readonly #lossyVolumes = new Set<number>();
+
+  constructor(environment: NodeEnvironment, options: NodeOptions) {
+    this.environment = environment;
+    this.acceptor = environment.acceptor;
+    this.isConfig = options.isConfig;
+    this.#store = environment.store;
+    const { deviceId, clusterId, incarnation, lossy } = environment.store.identity;
+    this.cluster = clusterId;
+    this.id = nodeIdOf(deviceId);
+    this.target = targetOf(clusterId, this.id, incarnation);
+    if (lossy) this.#noteLosses();
+  }
+
+  /** The lease that this node serves under; it is the lease keeper's client. Before, it serves nothing. */
+  useLease(lease: LeaseView): void {
+    this.#lease = lease;
+  }
+
+  /** A connection has come. The stream is the node's from now on. */
+  serve(stream: ByteStream): void {
+    if (this.#sessions.size >= NODE_SESSIONS_MAX) {
+      stream.setListener(NOBODY);
+      stream.close();
+      return;
+    }
+    const session = new ServedSession(this, this.environment, stream);
+    this.#sessions.add(session);
+    session.start();
+  }
+
+  /** Ends every session; the store stays the caller's. */
+  close(): void {
+    for (const session of this.#sessions) session.close("the node shuts down");
+  }
+
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  // ---- Sessions ----------------------------------------------------------------------------------------
+
+  greeting(): NodeGreeting {
+    const { incarnation, bootId, lossy } = this.#store.identity;
+    return {
+      node: this.id,
+      incarnation,
+      bootId,
+      lossy,
+      extentBlocks: this.#store.extentBlocks,
+      windowRequests: WINDOW_REQUESTS,
+      windowBytes: Math.min(WINDOW_BYTES, this.environment.pool.capacityBytes / 4),
+    };
+  }
+
+  /** A Hello. Cuts the peer's older sessions; false when one with this number or a higher one was heard. */
+  sessionSaysHello(session: ServedSession, peer: PeerId, number: number): boolean {
+    let state = this.#peers.get(peer);
+    if (state === undefined) {
+      state = { highest: 0, sessions: new Set() };
+      this.#peers.set(peer, state);
+    }
+    if (number <= state.highest) return false;
+    state.highest = number;
+    for (const older of state.sessions) older.close("the peer has opened a newer session");
+    state.sessions.add(session);
+    this.#greetWhenAlone(state);
+    return true;
+  }
+
+  /** The session is closed and nothing of it is in the store any more. */
+  sessionEnded(session: ServedSession, peer: PeerId): void {
+    this.#sessions.delete(session);
+    const state = this.#peers.get(peer);
+    if (state === undefined || !state.sessions.delete(session)) return;
+    if (state.sessions.size === 0) this.#peers.delete(peer);
+    else this.#greetWhenAlone(state);
+  }
+
+  #greetWhenAlone(state: PeerState): void {
+    if (state.sessions.size !== 1) return;
+    for (const session of state.sessions) session.greet();
+  }
+
+  // ---- Gates -------------------------------------------------------------------------------------------
+
+  gate(volume: number): VolumeGate {
+    let gate = this.#gates.get(volume);
+    if (gate === undefined) {
+      // The gate asks for the lease through the node: which one it is may still change.
+      const lease: LeaseView = {
+        mark: () => this.#lease.mark(),
+        holds: (mark) => this.#lease.holds(mark),
+      };
+      gate = new VolumeGate(volume, this.acceptor, lease, (opened) => this.#gateOpened(opened));
+      this.#gates.set(volume, gate);
+    }
+    return gate;
+  }
+
+  #gateOpened(gate: VolumeGate): void {
+    this.environment.stability.begin(gate.volume, gate.ballot.epoch);
+    this.onGateOpened();
+  }
+
+  watched(): readonly number[] {
+    const volumes: number[] = [];
+    for (const gate of this.#gates.values()) {
+      if (gate.isOpen && volumes.length < RENEW_VOLUMES_MAX) volumes.push(gate.volume);
+    }
+    return volumes;
+  }
+
+  promised(volume: number, epoch: number): void {
+    this.#gates.get(volume)?.learn(epoch);
+  }
+
+  // ---- Operations --------------------------------------------------------------------------------------
+
+  takeRequest(): NodeRequest {
+    const request = this.#freeRequest ?? new NodeRequest(this);
+    this.#freeRequest = request.next;
+    request.next = null;
+    return request;
+  }
+
+  giveRequest(request: NodeRequest): void {
+    request.reset();
+    request.next = this.#freeRequest;
+    this.#freeRequest = request;
+  }
+
+  /** A whole operation of an open session, its range checked. It is answered by `session.answer`. */
+  execute(request: NodeRequest): void {
+    const { op, session } = request;
+    const gate = this.#gates.get(op.volume);
+    const status = gate?.enter(op.epoch, session!.peer, op.generation) ?? Status.Fenced;
+    if (gate === undefined || status !== Status.Ok) {
+      op.status = status;
+      if (status === Status.Fenced) op.epoch = gate?.ballot.epoch ?? 0;
+      session!.answer(request);
+      return;
+    }
+    request.gate = gate;
+    op.flags |= ExtentFlag.NoWait;
+    if (changes(op.kind)) this.environment.stability.changing(op.volume, op.layer, op.extent, op.sequence);
+    this.#store.submit(op);
+  }
+
+  requestDone(request: NodeRequest): void {
+    const gate = request.gate!;
+    request.gate = null;
+    if (!gate.leave()) request.op.status = Status.NoLease;
+    request.session!.answer(request);
+  }
+
+  /** Whether a write's payload is what its entries say. */
+  payloadIsWhole(op: ExtentOp): boolean {
+    const seed = extentSeed(volumeSeed(op.volume), op.extent);
+    const { checksums } = this.environment;
+    return blocksMatch(checksums, op.memory, op.blocks, seed, op.block, op.entries, this.#scratch);
+  }
+
+  get extentBlocks(): number {
+    return this.#store.extentBlocks;
+  }
+
+  /** Whether the gate of the volume is open for this ballot. */
+  isOpenFor(volume: number, epoch: number, owner: PeerId): boolean {
+    return this.#gates.get(volume)?.isOf(epoch, owner) ?? false;
+  }
+
+  // ---- What is held ------------------------------------------------------------------------------------
+
+  inventory(volume: number): InventoryEntry[] {
+    const entries: InventoryEntry[] = [];
+    this.#store.inventory(volume, (layer, extent, generation, created, hot) => {
+      entries.push({ layer, extent, generation, created, hot });
+    });
+    return entries;
+  }
+
+  declareStable(volume: number, epoch: number, layer: number, extent: number, sequence: number): void {
+    const { stability } = this.environment;
+    stability.declare(volume, epoch, layer, extent, sequence);
+    if (stability.size(volume) <= STABILITY_ENTRIES_MAX) return;
+    const hot = new Set<string>();
+    this.#store.inventory(volume, (hotLayer, hotExtent, _generation, _created, isHot) => {
+      if (isHot) hot.add(`${hotLayer}/${hotExtent}`);
+    });
+    stability.prune(volume, (keptLayer, keptExtent) => hot.has(`${keptLayer}/${keptExtent}`));
+  }
+
+  reconciled(volume: number): void {
+    this.#lossyVolumes.delete(volume);
+    if (this.#lossyVolumes.size === 0) this.#store.reconciled();
+  }
+
+  /**
+   * Every volume that was ever let in, not only those with hot extents: an extent whose creation was lost leaves
+   * none. The promise is durable before anything is let in, so each of them has a page.
+   */
+  #noteLosses(): void {
+    for (const volume of this.acceptor.volumes()) this.#lossyVolumes.add(volume);
+    if (this.#lossyVolumes.size === 0) this.#store.reconciled();
+  }
+}
+
+function changes(kind: ExtentOpKind): boolean {
+  return kind !== ExtentOpKind.Read && kind !== ExtentOpKind.Map && kind !== ExtentOpKind.Flush;
+}
+
+const NO_LEASE: LeaseView = { mark: () => 0, holds: () => false };
+
+const NOBODY = {
+  streamReceived: () => undefined,
+  streamSent: () => undefined,
+  streamClosed: () => undefined,
+};

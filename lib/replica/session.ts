@@ -1,0 +1,547 @@
+/**
+ * An asker's end of a session: extent operations and control requests to one node, and their answers.
+ *
+ * Invariants
+ *  1. Every operation is answered once, never from inside `submit`. When the link ends, what was not answered
+ *     gets LinkLost, and then `sessionLost` is told.
+ *  2. An operation's memory is not touched after its answer: an answer that overtakes the end of the send which
+ *     names the memory waits for that end.
+ *  3. Bytes that fail the entries which came with them are not given to anyone: the link ends.
+ *  4. Unanswered operations never exceed the window that the node has named; the others wait here, in order.
+ */
+import { assert } from "../core/assert.js";
+import { ENTRY_ABSENT, extentSeed, volumeSeed } from "../core/checksum.js";
+import type { Timer } from "../core/clock.js";
+import { EXTENT_OP_BLOCKS_MAX, ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
+import { BLOCK_BYTES, BLOCK_SHIFT } from "../core/limits.js";
+import { Status } from "../core/status.js";
+import type { ByteStream } from "../core/stream.js";
+import type {
+  AcceptAnswer,
+  AcceptedRecord,
+  Ballot,
+  InventoryEntry,
+  LinkEnvironment,
+  NodeGreeting,
+  NodeId,
+  PeerId,
+  PromiseAnswer,
+  ReplicaSession,
+  SessionListener,
+} from "./api.js";
+import { getAccepted, getInventoryEntry, getRefusal, INVENTORY_ENTRY_BYTES } from "./bodies.js";
+import { getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
+import {
+  CONTROL_REQUESTS_MAX,
+  HELLO_DEADLINE_MS,
+  RECORD_PAYLOAD_MAX,
+  RENEW_VOLUMES_MAX,
+  STABLE_MAX,
+  WINDOW_REQUESTS,
+} from "./limits.js";
+import { Link, type LinkOwner, REFUSE } from "./link.js";
+import {
+  ANSWER,
+  blocksMatch,
+  getEntries,
+  getU64,
+  HEADER_BYTES,
+  Message,
+  MessageKind,
+  putEntries,
+  putU64,
+} from "./wire.js";
+
+export interface SessionOptions {
+  /** 16 bytes. */
+  readonly cluster: Uint8Array;
+  readonly node: NodeId;
+  /** Of this life of the asker. */
+  readonly peer: PeerId;
+  /** Rises with every session of the asker to this node: 1, 2, … */
+  readonly number: number;
+}
+
+/** Kind of message of each operation. */
+const KIND_OF: Readonly<Record<ExtentOpKind, MessageKind>> = {
+  [ExtentOpKind.Read]: MessageKind.Read,
+  [ExtentOpKind.Write]: MessageKind.Write,
+  [ExtentOpKind.Zero]: MessageKind.Zero,
+  [ExtentOpKind.Free]: MessageKind.Free,
+  [ExtentOpKind.Map]: MessageKind.Map,
+  [ExtentOpKind.Flush]: MessageKind.Flush,
+  [ExtentOpKind.Stamp]: MessageKind.Stamp,
+};
+
+/** Tags of control requests begin here; those of operations are places in the window. */
+const CONTROL_TAGS = 0x1_0000;
+
+interface Control {
+  readonly tag: number;
+  readonly kind: MessageKind;
+  readonly message: Message;
+  readonly body: Uint8Array;
+  /** Null: the session ended. The body is valid only during the call. Returns what is wrong with the answer. */
+  readonly answered: ((m: Message | null, body: DataView) => string | null) | null;
+}
+
+const NO_BODY = new DataView(new ArrayBuffer(0));
+
+export class NodeSession implements ReplicaSession, LinkOwner {
+  readonly node: NodeId;
+  greeting: NodeGreeting | null = null;
+  fencedBy = 0;
+  readonly #environment: LinkEnvironment;
+  readonly #options: SessionOptions;
+  readonly #listener: SessionListener;
+  readonly #link: Link | null;
+  readonly #deadline: Timer;
+  readonly #message = new Message();
+  readonly #scratch = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+  #target = 0;
+  #helloSent = false;
+  #lost = false;
+
+  // Operations that wait for the window, linked through `next`.
+  #first: ExtentOp | null = null;
+  #last: ExtentOp | null = null;
+  /** By place in the window. */
+  readonly #ops: (ExtentOp | null)[] = new Array<ExtentOp | null>(WINDOW_REQUESTS).fill(null);
+  readonly #places: number[] = Array.from({ length: WINDOW_REQUESTS }, (_, i) => WINDOW_REQUESTS - 1 - i);
+  /** Sends that must have ended before the operation may be answered. */
+  readonly #sendOf = new Float64Array(WINDOW_REQUESTS);
+  /** The answer is there and waits for the end of the send. */
+  readonly #early = new Uint8Array(WINDOW_REQUESTS);
+  #earlyCount = 0;
+  #sends = 0;
+  #sentSends = 0;
+  #windowBytes = 0;
+  #windowUsed = 0;
+  #open = 0;
+
+  readonly #controls = new Map<number, Control>();
+  readonly #controlQueue: Control[] = [];
+  #nextControl = CONTROL_TAGS;
+  #silentSince: number | null = null;
+
+  constructor(
+    environment: LinkEnvironment,
+    options: SessionOptions,
+    stream: ByteStream,
+    listener: SessionListener,
+  ) {
+    this.#environment = environment;
+    this.#options = options;
+    this.#listener = listener;
+    this.node = options.node;
+    this.#deadline = environment.clock.setTimer(HELLO_DEADLINE_MS, () => this.#fail("no greeting in time"));
+    this.#link = Link.open(environment, stream, this);
+    if (this.#link === null) {
+      stream.setListener({
+        streamReceived: () => undefined,
+        streamSent: () => undefined,
+        streamClosed: () => this.lost("no memory for a connection"),
+      });
+      stream.close();
+    } else {
+      this.#link.wantSend();
+    }
+  }
+
+  get silentSince(): number | null {
+    return this.#silentSince;
+  }
+
+  close(): void {
+    this.#fail("closed by its owner");
+  }
+
+  #fail(reason: string): void {
+    this.#link?.close(reason);
+  }
+
+  // ---- Operations --------------------------------------------------------------------------------------
+
+  submit(op: ExtentOp): void {
+    op.next = null;
+    op.badBlock = -1;
+    if (this.#last === null) this.#first = op;
+    else this.#last.next = op;
+    this.#last = op;
+    if (this.#lost) this.#environment.ticker.atTickEnd({ tick: () => this.#refuseWaiting() });
+    else this.#link?.wantSend();
+  }
+
+  /** Bytes of the window that an operation takes. */
+  static #costOf(op: ExtentOp): number {
+    return op.kind === ExtentOpKind.Read || op.kind === ExtentOpKind.Write ? op.blocks << BLOCK_SHIFT : 0;
+  }
+
+  #fillOps(): void {
+    for (let op = this.#first; op !== null; op = this.#first) {
+      const cost = NodeSession.#costOf(op);
+      if (this.#open >= this.greeting!.windowRequests || this.#places.length === 0) return;
+      if (this.#windowUsed + cost > this.#windowBytes) return;
+      const body = op.kind === ExtentOpKind.Write ? op.blocks * 4 : 0;
+      const at = this.#link!.reserve(body);
+      if (at < 0) return;
+      this.#first = op.next;
+      if (this.#first === null) this.#last = null;
+      op.next = null;
+      this.#send(op, at, body, cost);
+    }
+  }
+
+  #send(op: ExtentOp, at: number, body: number, cost: number): void {
+    const m = this.#message.clear();
+    const place = this.#places.pop()!;
+    m.kind = KIND_OF[op.kind];
+    m.bodyBytes = body;
+    m.payloadBytes = op.kind === ExtentOpKind.Write ? op.blocks << BLOCK_SHIFT : 0;
+    m.target = this.#target;
+    m.tag = place;
+    m.flags = op.flags;
+    m.layer = op.layer;
+    m.volume = op.volume;
+    m.epoch = op.epoch;
+    m.generation = op.generation;
+    m.sequence = op.sequence;
+    m.extent = op.extent;
+    m.block = op.block;
+    m.blocks = op.blocks;
+    if (body > 0) putEntries(this.#environment.pool.view, at + HEADER_BYTES, op.entries, op.blocks);
+    this.#link!.commit(m, op.memory);
+    this.#ops[place] = op;
+    this.#sendOf[place] = this.#sends;
+    this.#windowUsed += cost;
+    this.#open++;
+    this.#owed();
+  }
+
+  #owed(): void {
+    this.#silentSince ??= this.#environment.clock.now();
+  }
+
+  payloadFor(m: Message): number {
+    const op = m.kind === (MessageKind.Read | ANSWER) ? this.#ops[m.tag] : undefined;
+    if (op === undefined || op === null || op.kind !== ExtentOpKind.Read) return REFUSE;
+    // Only what was asked for, and only once.
+    if (m.blocks !== op.blocks || this.#early[m.tag] === 1) return REFUSE;
+    return op.memory;
+  }
+
+  #answerOp(m: Message, body: number, payload: number): string | null {
+    const op = this.#ops[m.tag];
+    if (op === undefined || op === null || this.#early[m.tag] === 1) return "an answer that nobody waits for";
+    if (m.kind !== (KIND_OF[op.kind] | ANSWER)) return "an answer to something else";
+    op.status = m.status as Status;
+    if (op.status === Status.Fenced) this.fencedBy = Math.max(this.fencedBy, m.epoch);
+    if (op.status === Status.Io) op.badBlock = m.detail - 1;
+    if (op.status === Status.Ok && (op.kind === ExtentOpKind.Read || op.kind === ExtentOpKind.Map)) {
+      const fault = this.#takePresence(op, m, body, payload);
+      if (fault !== null) return fault;
+    }
+    if (this.#sendOf[m.tag]! < this.#sentSends) {
+      this.#finish(m.tag);
+    } else {
+      this.#early[m.tag] = 1;
+      this.#earlyCount++;
+    }
+    return null;
+  }
+
+  #takePresence(op: ExtentOp, m: Message, body: number, payload: number): string | null {
+    const { view } = this.#environment.pool;
+    const words = (op.blocks + 31) >>> 5;
+    const withEntries = op.kind === ExtentOpKind.Read || (op.flags & ExtentFlag.Entries) !== 0;
+    if (m.bodyBytes !== 4 * words + (withEntries ? 4 * op.blocks : 0)) return "an answer of the wrong length";
+    op.presentCount = 0;
+    for (let i = 0; i < words; i++) {
+      const word = view.getUint32(body + 4 * i, true);
+      op.present[i] = word;
+      op.presentCount += bitsOf(word);
+    }
+    if (withEntries) getEntries(view, body + 4 * words, op.entries, op.blocks);
+    if (op.kind === ExtentOpKind.Map) return null;
+    if (op.presentCount === 0) return null;
+    if (m.payloadBytes === 0) return "an answer without its bytes";
+    return this.#checkRead(op, payload);
+  }
+
+  #checkRead(op: ExtentOp, payload: number): string | null {
+    const { pool, checksums } = this.#environment;
+    assert(payload === op.memory, "payload went to its operation");
+    const seed = extentSeed(volumeSeed(op.volume), op.extent);
+    if (!blocksMatch(checksums, op.memory, op.blocks, seed, op.block, op.entries, this.#scratch))
+      return "a block was damaged on its way";
+    for (let i = 0; i < op.blocks; i++) {
+      const present = (op.present[i >>> 5]! >>> (i & 31)) & 1;
+      if ((op.entries[i] !== ENTRY_ABSENT) !== (present === 1)) return "presence and checksums disagree";
+      if (present === 1) continue;
+      // Nothing vouches for the bytes of an absent block: they are zeros because it is absent.
+      const at = op.memory + i * BLOCK_BYTES;
+      pool.bytes.fill(0, at, at + BLOCK_BYTES);
+    }
+    return null;
+  }
+
+  #finish(place: number): void {
+    const op = this.#ops[place]!;
+    this.#ops[place] = null;
+    this.#early[place] = 0;
+    this.#places.push(place);
+    this.#windowUsed -= NodeSession.#costOf(op);
+    this.#open--;
+    op.listener.extentDone(op);
+  }
+
+  // ---- Control -----------------------------------------------------------------------------------------
+
+  promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
+    const m = new Message();
+    m.kind = MessageKind.Promise;
+    m.volume = volume;
+    m.epoch = ballot.epoch;
+    m.sequence = ballot.owner;
+    this.#ask(m, new Uint8Array(0), (answer, body) => {
+      if (answer === null || answer.status === Status.Io) done({ kind: "unknown" });
+      else if (answer.status === Status.Fenced) done({ kind: "refused", promised: getRefusal(answer, body) });
+      else if (answer.status !== Status.Ok || (body.byteLength > 0 && body.byteLength < 8))
+        return `a promise answered with status ${answer.status}`;
+      else done({ kind: "promised", accepted: getAccepted(answer, body) });
+      return null;
+    });
+  }
+
+  accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
+    assert(record.bytes.length <= RECORD_PAYLOAD_MAX, "a record fits its page");
+    const m = new Message();
+    m.kind = MessageKind.Accept;
+    m.volume = volume;
+    m.epoch = record.ballot.epoch;
+    m.sequence = record.ballot.owner;
+    m.generation = record.generation;
+    this.#ask(m, record.bytes, (answer, body) => {
+      if (answer === null || answer.status === Status.Io) done({ kind: "unknown" });
+      else if (answer.status === Status.Ok) done({ kind: "accepted" });
+      else if (answer.status === Status.Inval) done({ kind: "name-taken" });
+      else if (answer.status === Status.Fenced) done({ kind: "refused", promised: getRefusal(answer, body) });
+      else return `an accept answered with status ${answer.status}`;
+      return null;
+    });
+  }
+
+  renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
+    assert(volumes.length <= RENEW_VOLUMES_MAX, "a renewal fits a body");
+    const body = new Uint8Array(8 * volumes.length);
+    const view = new DataView(body.buffer);
+    volumes.forEach((volume, i) => {
+      putU64(view, 8 * i, volume);
+    });
+    const m = new Message();
+    m.kind = MessageKind.Renew;
+    this.#ask(m, body, (answer, epochs) => {
+      if (answer === null || answer.status !== Status.Ok) done(null);
+      else if (epochs.byteLength !== body.length) return "a renewal of the wrong length";
+      else done(volumes.map((_, i) => getU64(epochs, 8 * i)));
+      return null;
+    });
+  }
+
+  inventory(
+    volume: number,
+    epoch: number,
+    visit: (entry: InventoryEntry) => void,
+    done: (complete: boolean) => void,
+  ): void {
+    const page = (cursor: number): void => {
+      const m = new Message();
+      m.kind = MessageKind.Inventory;
+      m.volume = volume;
+      m.epoch = epoch;
+      m.detail = cursor;
+      this.#ask(m, new Uint8Array(0), (answer, body) => {
+        if (answer === null || answer.status !== Status.Ok) {
+          done(false);
+          return null;
+        }
+        if (body.byteLength % INVENTORY_ENTRY_BYTES !== 0) return "an inventory of the wrong length";
+        for (let at = 0; at < body.byteLength; at += INVENTORY_ENTRY_BYTES)
+          visit(getInventoryEntry(body, at));
+        const next = cursor + body.byteLength / INVENTORY_ENTRY_BYTES;
+        if (next >= answer.detail) done(true);
+        else if (body.byteLength === 0) return "an inventory that does not end";
+        else page(next);
+        return null;
+      });
+    };
+    page(0);
+  }
+
+  stable(
+    volume: number,
+    epoch: number,
+    layer: number,
+    extents: readonly number[],
+    sequences: readonly number[],
+  ): void {
+    assert(extents.length <= STABLE_MAX && extents.length === sequences.length, "a batch fits a body");
+    const body = new Uint8Array(12 * extents.length);
+    const view = new DataView(body.buffer);
+    extents.forEach((extent, i) => {
+      view.setUint32(12 * i, extent, true);
+      putU64(view, 12 * i + 4, sequences[i]!);
+    });
+    const m = new Message();
+    m.kind = MessageKind.Stable;
+    m.volume = volume;
+    m.epoch = epoch;
+    m.layer = layer;
+    this.#ask(m, body, null);
+  }
+
+  reconciled(volume: number, epoch: number, done: (done: boolean) => void): void {
+    const m = new Message();
+    m.kind = MessageKind.Reconciled;
+    m.volume = volume;
+    m.epoch = epoch;
+    this.#ask(m, new Uint8Array(0), (answer) => {
+      done(answer !== null && answer.status === Status.Ok);
+      return null;
+    });
+  }
+
+  #ask(message: Message, body: Uint8Array, answered: Control["answered"]): void {
+    const tag = this.#nextControl;
+    this.#nextControl = tag + 1 >= 2 ** 32 ? CONTROL_TAGS : tag + 1;
+    message.tag = tag;
+    message.bodyBytes = body.length;
+    const control: Control = { tag, kind: message.kind as MessageKind, message, body, answered };
+    this.#controlQueue.push(control);
+    if (this.#lost) this.#environment.ticker.atTickEnd({ tick: () => this.#refuseWaiting() });
+    else this.#link?.wantSend();
+  }
+
+  #fillControls(): boolean {
+    while (this.#controlQueue.length > 0 && this.#controls.size < CONTROL_REQUESTS_MAX) {
+      const control = this.#controlQueue[0]!;
+      const at = this.#link!.reserve(control.body.length);
+      if (at < 0) return false;
+      this.#controlQueue.shift();
+      control.message.target = this.#target;
+      this.#environment.pool.bytes.set(control.body, at + HEADER_BYTES);
+      this.#link!.commit(control.message, 0);
+      if (control.answered === null) continue;
+      this.#controls.set(control.tag, control);
+      this.#owed();
+    }
+    return true;
+  }
+
+  #answerControl(m: Message, body: number): string | null {
+    const control = this.#controls.get(m.tag);
+    if (control === undefined) return "an answer that nobody waits for";
+    if (m.kind !== (control.kind | ANSWER)) return "an answer to something else";
+    this.#controls.delete(m.tag);
+    const { view } = this.#environment.pool;
+    return control.answered!(m, new DataView(view.buffer, view.byteOffset + body, m.bodyBytes));
+  }
+
+  // ---- The link ----------------------------------------------------------------------------------------
+
+  fill(): void {
+    if (this.greeting === null) {
+      this.#fillHello();
+      return;
+    }
+    const before = this.#sends;
+    if (this.#fillControls()) this.#fillOps();
+    this.#sends = before + 1;
+  }
+
+  #fillHello(): void {
+    if (this.#helloSent) return;
+    this.#helloSent = true;
+    const at = this.#link!.reserve(HELLO_BYTES);
+    const m = this.#message.clear();
+    m.kind = MessageKind.Hello;
+    m.bodyBytes = HELLO_BYTES;
+    m.sequence = this.#options.number;
+    putHello(this.#environment.pool.view, at + HEADER_BYTES, this.#options);
+    this.#link!.commit(m, 0);
+    this.#owed();
+  }
+
+  sent(): void {
+    this.#sentSends = this.#sends;
+    for (let place = 0; this.#earlyCount > 0 && place < WINDOW_REQUESTS; place++) {
+      if (this.#early[place] !== 1) continue;
+      this.#earlyCount--;
+      this.#finish(place);
+    }
+  }
+
+  received(m: Message, body: number, payload: number): string | null {
+    if ((m.kind & ANSWER) === 0) return "a node that asks";
+    const fault = this.greeting === null ? this.#welcome(m, body) : this.#answer(m, body, payload);
+    const owes = this.#open - this.#earlyCount > 0 || this.#controls.size > 0;
+    this.#silentSince = owes ? this.#environment.clock.now() : null;
+    if (this.#first !== null || this.#controlQueue.length > 0) this.#link!.wantSend();
+    return fault;
+  }
+
+  #answer(m: Message, body: number, payload: number): string | null {
+    if (m.target !== this.#target) return "an answer of another life of the node";
+    return m.tag >= CONTROL_TAGS ? this.#answerControl(m, body) : this.#answerOp(m, body, payload);
+  }
+
+  #welcome(m: Message, body: number): string | null {
+    if (m.kind !== (MessageKind.Hello | ANSWER)) return "no greeting";
+    if (m.status !== Status.Ok) return `the node refused the session (status ${m.status})`;
+    const greeting = getWelcome(this.#environment.pool.view, body, m.bodyBytes, this.node);
+    if (greeting === null || greeting.windowRequests === 0) return "no greeting";
+    this.#deadline.cancel();
+    this.greeting = greeting;
+    this.#windowBytes = greeting.windowBytes;
+    this.#target = targetOf(this.#options.cluster, this.node, greeting.incarnation);
+    this.#listener.sessionOpened(this);
+    return null;
+  }
+
+  lost(reason: string): void {
+    this.#lost = true;
+    this.#silentSince = null;
+    this.#deadline.cancel();
+    for (let place = 0; place < WINDOW_REQUESTS; place++) {
+      const op = this.#ops[place]!;
+      if (op === null) continue;
+      // An answer that only waited for the end of its send is one.
+      if (this.#early[place] !== 1) op.status = Status.LinkLost;
+      this.#finish(place);
+    }
+    this.#earlyCount = 0;
+    const controls = [...this.#controls.values()];
+    this.#controls.clear();
+    for (const control of controls) control.answered!(null, NO_BODY);
+    this.#refuseWaiting();
+    this.#listener.sessionLost(this, reason);
+  }
+
+  /** What the window had no room for, or came too late. */
+  #refuseWaiting(): void {
+    for (const control of this.#controlQueue.splice(0)) control.answered?.(null, NO_BODY);
+    for (let op = this.#first; op !== null; op = this.#first) {
+      this.#first = op.next;
+      if (this.#first === null) this.#last = null;
+      op.next = null;
+      op.status = Status.LinkLost;
+      op.listener.extentDone(op);
+    }
+  }
+}
+
+function bitsOf(word: number): number {
+  let count = 0;
+  for (let left = word; left !== 0; left &= left - 1) count++;
+  return count;
+}
