@@ -41,13 +41,13 @@ export const VOLUME_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
 /** Connections of one server. A further one is closed at once. */
 export const CONNECTIONS_MAX = 2048;
-/** Of these, connections that have not finished their handshake. A further one is closed at once. */
+/** Of these, connections that have not finished their handshake. A further one takes the oldest one's place. */
 export const HANDSHAKES_MAX = 256;
 /** A handshake that has not finished by then is closed (CVE-2024-7409). */
 export const HANDSHAKE_DEADLINE_MS = 10_000;
 /**
- * TCP_USER_TIMEOUT of connections: a peer that leaves sent bytes unacknowledged for so long has vanished, and the
- * kernel ends its connection. Longer than any hiccup of a network; shorter than what a client waits before it
+ * A peer that leaves sent bytes, or the probes of an idle connection, unacknowledged for so long has vanished, and
+ * the kernel ends its connection (TCP_USER_TIMEOUT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). Longer than any hiccup of a network; shorter than what a client waits before it
  * gives up a request and sends it again on a new connection.
  */
 export const PEER_SILENCE_MAX_MS = 30_000;

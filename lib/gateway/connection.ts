@@ -12,7 +12,8 @@
  *  2. No backend is touched before GO; the volume is held open from then until the connection is over.
  *  3. Memory in the handshake is the home and the handshake machine's own bounds. Output is sent before
  *     more input is taken, so a client that does not read cannot make it grow.
- *  4. Until it reaches the transmission phase it has HANDSHAKE_DEADLINE_MS, whatever it does.
+ *  4. Who loses the right to the volume gets the answers that are due and no others, and is ended.
+ *  5. Until it reaches the transmission phase it has HANDSHAKE_DEADLINE_MS, whatever it does.
  */
 import {
   type ExportInfo,
@@ -25,13 +26,15 @@ import { assert } from "../core/assert.js";
 import type { Timer } from "../core/clock.js";
 import { BLOCK_BYTES, HANDSHAKE_DEADLINE_MS } from "../core/limits.js";
 import type { ByteStream, StreamListener } from "../core/stream.js";
+import type { VolumeRecord } from "../replica/record.js";
 import type { OpenVolume } from "../volume/registry-api.js";
 import { ClientExports, type ClientIdentity, type ExportPolicy, type VolumeNames } from "./exports.js";
-import { HOME_HEADERS, HOME_RECEIVE, LINGER_MS } from "./limits.js";
+import { HOME_HEADERS, HOME_RECEIVE, LINGER_MS, WITHDRAWAL_GRACE_MS } from "./limits.js";
 import type { GatewayParts } from "./parts.js";
 import { Transmission, type TransmissionOwner } from "./transmission.js";
 
 const PAGE_BYTES = BLOCK_BYTES;
+const WITHDRAWN = "its right to the volume was withdrawn";
 
 export type Phase = "handshake" | "opening" | "transmission" | "lingering" | "closing" | "closed";
 
@@ -112,7 +115,11 @@ export class Connection implements StreamListener, TransmissionOwner {
   #opening = false;
   #upgrading: Upgrading | null = null;
   #transmission: Transmission | null = null;
-  #linger: Timer | null = null;
+  /** When it is cut: a peer that does not end its side, or takes no replies, is not waited for longer. */
+  #grace: Timer | null = null;
+  /** What the client was promised at GO. */
+  #granted: ExportInfo | null = null;
+  #withdrawn = false;
   readonly startedAt: number;
 
   /** `home`: from `Memory.takeHome`, the connection's until it is over. */
@@ -196,6 +203,16 @@ export class Connection implements StreamListener, TransmissionOwner {
     else if (this.#phase === "transmission") this.#transmission?.shutDown();
   }
 
+  /** The record of its volume is another one now. */
+  recordChanged(record: VolumeRecord): void {
+    if (this.#phase !== "transmission" || this.#withdrawn) return;
+    if (this.#exports.keepsRight(this.#granted!, record)) return;
+    this.#withdrawn = true;
+    this.#parts.counters.rightsWithdrawn++;
+    this.#cutAfter(WITHDRAWAL_GRACE_MS, WITHDRAWN);
+    this.#transmission!.shutDown();
+  }
+
   /** Ends it now. What the volume has begun runs to completion, everything else is forgotten. */
   cut(reason: string): void {
     if (this.#phase === "closing" || this.#phase === "closed") return;
@@ -214,7 +231,7 @@ export class Connection implements StreamListener, TransmissionOwner {
       this.#deadline?.cancel();
       this.#owner.handshakeEnded(this);
     }
-    if (phase === "closing") this.#linger?.cancel();
+    if (phase === "closing") this.#grace?.cancel();
   }
 
   #deadlineReached(): void {
@@ -365,12 +382,20 @@ export class Connection implements StreamListener, TransmissionOwner {
       return;
     }
     const { record, volume } = this.#opened!;
-    this.#handshake.opened(this.#exports.opened(info, record, volume));
+    this.#granted = this.#exports.opened(info, record, volume);
+    this.#handshake.opened(this.#granted);
     this.#pump();
   }
 
   #begin(): void {
     const { volume } = this.#opened!;
+    // The record may have changed since GO.
+    const record = this.#options.source.byName(volume.name);
+    if (record !== undefined && !this.#exports.keepsRight(this.#granted!, record)) {
+      this.#parts.counters.rightsWithdrawn++;
+      this.cut(WITHDRAWN);
+      return;
+    }
     const received = { start: this.#start, end: this.#end };
     const { negotiated } = this.#handshake;
     assert(negotiated !== null, "the handshake is over");
@@ -432,7 +457,7 @@ export class Connection implements StreamListener, TransmissionOwner {
   // ---- The end ----------------------------------------------------------------------------------------------
 
   transmissionOver(): void {
-    this.#finish("");
+    this.#finish(this.#withdrawn ? WITHDRAWN : "");
   }
 
   transmissionBroken(reason: string): void {
@@ -455,8 +480,13 @@ export class Connection implements StreamListener, TransmissionOwner {
       return;
     }
     // A close with bytes unread would reset the connection, and with it take replies from the peer.
-    this.#linger = this.#parts.clock.setTimer(LINGER_MS, () => this.cut(""));
+    this.#cutAfter(LINGER_MS, "");
     if (!this.#receiving && this.#transmission?.receiving !== true) this.#receive();
+  }
+
+  #cutAfter(milliseconds: number, reason: string): void {
+    this.#grace?.cancel();
+    this.#grace = this.#parts.clock.setTimer(milliseconds, () => this.cut(reason));
   }
 
   #release(): void {

@@ -29,6 +29,10 @@ export class Counters {
   /** Closed at once, because a limit was reached. */
   connectionsRefused = 0;
   handshakesTimedOut = 0;
+  /** Handshakes that were cut for a newcomer because there were too many. */
+  handshakesDisplaced = 0;
+  /** Connections that lost their right to their volume while they were open. */
+  rightsWithdrawn = 0;
   /** Ended by us because the peer broke the protocol. */
   protocolErrors = 0;
   /** Refused by validation: out of range, read-only, unknown. */
@@ -44,6 +48,8 @@ export class Counters {
   streamedFailures = 0;
   /** Older connections that were ended for a new one of their volume because their peer had gone. */
   supersededConnections = 0;
+  /** Connections that went on although work of such older ones still waits in the volume. */
+  admissionsForced = 0;
 
   /** `numbers`: COUNTER_NUMBERS of them, for instance where another thread reads them. */
   constructor(numbers: Float64Array = new Float64Array(COUNTER_NUMBERS)) {

@@ -108,6 +108,17 @@ export class ClientExports implements ExportDirectory {
     return exportInfo(record, volume.sizeBytes, volume.preferredBytes, readOnly);
   }
 
+  /**
+   * Whether the client may still use a volume as it was promised at GO. A volume that became read-only refuses
+   * writes by itself; what counts here is the client's own right.
+   */
+  keepsRight(granted: ExportInfo, record: VolumeRecord): boolean {
+    const access = this.#accessOf(record);
+    if (access === Access.None || (this.#tlsOnly(record) && !this.client.tls)) return false;
+    const writable = (granted.flags & NBD_FLAG_READ_ONLY) === 0;
+    return access === Access.ReadWrite || !writable;
+  }
+
   #accessOf(record: VolumeRecord): Access {
     return this.#policy.accessOf(record, this.client);
   }

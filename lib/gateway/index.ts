@@ -114,6 +114,9 @@ class EngineGateway implements LocalGateway {
         ...(counters === undefined ? {} : { counters }),
       },
     );
+    registry.onEvent((event) => {
+      if (event.kind === "changed") this.server.recordChanged(event.record);
+    });
   }
 
   get listeners(): readonly Listener[] {

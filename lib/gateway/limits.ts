@@ -47,8 +47,15 @@ export const MAPS_MAX = 8;
  * NBD_CMD_READ).
  */
 export const WHOLE_REPLY_WAIT_MS = 1_000;
+/**
+ * A new connection of a volume waits so long for what older, dead ones have in the volume; it may wait for space
+ * for ever. Then it goes on: the volume executes overlapping requests in the order of their submission anyway.
+ */
+export const ADMISSION_WAIT_MS = 5_000;
 /** On shutdown, connections whose replies have not been taken by then are cut off. */
 export const SHUTDOWN_GRACE_MS = 10_000;
+/** When its right to the volume is withdrawn, a connection that does not take its replies by then is cut off. */
+export const WITHDRAWAL_GRACE_MS = 10_000;
 /** After its last reply a connection waits this long for the peer's end of stream before it is closed. */
 export const LINGER_MS = 1_000;
 

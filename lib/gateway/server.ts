@@ -3,20 +3,23 @@
  * shutdown. Streams are given to it (`accept`); it opens no socket itself.
  *
  * Invariants
- *  1. At most `connectionsMax` connections, `handshakesMax` of them in the handshake; one more is closed at
- *     once, before anything is allocated for it.
+ *  1. At most `connectionsMax` connections; one more is closed at once, before anything is allocated for it.
+ *     At most `handshakesMax` of them are in the handshake; one more takes the place of the oldest, so that
+ *     peers that connect and say nothing keep nobody out.
  *  2. Before a new connection of a volume executes anything, the older ones whose peers have gone are ended
- *     and what they had in the volume is done. So a write that such a client sends again never loses to its
- *     own stale first copy.
+ *     and what they had in the volume is done, or keeps its place before what overlaps it (after
+ *     ADMISSION_WAIT_MS). So a write that such a client sends again never loses to its own stale first copy.
+ *  3. A connection never outlives its right to its volume by more than WITHDRAWAL_GRACE_MS.
  */
-import type { Clock, Ticker } from "../core/clock.js";
+import type { Clock, Ticker, Timer } from "../core/clock.js";
 import { CONNECTIONS_MAX, HANDSHAKES_MAX } from "../core/limits.js";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream, StreamListener } from "../core/stream.js";
+import type { VolumeRecord } from "../replica/record.js";
 import { CommandPool } from "./command.js";
 import { Connection, type ConnectionOptions, type ConnectionOwner } from "./connection.js";
 import { Counters } from "./counters.js";
-import { SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "./limits.js";
+import { ADMISSION_WAIT_MS, SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "./limits.js";
 import { MapGate } from "./map-gate.js";
 import { Memory } from "./memory.js";
 import { SendScratch } from "./outlet.js";
@@ -58,6 +61,7 @@ interface Admission {
   /** Connections that must have left the volume first. */
   readonly before: Set<Connection>;
   readonly go: () => void;
+  readonly patience: Timer;
 }
 
 export class GatewayServer implements ConnectionOwner {
@@ -67,8 +71,9 @@ export class GatewayServer implements ConnectionOwner {
   readonly #connectionsMax: number;
   readonly #handshakesMax: number;
   readonly #connections = new Set<Connection>();
-  #admissions: Admission[] = [];
-  #handshakes = 0;
+  /** Those in the handshake, the oldest first. */
+  readonly #handshakes = new Set<Connection>();
+  readonly #admissions = new Set<Admission>();
   #number = 0;
   #shuttingDown = false;
   #drained: (() => void) | null = null;
@@ -104,7 +109,7 @@ export class GatewayServer implements ConnectionOwner {
 
   /** Connections in the handshake. */
   get handshakes(): number {
-    return this.#handshakes;
+    return this.#handshakes.size;
   }
 
   get requestsInFlight(): number {
@@ -119,7 +124,7 @@ export class GatewayServer implements ConnectionOwner {
     const { memory } = this;
     return {
       connections: this.#connections.size,
-      handshakes: this.#handshakes,
+      handshakes: this.#handshakes.size,
       requestsInFlight: this.requestsInFlight,
       poolBytesHeld: memory.usedBytes,
       poolBytesLimit: memory.limitBytes,
@@ -129,7 +134,7 @@ export class GatewayServer implements ConnectionOwner {
 
   /** Takes a new stream over. At a limit, or while shutting down, it is closed at once. */
   accept(stream: ByteStream): void {
-    const full = this.#connections.size >= this.#connectionsMax || this.#handshakes >= this.#handshakesMax;
+    const full = this.#connections.size >= this.#connectionsMax || !this.#roomForHandshake();
     const home = full || this.#shuttingDown ? -1 : this.#parts.memory.takeHome();
     if (home < 0) {
       this.counters.connectionsRefused++;
@@ -139,10 +144,35 @@ export class GatewayServer implements ConnectionOwner {
     }
     this.counters.connectionsAccepted++;
     this.#number++;
-    this.#handshakes++;
     const connection = new Connection(this.#number, stream, home, this.#parts, this.#options, this);
     this.#connections.add(connection);
+    this.#handshakes.add(connection);
     connection.start();
+  }
+
+  /**
+   * Whether one more handshake may begin, if need be in place of the oldest. Those that wait for their volume
+   * are left alone: that is not their fault.
+   */
+  #roomForHandshake(): boolean {
+    if (this.#handshakes.size < this.#handshakesMax) return true;
+    for (const oldest of this.#handshakes) {
+      if (oldest.phase !== "handshake") continue;
+      this.counters.handshakesDisplaced++;
+      oldest.cut("it was the oldest of too many handshakes");
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * A volume's record has changed: connections whose right it withdraws are ended once what they asked for is
+   * answered.
+   */
+  recordChanged(record: VolumeRecord): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.volume === record.id) connection.recordChanged(record);
+    }
   }
 
   /**
@@ -188,8 +218,8 @@ export class GatewayServer implements ConnectionOwner {
 
   // ---- Told by connections ----------------------------------------------------------------------------------
 
-  handshakeEnded(): void {
-    this.#handshakes--;
+  handshakeEnded(connection: Connection): void {
+    this.#handshakes.delete(connection);
   }
 
   admit(connection: Connection, volume: number, go: () => void): void {
@@ -225,19 +255,29 @@ export class GatewayServer implements ConnectionOwner {
       }
       if (older.phase === "closing" && older.inVolume > 0) before.add(older);
     }
-    if (before.size === 0) go();
-    else this.#admissions.push({ before, go });
+    if (before.size === 0) {
+      go();
+      return;
+    }
+    const patience = this.#parts.clock.setTimer(ADMISSION_WAIT_MS, () => {
+      this.counters.admissionsForced++;
+      this.#admit(admission);
+    });
+    const admission: Admission = { before, go, patience };
+    this.#admissions.add(admission);
+  }
+
+  #admit(admission: Admission): void {
+    this.#admissions.delete(admission);
+    admission.patience.cancel();
+    admission.go();
   }
 
   connectionDrained(connection: Connection): void {
-    const ready: Admission[] = [];
-    this.#admissions = this.#admissions.filter((admission) => {
+    for (const admission of [...this.#admissions]) {
       admission.before.delete(connection);
-      if (admission.before.size > 0) return true;
-      ready.push(admission);
-      return false;
-    });
-    for (const { go } of ready) go();
+      if (admission.before.size === 0) this.#admit(admission);
+    }
   }
 
   volumeReleased(): void {

@@ -46,6 +46,9 @@ export const SOL_SOCKET = 1;
 export const SO_KEEPALIVE = 9;
 export const IPPROTO_TCP = 6;
 export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
 export const TCP_USER_TIMEOUT = 18;
 
 /** struct io_uring_sqe: 64 bytes, as 16 words. The first word is opcode u8, flags u8, ioprio u16. */

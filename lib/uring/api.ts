@@ -24,7 +24,11 @@ export interface EngineOptions {
    * long. 0: it always sleeps at once. By default 64 where there is more than one CPU.
    */
   readonly spinMicros?: number;
-  /** TCP_USER_TIMEOUT of all TCP streams: how long sent bytes may stay unacknowledged. By default the system's. */
+  /**
+   * How long the peer of a TCP stream may say nothing before the stream is dead: TCP_USER_TIMEOUT for bytes that
+   * stay unacknowledged, and keep-alive probes of an idle connection within the same time. By default the
+   * system's (tcp_keepalive_time: two hours).
+   */
   readonly tcpUserTimeoutMs?: number;
 }
 

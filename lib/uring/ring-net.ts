@@ -10,19 +10,15 @@ import {
   IORING_OP_ACCEPT,
   IORING_OP_ASYNC_CANCEL,
   IORING_OP_CONNECT,
-  IPPROTO_TCP,
-  SO_KEEPALIVE,
   SOCK_CLOEXEC,
-  SOL_SOCKET,
   SQE_WORD,
-  TCP_NODELAY,
-  TCP_USER_TIMEOUT,
 } from "./abi.js";
 import { addressText, peerOf, resolveHost, UNIX_SOCKET } from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
 import { errnoOf, errnoText } from "./errno.js";
 import { type ListeningSocket, openListening, unlinkSocket } from "./listening.js";
 import { RingStream, type StreamContext } from "./ring-stream.js";
+import { tuneTcp } from "./tcp.js";
 
 /** A process out of descriptors accepts again after this time; until then clients wait in the backlog. */
 const ACCEPT_RETRY_MS = 100;
@@ -49,7 +45,7 @@ export async function ringListen(
 /** A stream over a connected socket, whose descriptor is closed with it. */
 export function ringAdopt(context: NetContext, fd: number): ByteStream {
   const peer = peerOf(context.addon.socketPeer(fd));
-  if (peer.family === "tcp") tuneTcp(context, fd);
+  if (peer.family === "tcp") tuneTcp(context.addon, fd, context.tcpUserTimeoutMs);
   return new RingStream(context, fd, peer);
 }
 
@@ -132,16 +128,6 @@ class RingListener implements Listener {
   }
 }
 
-/** Replies must not wait for more data, and a peer that vanished must be noticed. */
-function tuneTcp(context: NetContext, fd: number): void {
-  const { addon } = context;
-  addon.socketOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  addon.socketOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  if (context.tcpUserTimeoutMs !== undefined) {
-    addon.socketOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, context.tcpUserTimeoutMs);
-  }
-}
-
 export async function ringConnect(context: NetContext, address: ListenAddress): Promise<ByteStream> {
   const refused = (errno: number): LaminaError =>
     new LaminaError("CONNECT_REFUSED", { address: addressText(address), what: errnoText(errno) });
@@ -157,7 +143,7 @@ export async function ringConnect(context: NetContext, address: ListenAddress): 
   for (const host of hosts) {
     result = await connectOne(context, host, port);
     if (result < 0) continue;
-    if (port !== UNIX_SOCKET) tuneTcp(context, result);
+    if (port !== UNIX_SOCKET) tuneTcp(context.addon, result, context.tcpUserTimeoutMs);
     return new RingStream(context, result, peerOf(context.addon.socketPeer(result)));
   }
   throw refused(result);

@@ -5,11 +5,12 @@
 import type { Socket } from "node:net";
 import { assert } from "../core/assert.js";
 import type { ByteStream, PeerAddress, StreamListener } from "../core/stream.js";
-import { Errno, IPPROTO_TCP, TCP_USER_TIMEOUT } from "./abi.js";
+import { Errno } from "./abi.js";
 import type { Addon } from "./addon.js";
 import type { EventTarget } from "./batch.js";
 import { errnoOf } from "./errno.js";
 import type { SharedMemory } from "./native-memory.js";
+import { probesWithin, tuneTcp } from "./tcp.js";
 import type { ThreadsLoop } from "./threads-loop.js";
 
 /** What the streams of an engine share. */
@@ -161,12 +162,15 @@ export class ThreadsStream implements ByteStream {
   #tuneTcp(): void {
     const { addon, tcpUserTimeoutMs } = this.#context;
     if (this.peer.family !== "tcp") return;
-    this.#socket.setNoDelay(true);
-    this.#socket.setKeepAlive(true);
     const fd = descriptorOf(this.#socket);
-    if (tcpUserTimeoutMs !== undefined && fd >= 0) {
-      addon.socketOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, tcpUserTimeoutMs);
+    if (fd >= 0) {
+      tuneTcp(addon, fd, tcpUserTimeoutMs);
+      return;
     }
+    // What Node can do without: the time of the first probe is ours, the rest is Node's.
+    this.#socket.setNoDelay(true);
+    const idle = tcpUserTimeoutMs === undefined ? 0 : probesWithin(tcpUserTimeoutMs).idle;
+    this.#socket.setKeepAlive(true, idle * 1000);
   }
 }
 

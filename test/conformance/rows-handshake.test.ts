@@ -18,7 +18,14 @@ import { option, request, u32 } from "./encode.js";
 import { Haggling, openSession } from "./raw-client.js";
 import { RawSocket } from "./raw-socket.js";
 import { rowsOf, serveLive, VOL, VOL_BYTES } from "./support/live.js";
-import { TCP_NODELAY, TCP_USER_TIMEOUT, tcpOptionOf } from "./support/socket-options.js";
+import {
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+  TCP_NODELAY,
+  TCP_USER_TIMEOUT,
+  tcpOptionOf,
+} from "./support/socket-options.js";
 
 const live = await serveLive(t);
 const row = rowsOf(live);
@@ -100,6 +107,24 @@ t.test(
       values.every((value) => value > 0),
       `TCP_USER_TIMEOUT is ${values.join()} ms`,
     );
+    session.destroy();
+  },
+);
+
+t.test(
+  "H6: a peer that vanished while nothing was asked is found by probes within the same time",
+  requires({ root: true, paths: ["/usr/bin/python3"] }),
+  async (t) => {
+    const session = await openSession(live.tcp, VOL);
+    const { pid, port } = live.server;
+    const [silence, idle, interval, count] = await Promise.all(
+      [TCP_USER_TIMEOUT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT].map(async (option) => {
+        const values = await tcpOptionOf(pid, port, option);
+        t.equal(new Set(values).size, 1, `option ${option} is ${values.join()} on every connection`);
+        return values[0]!;
+      }),
+    );
+    t.ok(idle! > 0 && (idle! + interval! * count!) * 1000 <= silence!, `${idle} + ${count} × ${interval} s`);
     session.destroy();
   },
 );

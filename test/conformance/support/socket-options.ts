@@ -5,6 +5,9 @@
 import { check } from "../../interop/support/process.js";
 
 export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
 export const TCP_USER_TIMEOUT = 18;
 
 const SCRIPT = `

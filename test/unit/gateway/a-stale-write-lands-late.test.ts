@@ -4,6 +4,7 @@
  */
 import { NBD_CMD_WRITE } from "nbd-protocol-ts";
 import t from "tap";
+import { ADMISSION_WAIT_MS } from "../../../lib/gateway/limits.js";
 import { CLEAN, MODES, pattern, World } from "./support/world.js";
 
 const KERNEL = MODES[0]!.options;
@@ -32,6 +33,30 @@ void t.test("unread writes of a peer that has gone are discarded before its next
   t.ok(Buffer.from(world.volume.bytes.subarray(0, 4096)).equals(pattern(0, 4096, 2)));
   t.equal(world.volume.applied.length, 1, "the stale copy was never executed");
   t.equal(world.server.counters.supersededConnections, 1);
+  t.same(world.close(), CLEAN);
+  t.end();
+});
+
+void t.test("work that waits in the volume without end (a full device) keeps nobody out", (t) => {
+  const world = new World();
+  const old = world.attach(KERNEL);
+  world.volume.hold(true);
+  old.write(0, pattern(0, 4096, 1));
+  world.loop.settle();
+  old.stream.clientReset();
+  world.loop.settle();
+  const next = [world.connect(KERNEL), world.connect(KERNEL)];
+  world.loop.advance(ADMISSION_WAIT_MS - 1);
+  for (const client of next) t.equal(client.transmission, null);
+  world.loop.advance(2);
+  for (const client of next) t.not(client.transmission, null);
+  t.equal(world.server.counters.admissionsForced, 2);
+  const fresh = next[0]!.write(0, pattern(0, 4096, 2));
+  world.loop.settle();
+  world.volume.hold(false);
+  world.loop.settle();
+  t.equal(fresh.errno, 0);
+  t.ok(Buffer.from(world.volume.bytes.subarray(0, 4096)).equals(pattern(0, 4096, 2)));
   t.same(world.close(), CLEAN);
   t.end();
 });

@@ -8,24 +8,50 @@ import {
   NBD_REQUEST_MAGIC,
 } from "nbd-protocol-ts";
 import t from "tap";
-import { HANDSHAKE_DEADLINE_MS, MIB } from "../../../lib/core/limits.js";
+import { HANDSHAKE_DEADLINE_MS, HANDSHAKES_MAX, MIB } from "../../../lib/core/limits.js";
 import { Access } from "../../../lib/gateway/exports.js";
 import { ZEROS_BYTES } from "../../../lib/gateway/limits.js";
 import { CLEAN, MODES, pattern, World } from "./support/world.js";
 
-void t.test("idle connections are closed at the deadline, and do not keep others out", (t) => {
+void t.test("idle connections do not keep others out, and are closed at the deadline", (t) => {
   const world = new World({ poolBytes: 64 * MIB });
   const idle = Array.from({ length: 1000 }, () => world.stream());
   world.loop.settle();
-  t.equal(idle.filter(({ closed }) => closed).length, 1000 - 256);
-  t.equal(world.server.stats().handshakes, 256);
-  world.loop.advance(HANDSHAKE_DEADLINE_MS + 1);
-  t.ok(idle.every(({ closed }) => closed));
-  t.equal(world.server.counters.handshakesTimedOut, 256);
+  t.same(
+    idle.map(({ closed }) => closed),
+    idle.map((_, i) => i < idle.length - HANDSHAKES_MAX),
+    "the oldest gave way",
+  );
+  t.equal(world.server.stats().handshakes, HANDSHAKES_MAX);
+  t.equal(world.server.counters.handshakesDisplaced, idle.length - HANDSHAKES_MAX);
+  t.equal(world.server.counters.connectionsRefused, 0);
   const client = world.attach();
   const read = client.read(0, 512);
   world.loop.settle();
-  t.equal(read.errno, 0);
+  t.equal(read.errno, 0, "a newcomer is served at once");
+  world.loop.advance(HANDSHAKE_DEADLINE_MS + 1);
+  t.ok(idle.every(({ closed }) => closed));
+  t.equal(world.server.counters.handshakesTimedOut, HANDSHAKES_MAX - 1);
+  t.same(world.close(), CLEAN);
+  t.end();
+});
+
+void t.test("clients that wait for their volume are not cut for newcomers", (t) => {
+  const world = new World({ server: { handshakesMax: 4 } });
+  world.holdOpens = true;
+  const patient = Array.from({ length: 3 }, () => world.connect());
+  world.loop.settle();
+  const idle = world.stream();
+  const newcomer = world.connect();
+  world.loop.settle();
+  t.ok(idle.closed, "the oldest that says nothing gives way");
+  const refused = world.stream();
+  world.loop.settle();
+  t.ok(refused.closed, "with only such clients the newcomer is refused");
+  t.equal(world.server.counters.connectionsRefused, 1);
+  for (const open of world.heldOpens) world.loop.post(open);
+  world.loop.settle();
+  for (const client of [...patient, newcomer]) t.not(client.transmission, null);
   t.same(world.close(), CLEAN);
   t.end();
 });

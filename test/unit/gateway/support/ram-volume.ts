@@ -54,10 +54,11 @@ export class RamVolume implements Volume, TickTask {
 /** The part of a registry that a gateway uses. */
 export function registryOf(volume: RamVolume): VolumeRegistry {
   const { record } = new ModelVolume(new Loop(), volume.name, volume.sizeBytes);
-  const part: Pick<VolumeRegistry, "list" | "byName" | "open"> = {
+  const part: Pick<VolumeRegistry, "list" | "byName" | "open" | "onEvent"> = {
     list: () => [record],
     byName: (name) => (name === record.name ? record : undefined),
     open: async () => ({ volume, record, release: () => {} }),
+    onEvent: () => {},
   };
   return part as VolumeRegistry;
 }
