@@ -1,0 +1,114 @@
+/**
+ * The volume record of a cluster (docs/architecture/replica.md "Records"): the record of one machine, who owns the
+ * volume, and which member has everything.
+ */
+import type { NodeId, PeerId } from "../api.js";
+import type { VolumeRecord } from "../record.js";
+import { decodeRecord, encodeRecord } from "../record-codec.js";
+
+/** History: 2 = owner and members; 1 = the record of one machine. A reader refuses what it does not know. */
+export const CLUSTER_RECORD_FORMAT = 2;
+/** Members of one volume. */
+export const MEMBERS_MAX = 8;
+
+export interface OwnerEntry {
+  readonly peer: PeerId;
+  /** Node whose process the owner lives in, and that device's incarnation; null: a gateway without a device. */
+  readonly node: NodeId | null;
+  readonly incarnation: number;
+  /** It let go in order: everything it acknowledged is on all in-sync members, and it answers nothing any more. */
+  readonly released: boolean;
+}
+
+export interface MemberEntry {
+  readonly node: NodeId;
+  readonly state: "insync" | "stale";
+  /** Stale: the first generation that it may have missed something of. In sync: 0. */
+  readonly since: number;
+}
+
+export interface ClusterRecord extends VolumeRecord {
+  readonly owner: OwnerEntry;
+  /** In a fixed order; each node once. */
+  readonly members: readonly MemberEntry[];
+  /** The smallest replica count that the volume was ever allowed. */
+  readonly replicasMin: number;
+}
+
+export function encodeClusterRecord(record: ClusterRecord): Uint8Array {
+  const { owner, members, replicasMin, ...volume } = record;
+  const base: unknown = JSON.parse(new TextDecoder().decode(encodeRecord(volume)));
+  return new TextEncoder().encode(
+    JSON.stringify({ ...(base as object), format: CLUSTER_RECORD_FORMAT, owner, members, replicasMin }),
+  );
+}
+
+/** Throws Error with the reason. */
+export function decodeClusterRecord(bytes: Uint8Array): ClusterRecord {
+  const raw: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  if (!isFields(raw)) throw new Error("record is not an object");
+  if (raw["format"] !== CLUSTER_RECORD_FORMAT) throw new Error(`record format ${raw["format"]} is unknown`);
+  const volume = decodeRecord(new TextEncoder().encode(JSON.stringify({ ...raw, format: 1 })));
+  const members = raw["members"];
+  if (!Array.isArray(members) || members.length === 0 || members.length > MEMBERS_MAX)
+    throw new Error("members is not a list of a possible length");
+  const entries = members.map(memberEntry);
+  if (new Set(entries.map(({ node }) => node)).size !== entries.length)
+    throw new Error("a node is a member twice");
+  return {
+    ...volume,
+    owner: ownerEntry(raw["owner"]),
+    members: entries,
+    replicasMin: whole(raw["replicasMin"], "replicasMin"),
+  };
+}
+
+/** In-sync members of a record. */
+export function inSyncOf(record: ClusterRecord): readonly MemberEntry[] {
+  return record.members.filter(({ state }) => state === "insync");
+}
+
+/**
+ * Whether an extent that none of `heard` lists is zeros. Every in-sync holder of an extent has it, and it has at
+ * least `replicasMin` holders: so it is, while fewer members than that are missing or not valid.
+ */
+export function absenceMeansZeros(record: ClusterRecord, heard: ReadonlySet<NodeId>): boolean {
+  const missing = record.members.filter(({ node, state }) => state !== "insync" || !heard.has(node));
+  return missing.length < record.replicasMin;
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+function isFields(raw: unknown): raw is Fields {
+  return typeof raw === "object" && raw !== null && !Array.isArray(raw);
+}
+
+function memberEntry(raw: unknown): MemberEntry {
+  if (!isFields(raw)) throw new Error("a member is not an object");
+  const state = raw["state"];
+  if (state !== "insync" && state !== "stale") throw new Error(`member state '${state}' is unknown`);
+  return { node: nodeId(raw["node"]), state, since: whole(raw["since"], "since") };
+}
+
+function ownerEntry(raw: unknown): OwnerEntry {
+  if (!isFields(raw)) throw new Error("owner is not an object");
+  const released = raw["released"];
+  if (typeof released !== "boolean") throw new Error("released is not true or false");
+  return {
+    peer: whole(raw["peer"], "peer"),
+    node: raw["node"] === null ? null : nodeId(raw["node"]),
+    incarnation: whole(raw["incarnation"], "incarnation"),
+    released,
+  };
+}
+
+function nodeId(raw: unknown): NodeId {
+  if (typeof raw !== "string" || !/^[0-9a-f]{32}$/.test(raw)) throw new Error("a node has no id");
+  return raw;
+}
+
+function whole(raw: unknown, name: string): number {
+  if (typeof raw !== "number" || !Number.isSafeInteger(raw) || raw < 0)
+    throw new Error(`${name} is not a whole number`);
+  return raw;
+}
