@@ -31,8 +31,6 @@ typedef struct Ring Ring;
 typedef struct {
   uint8_t *base;
   size_t length;
-  /* memfd behind a shared mapping; -1 when attached to someone else's or anonymous. */
-  int fd;
   napi_ref buffer;
 } Memory;
 

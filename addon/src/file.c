@@ -134,6 +134,21 @@ static napi_value file_seek(napi_env env, napi_callback_info info) {
   return make_number(env, found >= 0 ? (double)found : -errno);
 }
 
+/*
+ * fileWriteBack(fd, offset, length): begins to write dirty pages of the range to the device, without waiting and
+ * without promising anything; 0 or -errno
+ */
+static napi_value file_write_back(napi_env env, napi_callback_info info) {
+  napi_value args[3];
+  Instance *instance;
+  int32_t fd;
+  int64_t offset, length;
+  if (!arguments_get(env, info, 3, args, &instance) || !get_i32(env, args[0], &fd) ||
+      !get_i64(env, args[1], &offset) || !get_i64(env, args[2], &length))
+    return NULL;
+  return make_number(env, sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE) == 0 ? 0 : -errno);
+}
+
 /* fileClose(fd): 0 or -errno. Also for sockets. */
 static napi_value file_close(napi_env env, napi_callback_info info) {
   napi_value args[1];
@@ -195,5 +210,5 @@ static napi_value file_allocate(napi_env env, napi_callback_info info) {
 
 const Method FILE_METHODS[] = {
     {"fileFacts", file_facts},        {"fileLock", file_lock},         {"fileWriteNow", file_write_now}, {"fileReadNow", file_read_now},
-    {"fileSeek", file_seek},          {"fileClose", file_close},         {"fileAllocate", file_allocate}, {NULL, NULL},
+    {"fileSeek", file_seek},          {"fileClose", file_close},         {"fileAllocate", file_allocate}, {"fileWriteBack", file_write_back}, {NULL, NULL},
 };

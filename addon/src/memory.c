@@ -1,13 +1,26 @@
 /*
- * Memory that the kernel reads and writes directly: a memfd mapped shared, so that every thread can map the
- * same pages for itself and a buffer has one offset everywhere.
+ * Memory that the kernel reads and writes directly. It is private to the process, not a memfd, because only then
+ * do kernels as distributions configure them back it with huge pages: a direct request of 128 KiB is one piece of
+ * memory for the device then, instead of 32 pages to look up one by one. Threads share it by its address: a
+ * trailer behind the last byte counts who uses it, and the last one unmaps it.
  */
 #include "addon.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+enum { HUGE_PAGE_BYTES = 2 << 20, TRAILER_BYTES = 4096, TRAILER_MAGIC = 0x4c504f4c };
+
+typedef struct {
+  uint32_t magic;
+  _Atomic uint32_t users;
+  size_t length;
+} Trailer;
+
+static Trailer *trailer_of(uint8_t *base, size_t length) {
+  return (Trailer *)(base + length);
+}
 
 uint8_t *memory_at(Instance *instance, uint32_t memory, int64_t offset, int64_t length) {
   if (memory >= MEMORIES_MAX) return NULL;
@@ -21,73 +34,85 @@ uint8_t *memory_at(Instance *instance, uint32_t memory, int64_t offset, int64_t 
 void memory_release(Instance *instance, Memory *memory) {
   conceal_memory(instance, &memory->buffer);
   if (memory->base == NULL) return;
-  munmap(memory->base, memory->length);
-  if (memory->fd >= 0) close(memory->fd);
-  *memory = (Memory){.fd = -1};
+  Trailer *trailer = trailer_of(memory->base, memory->length);
+  if (atomic_fetch_sub(&trailer->users, 1) == 1) munmap(memory->base, memory->length + TRAILER_BYTES);
+  *memory = (Memory){0};
 }
 
-static napi_value memory_map(napi_env env, Instance *instance, int fd, bool owned, int64_t length) {
+/* Zeroed memory that begins at a huge page, or NULL. */
+static uint8_t *map_aligned(size_t length) {
+  const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  size_t mapped = length + TRAILER_BYTES + HUGE_PAGE_BYTES;
+  uint8_t *whole = mmap(NULL, mapped, prot, flags, -1, 0);
+  if (whole == MAP_FAILED) return NULL;
+  size_t before = -(uintptr_t)whole & (HUGE_PAGE_BYTES - 1);
+  size_t after = HUGE_PAGE_BYTES - before;
+  if (before > 0) munmap(whole, before);
+  if (after > 0) munmap(whole + mapped - after, after);
+  uint8_t *base = whole + before;
+  madvise(base, length, MADV_HUGEPAGE);
+  /* A child would get copies of pages that the kernel is writing to. */
+  madvise(base, length + TRAILER_BYTES, MADV_DONTFORK);
+  return base;
+}
+
+/* Gives `base`, which has one user more for it, to JavaScript; takes that user back when it cannot. */
+static napi_value memory_expose(napi_env env, Instance *instance, uint8_t *base, size_t length) {
   uint32_t slot = 0;
   while (slot < MEMORIES_MAX && instance->memories[slot].base != NULL) slot++;
-  int error = slot == MEMORIES_MAX ? EMFILE : 0;
-  void *base = MAP_FAILED;
-  if (error == 0) {
-    base = mmap(NULL, (size_t)length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED) error = errno;
+  Memory full = {.base = base, .length = length};
+  if (slot == MEMORIES_MAX) {
+    memory_release(instance, &full);
+    return make_number(env, -EMFILE);
   }
-  if (error != 0) {
-    if (owned) close(fd);
-    return make_number(env, -error);
-  }
-  /* Fewer TLB misses and fewer pages to pin per request, where the kernel grants it for shared memory. */
-  madvise(base, (size_t)length, MADV_HUGEPAGE);
-  madvise(base, (size_t)length, MADV_DONTFORK);
   Memory *memory = &instance->memories[slot];
-  *memory = (Memory){.base = base, .length = (size_t)length, .fd = owned ? fd : -1};
+  *memory = full;
   napi_value object, buffer;
   if (napi_create_object(env, &object) != napi_ok ||
-      !expose_memory(env, base, (size_t)length, &buffer, &memory->buffer)) {
+      !expose_memory(env, base, length, &buffer, &memory->buffer)) {
     memory_release(instance, memory);
     return make_number(env, -ENOMEM);
   }
   set_number(env, object, "id", slot);
-  set_number(env, object, "fd", fd);
   /* Below 2^47 on every platform we know, so a double holds it exactly. */
   set_number(env, object, "address", (double)(uintptr_t)base);
   set_value(env, object, "buffer", buffer);
   return object;
 }
 
-/* memoryCreate(bytes): {id, fd, address, buffer} or -errno */
+/* memoryCreate(bytes): {id, address, buffer} or -errno */
 static napi_value memory_create(napi_env env, napi_callback_info info) {
   napi_value args[1];
   Instance *instance;
   int64_t length;
   if (!arguments_get(env, info, 1, args, &instance) || !get_i64(env, args[0], &length)) return NULL;
-  if (length <= 0) return make_number(env, -EINVAL);
-  int fd = memfd_create("lamina-pool", MFD_CLOEXEC);
-  if (fd < 0) return make_number(env, -errno);
-  if (ftruncate(fd, length) != 0) {
-    int error = errno;
-    close(fd);
-    return make_number(env, -error);
-  }
-  return memory_map(env, instance, fd, true, length);
+  if (length <= 0 || length % TRAILER_BYTES != 0) return make_number(env, -EINVAL);
+  uint8_t *base = map_aligned((size_t)length);
+  if (base == NULL) return make_number(env, -errno);
+  Trailer *trailer = trailer_of(base, (size_t)length);
+  trailer->magic = TRAILER_MAGIC;
+  trailer->length = (size_t)length;
+  atomic_store(&trailer->users, 1);
+  return memory_expose(env, instance, base, (size_t)length);
 }
 
-/* memoryAttach(fd, bytes): the same pages, mapped by another thread. The creator keeps the descriptor. */
+/*
+ * memoryAttach(address, bytes): the memory of another thread of this process, which must have it open until this
+ * call is over; afterwards it may close it.
+ */
 static napi_value memory_attach(napi_env env, napi_callback_info info) {
   napi_value args[2];
   Instance *instance;
-  int32_t fd;
-  int64_t length;
-  if (!arguments_get(env, info, 2, args, &instance) || !get_i32(env, args[0], &fd) ||
+  int64_t address, length;
+  if (!arguments_get(env, info, 2, args, &instance) || !get_i64(env, args[0], &address) ||
       !get_i64(env, args[1], &length))
     return NULL;
-  struct stat status;
-  if (fstat(fd, &status) != 0) return make_number(env, -errno);
-  if (length <= 0 || status.st_size < length) return make_number(env, -EINVAL);
-  return memory_map(env, instance, fd, false, length);
+  if (address <= 0 || length <= 0) return make_number(env, -EINVAL);
+  uint8_t *base = (uint8_t *)(uintptr_t)address;
+  Trailer *trailer = trailer_of(base, (size_t)length);
+  if (trailer->magic != TRAILER_MAGIC || trailer->length != (size_t)length) return make_number(env, -EINVAL);
+  atomic_fetch_add(&trailer->users, 1);
+  return memory_expose(env, instance, base, (size_t)length);
 }
 
 /* memoryClose(id): nothing may be in flight to it. */

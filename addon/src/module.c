@@ -52,7 +52,6 @@ static napi_value module_init(napi_env env, napi_value exports) {
   }
   instance->env = env;
   instance->crc32c = crc32c_fastest();
-  for (uint32_t i = 0; i < MEMORIES_MAX; i++) instance->memories[i].fd = -1;
   if (napi_add_async_cleanup_hook(env, instance_end, instance, &instance->hook) != napi_ok) {
     free(instance);
     napi_throw_error(env, "LAMINA_ADDON", "the environment is ending");

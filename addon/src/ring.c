@@ -29,6 +29,7 @@
 enum {
   /* Control words (one page), then the arena of message headers and gather lists. */
   CONTROL_BYTES = 4096,
+  CONTROL_MAY_SPIN = 2,
   ARENA_BYTES = 256 * 1024,
   /* How long the end of an environment waits for the kernel to give back its memory. */
   TEARDOWN_ROUND_MS = 100,
@@ -191,6 +192,7 @@ static void ring_spin(Ring *ring, uint64_t until) {
  *
  * Waking a thread costs more than serving a small request, so short waits are spun through. How long is learned:
  * twice as long as the last time while waits are short, not at all after one that was longer than spin_us_max.
+ * JavaScript says, in a word of the control page, when there is so much under way that nobody waits for this wait.
  */
 static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   uv_loop_t *loop = ring->poll.loop;
@@ -202,7 +204,8 @@ static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   if (idle_ms == 0 || *entered < 0) return false;
   if (ring_has_completions(ring)) return true;
   uint64_t begun = now_us();
-  if (ring->spin_us > 0) ring_spin(ring, begun + ring->spin_us);
+  bool may_spin = atomic_load((_Atomic uint32_t *)ring->control + CONTROL_MAY_SPIN) != 0;
+  if (may_spin && ring->spin_us > 0) ring_spin(ring, begun + ring->spin_us);
   if (!ring_has_completions(ring)) ring_enter_once(ring, 0, (unsigned)idle_ms * 1000);
   bool was_short = now_us() - begun <= ring->spin_us_max;
   uint32_t longer = ring->spin_us == 0 ? SPIN_US_FIRST : ring->spin_us * 2;

@@ -26,6 +26,11 @@ export interface Disk {
    * of the process, not of the machine. Any offset, any length, any memory. Returns bytes or −errno.
    */
   appendNow(offset: number, memory: number, length: number): number;
+  /**
+   * Hint: what was appended will be synced soon. A disk may begin to bring it to the device once the requests of
+   * this batch are with the device; it promises nothing.
+   */
+  appendedSyncsSoon?(): void;
   /** Requests in flight complete first; then the descriptor, and with it the directory lock, is gone. */
   close(): void;
 }

@@ -215,8 +215,10 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ch
     const { log, sync } = this.#parts;
     const { done } = this.#core;
     this.#core.tickBegun();
+    const { appends } = log;
     log.append();
     this.#changes.submitStaged();
+    if (log.appends > appends) sync.appended();
     sync.submit();
     // What these answers ask for is staged after this append: it belongs to the next end of batch.
     for (let left = done.length; left > 0; left--) {

@@ -15,6 +15,12 @@ import { DeviceFailure } from "./device.js";
 import type { Log } from "./log.js";
 import { OpList } from "./op-list.js";
 
+/**
+ * Up to so many appends before each sync, the log's pages are written back at once instead of by the sync, which
+ * then has nothing to wait for but the device's cache.
+ */
+const APPENDS_PER_SYNC_OFTEN = 4;
+
 /** Told about operations whose sync is over. */
 export interface SyncOwner {
   /** Runs the store's end of batch, in which `submit` is called. */
@@ -40,6 +46,10 @@ export class SyncService implements DiskListener {
   /** Syncs submitted so far. What was complete when this was n is stable once `completed` > n. */
   submitted = 0;
   completed = 0;
+  /** Appends that the log had seen when an operation last asked for a sync. */
+  #appendsThen = 0;
+  /** Operations ask for a sync after every few appends: the log's page had better be on its way by then. */
+  #often = false;
 
   constructor(device: Device, log: Log, owner: SyncOwner) {
     this.#device = device;
@@ -64,6 +74,7 @@ export class SyncService implements DiskListener {
   addOp(op: ExtentOp): boolean {
     if (this.dirty || this.#isFirst) {
       this.#isFirst = false;
+      this.#noteOften();
       this.#ops.push(op);
       this.#want();
       return true;
@@ -71,6 +82,20 @@ export class SyncService implements DiskListener {
     if (!this.#inFlight) return false;
     this.#opsInFlight.push(op);
     return true;
+  }
+
+  #noteOften(): void {
+    const { appends } = this.#log;
+    this.#often = appends - this.#appendsThen <= APPENDS_PER_SYNC_OFTEN;
+    this.#appendsThen = appends;
+  }
+
+  /** The log was appended to, and the data that it is about is submitted in the same batch. */
+  appended(): void {
+    if (!this.#often) return;
+    // Nobody has asked for a while: it is not worth the device's time.
+    if (this.#log.appends - this.#appendsThen > APPENDS_PER_SYNC_OFTEN) this.#often = false;
+    else this.#device.env.disk.appendedSyncsSoon?.();
   }
 
   /** Everything that is complete now is stable afterwards. Throws DeviceFailure. */

@@ -11,7 +11,6 @@ import { errnoText } from "./errno.js";
 
 export interface NativeMemory {
   readonly id: number;
-  readonly fd: number;
   readonly address: number;
   readonly buffer: ArrayBuffer;
 }
@@ -79,7 +78,7 @@ export interface Addon {
   readonly constants: Readonly<Record<string, number>>;
 
   memoryCreate(bytes: number): NativeMemory | number;
-  memoryAttach(fd: number, bytes: number): NativeMemory | number;
+  memoryAttach(address: number, bytes: number): NativeMemory | number;
   memoryClose(id: number): number;
 
   ringCreate(
@@ -99,6 +98,8 @@ export interface Addon {
   fileReadNow(memory: number, fd: number, offset: number, at: number, length: number): number;
   /** Where the next data (`hole` 0) or hole (1) begins; −ENXIO: no data follows. */
   fileSeek(fd: number, offset: number, hole: number): number;
+  /** Begins to write dirty pages of the range back, and does not wait for it. */
+  fileWriteBack(fd: number, offset: number, length: number): number;
   fileClose(fd: number): number;
   fileAllocate(
     fd: number,

@@ -64,8 +64,8 @@ export interface ThreadLinks {
 
 /** Names a pool to another thread of the process; plain numbers, so that it can be posted. */
 export interface PoolShare {
-  /** The memfd. It stays open as long as the engine that made it. */
-  readonly fd: number;
+  /** Where it lies. The giver's engine must be open until the receiver's has been opened. */
+  readonly address: number;
   readonly poolBytes: number;
   /** Part that the receiver may allocate from, in whole pieces. The giver keeps away by its `poolOwnBytes`. */
   readonly from: number;

@@ -52,7 +52,7 @@ export class DiskOp {
   }
 
   ringDone(result: number): void {
-    this.#disk.opDone(this, result);
+    this.#disk.ringDone(this, result);
   }
 
   eventDone(result: number): void {
@@ -111,6 +111,11 @@ export abstract class FileDisk implements Disk {
   close(): void {
     this.#closing = true;
     if (this.#inFlight === 0) this.#closeNow();
+  }
+
+  /** A completion of `op` by the ring. */
+  ringDone(op: DiskOp, result: number): void {
+    this.opDone(op, result);
   }
 
   /** A completion of `op`: it is over, or goes on where the kernel stopped short. */

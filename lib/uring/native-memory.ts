@@ -1,6 +1,6 @@
 /**
- * The memory behind the pool: a memfd mapped shared, so that each thread maps it for itself and a buffer has
- * one offset in all of them. Behind the pool's bytes lies a stretch that is always zero, from which runs of
+ * The memory behind the pool: one mapping of the process, in huge pages where the kernel has them. Threads share it
+ * by its address, and a buffer has one offset in all of them. Behind the pool's bytes lies a stretch that is always zero, from which runs of
  * zeros are written where a file system cannot punch holes.
  */
 import { LaminaError } from "../core/errors.js";
@@ -20,7 +20,6 @@ export class SharedMemory {
   readonly zeros: Uint8Array;
   readonly poolBytes: number;
   readonly #addon: Addon;
-  readonly #fd: number;
 
   constructor(addon: Addon, options: EngineOptions) {
     this.#addon = addon;
@@ -29,12 +28,11 @@ export class SharedMemory {
     const mapping =
       share === undefined
         ? addon.memoryCreate(whole + ZEROS_BYTES)
-        : addon.memoryAttach(share.fd, whole + ZEROS_BYTES);
+        : addon.memoryAttach(share.address, whole + ZEROS_BYTES);
     if (typeof mapping === "number") {
       throw new LaminaError("POOL_REFUSED", { size: whole, what: errnoText(mapping) });
     }
     this.id = mapping.id;
-    this.#fd = share?.fd ?? mapping.fd;
     this.address = mapping.address;
     this.poolBytes = whole;
     const bytes = new Uint8Array(mapping.buffer, 0, whole);
@@ -45,7 +43,7 @@ export class SharedMemory {
 
   /** Names a part of the pool to another thread. */
   share(from: number, to: number): PoolShare {
-    return { fd: this.#fd, poolBytes: this.poolBytes, from, to };
+    return { address: this.address, poolBytes: this.poolBytes, from, to };
   }
 
   /** Where `zeros` begins, as an offset like the pool's. */

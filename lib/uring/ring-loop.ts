@@ -25,11 +25,26 @@ import { Ring, type RingTarget } from "./ring.js";
 
 /** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
 const TURN_MS_MAX = 2;
+/**
+ * Spinning saves the one who waits for the answer a wake-up. With more requests than this at devices, or a bulk
+ * transfer under way, there is enough to do at the next wake-up, and the CPU is better left to others: the client,
+ * interrupts (docs/profile.md).
+ */
+const SPIN_DEVICE_REQUESTS_MAX = 1;
+
+/** Told once the requests of a batch are with the kernel. */
+export interface AfterSubmit {
+  submitted(): void;
+}
 
 export class RingLoop implements Ticker {
   readonly ring: Ring;
   /** Times that the thread was woken by the ring. */
   wakeups = 0;
+  /** Requests to devices in the ring; kept by the disks. */
+  deviceRequests = 0;
+  /** Receives of long payloads in the ring; kept by the streams. */
+  bulkReceives = 0;
 
   #inTurn = false;
   #scheduled = false;
@@ -37,6 +52,7 @@ export class RingLoop implements Ticker {
   #holders = 0;
   #held = false;
   #closed = false;
+  readonly #afterSubmit: AfterSubmit[] = [];
   #onIdle: (() => void) | null = null;
   /** The poll of Node's loop is in the ring. */
   #watching = false;
@@ -90,6 +106,12 @@ export class RingLoop implements Ticker {
     if (!this.#inTurn) this.schedule();
   }
 
+  /** `task.submitted` once, when all that this batch asks for has been submitted. */
+  afterSubmit(task: AfterSubmit): void {
+    this.#afterSubmit.push(task);
+    if (!this.#inTurn) this.schedule();
+  }
+
   schedule(): void {
     if (this.#scheduled || this.#closed) return;
     this.#scheduled = true;
@@ -120,7 +142,7 @@ export class RingLoop implements Ticker {
     this.wakeups++;
     if (entered !== 0) this.ring.entered(entered);
     if (this.#closed || !this.#turn(leave === 0)) return BELL_LEAVE;
-    return this.ring.publish();
+    return this.ring.publish(this.deviceRequests <= SPIN_DEVICE_REQUESTS_MAX && this.bulkReceives === 0);
   }
 
   /** True: what is prepared is to be submitted by whoever called, who then waits in the ring; only if `mayWait`. */
@@ -137,6 +159,7 @@ export class RingLoop implements Ticker {
       for (;;) {
         this.#deliver();
         if (this.#closed) return false;
+        if (this.#afterSubmit.length > 0) this.#submitAndTell();
         if (this.#nodeWaits) {
           // Its turn now; the next turn watches it again.
           this.#nodeWaits = false;
@@ -226,6 +249,12 @@ export class RingLoop implements Ticker {
     this.ring.deliver();
     for (const mailbox of this.#mailboxes) mailbox.take();
     this.#batch.drain();
+  }
+
+  #submitAndTell(): void {
+    this.ring.submit();
+    for (const task of this.#afterSubmit) task.submitted();
+    this.#afterSubmit.length = 0;
   }
 
   #anythingLeft(): boolean {

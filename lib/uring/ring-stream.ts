@@ -8,6 +8,7 @@
  *     the kernel may touch the memory they name.
  */
 import { assert } from "../core/assert.js";
+import { KIB } from "../core/limits.js";
 import type { ByteStream, PeerAddress, StreamListener } from "../core/stream.js";
 import {
   Errno,
@@ -36,6 +37,8 @@ import type { RingLoop } from "./ring-loop.js";
 
 /** Pieces of one send. */
 export const SEND_PIECES_MAX = 512;
+/** A receive into so much room waits for a long payload, or for many requests. */
+const BULK_BYTES_MIN = 32 * KIB;
 const IOPRIO_SHIFT = 16;
 const TWO_32 = 2 ** 32;
 
@@ -55,6 +58,8 @@ export class RingStream implements ByteStream {
 
   readonly #onReceived: RingTarget & EventTarget;
   #receiving = false;
+  /** The receive in flight is part of a long payload. */
+  #bulk = false;
   /** The last receive emptied the socket: the next one waits first instead of trying in vain. */
   #socketEmpty = false;
 
@@ -76,7 +81,10 @@ export class RingStream implements ByteStream {
     this.#fd = fd;
     this.peer = peer;
     this.#onReceived = {
-      ringDone: (result, flags) => this.#received(result, flags),
+      ringDone: (result, flags) => {
+        if (this.#bulk) this.#context.loop.bulkReceives--;
+        this.#received(result, flags);
+      },
       eventDone: (result) => this.#received(result, 0),
     };
     this.#onSent = {
@@ -97,8 +105,11 @@ export class RingStream implements ByteStream {
       this.#context.loop.post(this.#onReceived, Errno.ECANCELED);
       return;
     }
-    const { ring } = this.#context.loop;
+    const { loop } = this.#context;
+    const { ring } = loop;
     const at = ring.prepare(this.#onReceived);
+    this.#bulk = length >= BULK_BYTES_MIN;
+    if (this.#bulk) loop.bulkReceives++;
     const words = ring.words;
     const address = this.#context.memory.address + offset;
     words[at + SQE_WORD.opcodeFlagsIoprio] = this.#socketEmpty

@@ -41,6 +41,9 @@ const FLUSH_WAIT_MICROS = 1000;
 /** Attempts to make room in a full submission queue (10 s) before the ring is declared broken. */
 const FLUSH_ATTEMPTS_MAX = 10_000;
 
+/** Word of the control page that is ours to write; 0 counts completions, 1 is how often the kernel was entered. */
+const CONTROL_MAY_SPIN = 2;
+
 export interface RingTarget {
   /** `result` and `flags` of the completion; `flags & IORING_CQE_F_MORE` says that further ones follow. */
   ringDone(result: number, flags: number): void;
@@ -94,7 +97,7 @@ export class Ring {
     this.#native = made;
     this.words = new Int32Array(made.entries);
     this.arenaWords = new Int32Array(made.control, made.arenaOffset, made.arenaBytes >>> 2);
-    this.#control = new Int32Array(made.control, 0, 2);
+    this.#control = new Int32Array(made.control, 0, 3);
     this.#queues = new Int32Array(made.queues);
     this.#entries = made.sqEntries;
     this.#mask = made.sqEntries - 1;
@@ -164,9 +167,11 @@ export class Ring {
 
   /**
    * Makes what is prepared visible to the kernel without entering it: whoever enters it next submits so many
-   * entries, and says what came of it by `entered`.
+   * entries, and says what came of it by `entered`. `maySpin`: it may look for completions for a while, without
+   * giving the CPU away, before it sleeps.
    */
-  publish(): number {
+  publish(maySpin: boolean): number {
+    this.#control[CONTROL_MAY_SPIN] = maySpin ? 1 : 0;
     Atomics.store(this.#queues, this.#sqTailAt, this.#tail);
     return this.#waiting;
   }
