@@ -37,6 +37,26 @@ t.test("a write: record, then data; and no sync by itself", async (t) => {
   machine.stop();
 });
 
+t.test("a sync is announced only where flushes follow every few writes", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.flush();
+  machine.write(0, 1, [2]);
+  machine.flush();
+  const { disk } = machine;
+  const hints = disk.hints;
+  const from = disk.events.length;
+  machine.write(0, 2, [3]);
+  t.equal(disk.hints, hints + 1, "the flush of this write is expected");
+  t.same(order(machine, from), ["log", "slot"], "and changes nothing about what is written");
+  for (let i = 0; i < 10; i++) machine.write(0, 3, [i]);
+  t.ok(disk.hints < hints + 8, "nobody has flushed for ten writes: the log is left to the sync");
+  const settled = disk.hints;
+  for (let i = 0; i < 10; i++) machine.write(0, 3, [i]);
+  t.equal(disk.hints, settled);
+  machine.stop();
+});
+
 t.test("the first write of an extent waits for nothing: its slot was hot in advance", async (t) => {
   const machine = new Machine({ open: { preHotSlots: 4 } }).start();
   const from = machine.disk.events.length;

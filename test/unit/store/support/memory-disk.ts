@@ -22,6 +22,8 @@ export class MemoryDisk implements Disk {
   /** What would survive a power loss. */
   readonly stable: Uint8Array;
   readonly events: DiskEvent[] = [];
+  /** Times that a sync was announced. */
+  hints = 0;
   fault: Fault = () => 0;
   /** Completions are held back while true. */
   frozen = false;
@@ -87,6 +89,10 @@ export class MemoryDisk implements Disk {
     if (error < 0) return error;
     this.#put(offset, this.#engine.pool.bytes.subarray(memory, memory + length));
     return length;
+  }
+
+  appendedSyncsSoon(): void {
+    this.hints++;
   }
 
   close(): void {}
