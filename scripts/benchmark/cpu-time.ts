@@ -1,4 +1,4 @@
-/** CPU time of a server: all threads of the process and of its children, as the kernel accounts it. */
+/** What a server uses: CPU time, memory and device writes of the process and its children, as the kernel accounts them. */
 import { readdirSync, readFileSync } from "node:fs";
 
 /** USER_HZ is 100 on every Linux that Node runs on. */
@@ -64,8 +64,27 @@ export function cpuTime(pid: number): CpuTime {
   return { userUs: user * TICK_US, systemUs: system * TICK_US };
 }
 
-/** Most memory that the process has had, in bytes. */
-export function peakMemory(pid: number): number {
-  const match = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
-  return match === null ? 0 : Number(match[1]) * 1024;
+/** Memory that the process and its descendants have just now, in bytes. */
+export function residentBytes(pid: number): number {
+  return sumOverFamily(pid, "status", /^VmRSS:\s+(\d+) kB/m) * 1024;
+}
+
+/**
+ * Bytes that the process and its living descendants have sent towards a device: direct writes when they are
+ * submitted, page-cache writes when they dirty a page. Writes of the file system's own journal are not in it.
+ */
+export function writtenBytes(pid: number): number {
+  return sumOverFamily(pid, "io", /^write_bytes: (\d+)/m);
+}
+
+function sumOverFamily(root: number, file: string, pattern: RegExp): number {
+  let sum = 0;
+  for (const { pid } of family(root)) {
+    try {
+      sum += Number(pattern.exec(readFileSync(`/proc/${pid}/${file}`, "utf8"))?.[1] ?? 0);
+    } catch {
+      // It has ended in the meantime.
+    }
+  }
+  return sum;
 }

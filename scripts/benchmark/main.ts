@@ -10,10 +10,16 @@ import { parseArgs } from "node:util";
 import { scratchDirectory } from "../../test/interop/support/server.js";
 import { measure, prefill, type Sample } from "./measure.js";
 import { type BenchReport, markdown, type RowResult } from "./report.js";
-import { type Medium, ROWS, type Row } from "./rows.js";
+import { type Medium, ROWS, type Row, RowSet, type Transport } from "./rows.js";
 import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "./servers.js";
+import { plot } from "./svg.js";
+import { verdicts, verdictText } from "./verdict.js";
 
 const MIB = 1 << 20;
+const NOW = "lamina";
+const BEFORE = "lamina before";
+/** A change has made a row slower, beyond the noise. */
+const EXIT_SLOWER = 3;
 
 interface Plan {
   readonly servers: readonly BenchServer[];
@@ -29,6 +35,7 @@ function plan(): Plan {
   const { values } = parseArgs({
     options: {
       quick: { type: "boolean", default: false },
+      full: { type: "boolean", default: false },
       servers: { type: "string", default: "lamina,nbdkit,qemu-nbd,nbd-server" },
       against: { type: "string" },
       media: { type: "string", default: "ram,disk" },
@@ -43,9 +50,8 @@ function plan(): Plan {
     },
   });
   const pattern = values.rows === undefined ? null : new RegExp(values.rows);
-  const rows = ROWS.filter((row) =>
-    pattern === null ? !values.quick || row.quick === true : pattern.test(row.name),
-  );
+  const longest = values.quick ? RowSet.Quick : values.full ? RowSet.Full : RowSet.Usual;
+  const rows = ROWS.filter((row) => (pattern === null ? row.set <= longest : pattern.test(row.name)));
   const folders: Record<string, string> = { ram: values["ram-dir"], disk: values["disk-dir"] };
   const media = values.media.split(",").map((medium) => {
     const folder = folders[medium];
@@ -56,7 +62,7 @@ function plan(): Plan {
     servers: chosenServers(values.servers.split(","), values.against, values["lamina-arg"]),
     rows,
     media,
-    rounds: Number(values.rounds ?? (values.quick ? 2 : 5)),
+    rounds: Number(values.rounds ?? (values.quick ? 3 : 5)),
     seconds: Number(values.seconds ?? (values.quick ? 2 : 4)),
     sizeBytes: Number(values["size-mib"] ?? (values.quick ? 256 : 1024)) * MIB,
     out: values.out ?? null,
@@ -71,7 +77,7 @@ function chosenServers(
   const servers: BenchServer[] = names.map((name) => {
     switch (name) {
       case "lamina":
-        return new Lamina("lamina", root(), args);
+        return new Lamina(NOW, root(), args);
       case "nbdkit":
         return new NbdkitFile();
       case "qemu-nbd":
@@ -82,7 +88,7 @@ function chosenServers(
         throw new Error(`'${name}' is not a server: lamina, nbdkit, qemu-nbd, nbd-server`);
     }
   });
-  if (against !== undefined) servers.splice(1, 0, new Lamina("lamina before", against, args));
+  if (against !== undefined) servers.splice(1, 0, new Lamina(BEFORE, against, args));
   return servers;
 }
 
@@ -91,17 +97,24 @@ function root(): string {
 }
 
 /** A medium's rows: all servers are up, and only one is asked at a time. */
-async function runMedium(plan: Plan, medium: Medium, parent: string): Promise<RowResult[]> {
+async function runMedium(
+  plan: Plan,
+  medium: Medium,
+  parent: string,
+  transport: Transport,
+): Promise<RowResult[]> {
+  const rows = plan.rows.filter((row) => row.transport === transport);
+  if (rows.length === 0) return [];
   const folder = scratchDirectory(parent);
   // Page-cache servers answer disk rows from memory.
   const servers = plan.servers.filter((server) => medium === "ram" || !server.cached);
   try {
     for (const server of servers) {
-      await server.start(folder, plan.sizeBytes);
+      await server.start(folder, plan.sizeBytes, transport);
       await prefill(server, plan.sizeBytes);
     }
     const results: RowResult[] = [];
-    for (const row of plan.rows) results.push(await runRow(plan, medium, row, servers));
+    for (const row of rows) results.push(await runRow(plan, medium, row, servers));
     return results;
   } finally {
     for (const server of servers) await server.stop();
@@ -160,7 +173,11 @@ function machine(): Record<string, string | number> {
 async function main(): Promise<void> {
   const chosen = plan();
   const rows: RowResult[] = [];
-  for (const { medium, folder } of chosen.media) rows.push(...(await runMedium(chosen, medium, folder)));
+  for (const { medium, folder } of chosen.media) {
+    for (const transport of ["tcp", "unix"] as const) {
+      rows.push(...(await runMedium(chosen, medium, folder, transport)));
+    }
+  }
   const report: BenchReport = {
     when: new Date().toISOString().slice(0, 10),
     command: `scripts/bench ${process.argv.slice(2).join(" ")}`.trim(),
@@ -180,11 +197,22 @@ async function main(): Promise<void> {
   };
   const text = markdown(report);
   console.log(text);
+  if (report.servers.includes(NOW) && report.servers.includes(BEFORE)) judge(rows);
   if (chosen.out === null) return;
   mkdirSync(dirname(chosen.out), { recursive: true });
   writeFileSync(`${chosen.out}.json`, `${JSON.stringify(report, null, 1)}\n`);
   writeFileSync(`${chosen.out}.md`, text);
-  console.error(`wrote ${chosen.out}.json and ${chosen.out}.md`);
+  for (const { medium } of chosen.media) {
+    const picture = plot(report, medium);
+    if (picture !== null) writeFileSync(`${chosen.out}-${medium}.svg`, picture);
+  }
+  console.error(`wrote ${chosen.out}.json, .md and a plot of each medium`);
+}
+
+function judge(rows: readonly RowResult[]): void {
+  const all = verdicts(rows, NOW, BEFORE);
+  console.log(verdictText(all));
+  if (all.some(({ moved }) => moved === "slower")) process.exitCode = EXIT_SLOWER;
 }
 
 await main();

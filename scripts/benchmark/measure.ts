@@ -1,7 +1,7 @@
 /** One measurement: fio's nbd engine against one server. */
 import { check } from "../../test/interop/support/process.js";
-import { cpuTime } from "./cpu-time.js";
-import type { Row } from "./rows.js";
+import { cpuTime, residentBytes, writtenBytes } from "./cpu-time.js";
+import { MIX_READ_PERCENT, type Row } from "./rows.js";
 import type { BenchServer } from "./servers.js";
 
 export interface Sample {
@@ -13,6 +13,10 @@ export interface Sample {
   /** Server CPU per request. */
   readonly userUs: number;
   readonly systemUs: number;
+  /** Memory of the server at the end of the row. */
+  readonly residentBytes: number;
+  /** Bytes that the server sent towards a device for each byte that the client wrote; null for rows that only read. */
+  readonly writtenPerByte: number | null;
 }
 
 interface FioSide {
@@ -24,19 +28,19 @@ interface FioSide {
 }
 
 interface FioReport {
-  readonly jobs: readonly { readonly error: number; readonly read: FioSide; readonly write: FioSide }[];
+  readonly jobs: readonly {
+    readonly error: number;
+    readonly read: FioSide;
+    readonly write: FioSide;
+    readonly mixed?: FioSide;
+  }[];
 }
 
-export async function measure(
-  server: BenchServer,
-  row: Row,
-  seconds: number,
-  sizeBytes: number,
-): Promise<Sample> {
-  const args = [
+function fioArguments(uri: string, row: Row, seconds: number, sizeBytes: number): string[] {
+  return [
     "--name=row",
     "--ioengine=nbd",
-    `--uri=${server.uri}`,
+    `--uri=${uri}`,
     `--rw=${row.rw}`,
     `--bs=${row.blockBytes}`,
     `--iodepth=${row.depth}`,
@@ -51,15 +55,28 @@ export async function measure(
     "--group_reporting",
     "--output-format=json",
     ...(row.flushEvery === undefined ? [] : [`--fsync=${row.flushEvery}`]),
+    // Reads and writes of a mixed row are one figure.
+    ...(row.rw === "randrw" ? [`--rwmixread=${MIX_READ_PERCENT}`, "--unified_rw_reporting=mixed"] : []),
   ];
+}
+
+export async function measure(
+  server: BenchServer,
+  row: Row,
+  seconds: number,
+  sizeBytes: number,
+): Promise<Sample> {
   const before = cpuTime(server.pid);
-  const text = await check("fio", args);
+  const writtenBefore = writtenBytes(server.pid);
+  const text = await check("fio", fioArguments(server.uri, row, seconds, sizeBytes));
   const after = cpuTime(server.pid);
+  const written = writtenBytes(server.pid) - writtenBefore;
   const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
   const [job] = report.jobs;
   if (job === undefined || job.error !== 0)
     throw new Error(`fio failed on ${server.name}, ${row.name}: ${text}`);
-  const side = job.read.total_ios > job.write.total_ios ? job.read : job.write;
+  const side = job.mixed ?? (job.read.total_ios > job.write.total_ios ? job.read : job.write);
+  const writeShare = row.rw === "randrw" ? 1 - MIX_READ_PERCENT / 100 : row.rw.endsWith("write") ? 1 : 0;
   const percentile = (key: string): number => (side.clat_ns.percentile?.[key] ?? 0) / 1000;
   return {
     iops: side.iops,
@@ -69,6 +86,8 @@ export async function measure(
     p999Us: percentile("99.900000"),
     userUs: (after.userUs - before.userUs) / side.total_ios,
     systemUs: (after.systemUs - before.systemUs) / side.total_ios,
+    residentBytes: residentBytes(server.pid),
+    writtenPerByte: writeShare === 0 ? null : written / (side.io_bytes * writeShare),
   };
 }
 

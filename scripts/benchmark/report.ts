@@ -43,7 +43,7 @@ function cell(samples: readonly Sample[]): string {
   const of = (pick: (sample: Sample) => number): number => median(samples.map(pick));
   const iops = Math.round(of((s) => s.iops)).toLocaleString("en");
   const cpu = of((s) => s.userUs + s.systemUs).toFixed(1);
-  const latency = `${Math.round(of((s) => s.p50Us))}/${Math.round(of((s) => s.p99Us))}`;
+  const latency = [of((s) => s.p50Us), of((s) => s.p99Us), of((s) => s.p999Us)].map(Math.round).join("/");
   return `${iops} ±${spreadPercent(samples.map((s) => s.iops)).toFixed(0)} % · ${latency} · ${cpu}`;
 }
 
@@ -66,6 +66,29 @@ function table(report: BenchReport, medium: Medium): string[] {
   return lines;
 }
 
+/** Memory at the end of a row; on disk also the bytes written for each byte of the client's. */
+function costs(samples: readonly Sample[], medium: Medium): string {
+  const memory = `${Math.round(median(samples.map((s) => s.residentBytes)) / 2 ** 20)} MiB`;
+  const written = samples.map((s) => s.writtenPerByte).filter((value) => value !== null);
+  return medium === "ram" || written.length === 0 ? memory : `${memory} · ${median(written).toFixed(2)}`;
+}
+
+function costTable(report: BenchReport, medium: Medium): string[] {
+  const rows = report.rows.filter((row) => row.medium === medium);
+  const servers = report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
+  const lines = [
+    `| ${["row", ...servers].join(" | ")} |`,
+    `|${["", ...servers].map(() => "---").join("|")}|`,
+  ];
+  for (const { row, samples } of rows) {
+    const cells = servers.map((server) =>
+      samples[server] === undefined ? "–" : costs(samples[server], medium),
+    );
+    lines.push(`| ${[row, ...cells].join(" | ")} |`);
+  }
+  return lines;
+}
+
 const MEDIA: Readonly<Record<Medium, string>> = { ram: "RAM-backed (tmpfs)", disk: "On disk" };
 
 export function markdown(report: BenchReport): string {
@@ -78,15 +101,19 @@ export function markdown(report: BenchReport): string {
     "",
     `${machine.join(", ")}. ${versions.join(", ")}.`,
     "",
-    `One client (fio, nbd engine) and all servers on one machine over loopback TCP. ${report.sizeBytes >> 20} MiB,`,
+    `One client (fio, nbd engine) and all servers on one machine, over loopback TCP unless a row says otherwise. ${report.sizeBytes >> 20} MiB,`,
     `prefilled; ${report.rounds} rounds of ${report.seconds} s a row, the servers by turns. A cell: median IOPS ± half`,
-    "the spread · p50/p99 µs · server CPU µs per request (user and system, all threads and children). × is the",
+    "the spread · p50/p99/p99.9 µs · server CPU µs per request (user and system, all threads and children). × is the",
     "median over the rounds of the IOPS of the first server divided by the other's in the same round.",
     "",
   ];
   for (const medium of ["ram", "disk"] as const) {
     const lines = table(report, medium);
-    if (lines.length > 2) out.push(`## ${MEDIA[medium]}`, "", ...lines, "");
+    if (lines.length <= 2) continue;
+    out.push(`## ${MEDIA[medium]}`, "", ...lines, "");
+    const what =
+      medium === "ram" ? "memory" : "memory · bytes sent to the device for each byte that the client wrote";
+    out.push(`Server's ${what}, at the end of each row:`, "", ...costTable(report, medium), "");
   }
   return out.join("\n");
 }

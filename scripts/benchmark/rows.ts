@@ -1,6 +1,11 @@
 /** What is measured: the rows of the table. */
 
 export type Medium = "ram" | "disk";
+export type Transport = "tcp" | "unix";
+
+/** Which run a row belongs to; a longer one has the rows of the shorter ones too. */
+export const RowSet = { Quick: 0, Usual: 1, Full: 2 } as const;
+export type RowSet = (typeof RowSet)[keyof typeof RowSet];
 
 export interface Row {
   readonly name: string;
@@ -9,52 +14,102 @@ export interface Row {
   /** Requests in flight per connection. */
   readonly depth: number;
   readonly connections: number;
+  readonly transport: Transport;
   /** A FLUSH after so many writes. */
   readonly flushEvery?: number;
-  /** Part of the short run. */
-  readonly quick?: boolean;
+  readonly set: RowSet;
 }
 
 const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Share of reads in the mixed rows, in percent. */
+export const MIX_READ_PERCENT = 70;
 
-function random(rw: "randread" | "randwrite", depth: number, quick: boolean, connections = 1): Row {
-  const what = rw === "randread" ? "read" : "write";
-  const clients = connections === 1 ? "" : `, ${connections} connections`;
-  return { name: `4K ${what}, depth ${depth}${clients}`, rw, blockBytes: 4 * KIB, depth, connections, quick };
+type Kind = "read" | "write" | "70/30";
+const RANDOM = { read: "randread", write: "randwrite", "70/30": "randrw" } as const;
+
+interface Extra {
+  readonly connections?: number;
+  readonly transport?: Transport;
 }
 
+function random(kind: Kind, depth: number, set: RowSet, extra: Extra = {}): Row {
+  const { connections = 1, transport = "tcp" } = extra;
+  const clients = connections === 1 ? "" : `, ${connections} connections`;
+  const socket = transport === "tcp" ? "" : ", unix socket";
+  return {
+    name: `4K ${kind}, depth ${depth}${clients}${socket}`,
+    rw: RANDOM[kind],
+    blockBytes: 4 * KIB,
+    depth,
+    connections,
+    transport,
+    set,
+  };
+}
+
+function sequential(
+  kind: "read" | "write",
+  blockBytes: number,
+  depth: number,
+  set: RowSet,
+  extra: Extra = {},
+): Row {
+  const size = blockBytes < MIB ? `${blockBytes / KIB}K` : `${blockBytes / MIB}M`;
+  const { transport = "tcp" } = extra;
+  const socket = transport === "tcp" ? "" : ", unix socket";
+  return {
+    name: `${size} ${kind}, depth ${depth}${socket}`,
+    rw: kind,
+    blockBytes,
+    depth,
+    connections: 1,
+    transport,
+    set,
+  };
+}
+
+function flushing(every: number, depth: number, set: RowSet): Row {
+  const often = every === 1 ? " + flush" : `, flush every ${every}`;
+  return {
+    name: `4K write${often}, depth ${depth}`,
+    rw: "randwrite",
+    blockBytes: 4 * KIB,
+    depth,
+    connections: 1,
+    transport: "tcp",
+    flushEvery: every,
+    set,
+  };
+}
+
+const { Quick, Usual, Full } = RowSet;
+
 export const ROWS: readonly Row[] = [
-  random("randread", 1, true),
-  random("randwrite", 1, true),
-  random("randread", 16, false),
-  random("randwrite", 16, false),
-  random("randread", 32, true),
-  random("randwrite", 32, true),
-  random("randread", 16, true, 4),
-  random("randwrite", 16, true, 4),
-  { name: "128K read, depth 16", rw: "read", blockBytes: 128 * KIB, depth: 16, connections: 1, quick: true },
-  {
-    name: "128K write, depth 16",
-    rw: "write",
-    blockBytes: 128 * KIB,
-    depth: 16,
-    connections: 1,
-    quick: true,
-  },
-  {
-    name: "4K write + flush, depth 1",
-    rw: "randwrite",
-    blockBytes: 4 * KIB,
-    depth: 1,
-    connections: 1,
-    flushEvery: 1,
-  },
-  {
-    name: "4K write, flush every 32, depth 32",
-    rw: "randwrite",
-    blockBytes: 4 * KIB,
-    depth: 32,
-    connections: 1,
-    flushEvery: 32,
-  },
+  random("read", 1, Quick),
+  random("write", 1, Quick),
+  random("70/30", 1, Full),
+  random("read", 16, Usual),
+  random("write", 16, Usual),
+  random("70/30", 16, Full),
+  random("read", 32, Quick),
+  random("write", 32, Quick),
+  random("70/30", 32, Usual),
+  random("read", 128, Full),
+  random("write", 128, Full),
+  random("read", 16, Quick, { connections: 4 }),
+  random("write", 16, Quick, { connections: 4 }),
+  random("read", 16, Full, { connections: 8 }),
+  random("write", 16, Full, { connections: 8 }),
+  sequential("read", 128 * KIB, 16, Quick),
+  sequential("write", 128 * KIB, 16, Quick),
+  sequential("read", MIB, 4, Full),
+  sequential("write", MIB, 4, Full),
+  flushing(1, 1, Usual),
+  flushing(32, 32, Usual),
+  random("read", 1, Full, { transport: "unix" }),
+  random("read", 32, Full, { transport: "unix" }),
+  random("write", 32, Full, { transport: "unix" }),
+  sequential("read", 128 * KIB, 16, Full, { transport: "unix" }),
+  sequential("write", 128 * KIB, 16, Full, { transport: "unix" }),
 ];

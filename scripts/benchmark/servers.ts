@@ -1,9 +1,10 @@
-/** The servers that are compared, each with a backing of its own in one folder, all on loopback TCP. */
+/** The servers that are compared, each with a backing of its own in one folder, all on loopback TCP or unix sockets. */
 import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type NetConnectOpts } from "node:net";
 import { join } from "node:path";
 import { check, Program } from "../../test/interop/support/process.js";
 import { freePort, pause } from "../../test/interop/support/server.js";
+import type { Transport } from "./rows.js";
 
 const HOST = "127.0.0.1";
 const EXPORT = "v";
@@ -14,8 +15,8 @@ export interface BenchServer {
   readonly name: string;
   /** Answers from the page cache: its disk rows say nothing about the disk. */
   readonly cached: boolean;
-  /** Starts it over a backing of `sizeBytes` in `folder`. */
-  start(folder: string, sizeBytes: number): Promise<void>;
+  /** Starts it over a backing of `sizeBytes` in `folder`, reached by `transport`. */
+  start(folder: string, sizeBytes: number, transport?: Transport): Promise<void>;
   readonly uri: string;
   readonly pid: number;
   stop(): Promise<void>;
@@ -24,10 +25,13 @@ export interface BenchServer {
 abstract class ServerBase implements BenchServer {
   abstract readonly name: string;
   abstract readonly cached: boolean;
+  /** Where it listens: a path, or null for the port. */
+  protected socket: string | null = null;
   protected port = 0;
   protected program: Program | null = null;
 
   get uri(): string {
+    if (this.socket !== null) return `nbd+unix:///${EXPORT}?socket=${this.socket}`;
     return `nbd://${HOST}:${this.port}/${EXPORT}`;
   }
 
@@ -36,10 +40,11 @@ abstract class ServerBase implements BenchServer {
     return this.program.pid;
   }
 
-  async start(folder: string, sizeBytes: number): Promise<void> {
+  async start(folder: string, sizeBytes: number, transport: Transport = "tcp"): Promise<void> {
     const own = join(folder, this.name.replaceAll(/[^a-z0-9-]/g, "_"));
     rmSync(own, { recursive: true, force: true });
     mkdirSync(own, { recursive: true });
+    this.socket = transport === "unix" ? join(own, "nbd.sock") : null;
     this.port = await freePort();
     await this.launch(own, sizeBytes);
   }
@@ -56,16 +61,17 @@ abstract class ServerBase implements BenchServer {
       if (this.program !== null && !this.program.isRunning) {
         throw new Error(`${this.program.command} ended: ${this.program.stderr}`);
       }
-      if (await accepts(this.port)) return;
+      if (await accepts(this.socket === null ? { host: HOST, port: this.port } : { path: this.socket }))
+        return;
       await pause(50);
     }
     throw new Error(`${this.name} does not take connections`);
   }
 }
 
-async function accepts(port: number): Promise<boolean> {
+async function accepts(address: NetConnectOpts): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host: HOST, port });
+    const socket = connect(address);
     socket.once("connect", () => {
       socket.destroy();
       resolve(true);
@@ -97,7 +103,8 @@ export class Lamina extends ServerBase {
 
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const data = join(folder, "data");
-    const listen = ["--listen", `${HOST}:${this.port}`, "--admin", `${HOST}:0`];
+    const at = this.socket === null ? `${HOST}:${this.port}` : `unix:${this.socket}`;
+    const listen = ["--listen", at, "--admin", `${HOST}:0`];
     // Room for the volume and the reserve of free slots.
     const capacity = ["--capacity", String(2 * sizeBytes)];
     this.program = new Program(this.#program, [
@@ -119,8 +126,8 @@ export class NbdkitFile extends ServerBase {
 
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const file = sparseFile(folder, sizeBytes);
-    const address = ["-f", "-i", HOST, "-p", String(this.port)];
-    this.program = new Program("nbdkit", [...address, "-e", EXPORT, "file", `file=${file}`]);
+    const at = this.socket === null ? ["-i", HOST, "-p", String(this.port)] : ["-U", this.socket];
+    this.program = new Program("nbdkit", ["-f", ...at, "-e", EXPORT, "file", `file=${file}`]);
     await this.listening();
   }
 }
@@ -132,8 +139,8 @@ export class QemuNbd extends ServerBase {
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const file = sparseFile(folder, sizeBytes);
     const io = ["--cache=none", "--aio=io_uring", "--discard=unmap"];
-    const address = ["-b", HOST, "-p", String(this.port), "-x", EXPORT];
-    this.program = new Program("qemu-nbd", ["-t", "-e", "16", "-f", "raw", ...io, ...address, file]);
+    const at = this.socket === null ? ["-b", HOST, "-p", String(this.port)] : ["-k", this.socket];
+    this.program = new Program("qemu-nbd", ["-t", "-e", "16", "-f", "raw", ...io, ...at, "-x", EXPORT, file]);
     await this.listening();
   }
 }
@@ -162,7 +169,8 @@ export class NbdServer extends ServerBase {
     const file = sparseFile(folder, sizeBytes);
     const config = join(folder, "config");
     const pidFile = join(folder, "pid");
-    const generic = `[generic]\nlistenaddr = ${HOST}\nport = ${this.port}\nallowlist = true\n`;
+    const socket = this.socket === null ? "" : `unixsock = ${this.socket}\n`;
+    const generic = `[generic]\nlistenaddr = ${HOST}\nport = ${this.port}\nallowlist = true\n${socket}`;
     writeFileSync(
       config,
       `${generic}[${EXPORT}]\nexportname = ${file}\nflush = true\nfua = true\ntrim = true\n`,
