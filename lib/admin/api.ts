@@ -20,8 +20,18 @@ export interface AdminSources {
   /** Connection threads; empty when one thread does everything. */
   threads?(): readonly ThreadNumbers[];
   scrub(): ScrubTimes;
+  /** Left out: this server cannot be replaced. */
+  readonly replacement?: Replacement;
   engine(): EngineStats;
   pool(): { readonly capacityBytes: number; readonly freeBytes: number };
+}
+
+/** Another process takes over from this one. */
+export interface Replacement {
+  /** Sends the listening sockets to process `pid`; the answer says what it has to know. Throws REPLACE_REFUSED. */
+  offer(pid: number): unknown;
+  /** Has this process end for it. Throws REPLACE_REFUSED. */
+  commit(pid: number): void;
 }
 
 export interface AdminStore {

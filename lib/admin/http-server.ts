@@ -6,11 +6,12 @@
  *  2. Bodies, headers, connections, streams and waiting times are bounded.
  *  3. Every refusal is {"error": {code, message, next}} with the status of the catalogue.
  */
-import { chmodSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type SocketPath, socketPath } from "../catalog/socket-path.js";
 import { LaminaError } from "../core/errors.js";
+import { type ListeningSocket, openListening } from "../uring/listening.js";
 import type { AdminSources } from "./api.js";
 import { checkHost, checkToken, loadToken } from "./auth.js";
 import { readBody } from "./body.js";
@@ -24,6 +25,9 @@ export const ADMIN_SOCKET = "admin.sock";
 const CONNECTIONS_MAX = 256;
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Answers that take longer are cut off when the server ends. */
+const CLOSE_GRACE_MS = 1000;
+const IDLE_POLL_MS = 10;
 const HEADER_BYTES_MAX = 16 * 1024;
 
 export interface AdminOptions {
@@ -33,6 +37,8 @@ export interface AdminOptions {
   /** TCP listener. Port 0: any. */
   readonly host: string;
   readonly port: number;
+  /** Listening sockets of the server that this one replaces; −1 for one that is to be made. */
+  readonly sockets?: { readonly local: number; readonly remote: number };
   /** What went wrong while answering, when it was not the client's fault. */
   readonly onError: (error: unknown) => void;
 }
@@ -40,31 +46,42 @@ export interface AdminOptions {
 export interface Admin {
   /** host:port that TCP listens on. */
   readonly address: string;
+  /** Listening sockets, while it is open. */
+  readonly sockets: { readonly local: number; readonly remote: number };
   close(): Promise<void>;
+  /** Closes without the unix socket's path: another process listens there. */
+  leave(): Promise<void>;
 }
 
 /** Throws LISTEN_REFUSED; nothing listens then. */
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
   const handler = new Handler(options, loadToken(options.directory));
   const unix = socketPath(options.directory, ADMIN_SOCKET);
-  const local = await listenUnix(unix, (request, response) => handler.handle(request, response, "unix"));
-  let remote: Server;
+  const local = newServer((request, response) => handler.handle(request, response, "unix"));
+  const remote = newServer((request, response) => handler.handle(request, response, "tcp"));
+  const sockets = { local: -1, remote: -1 };
   try {
-    remote = await listenTcp(options, (request, response) => handler.handle(request, response, "tcp"));
+    sockets.local = await listen(local, () => unixSocket(unix, options));
+    sockets.remote = await listen(remote, () => tcpSocket(options));
   } catch (error) {
-    await closeServer(local);
+    if (sockets.local >= 0) await closeServer(local);
     rmSync(unix.real, { force: true });
     unix.release();
     throw error;
   }
+  const leave = async (): Promise<void> => {
+    handler.close();
+    await Promise.all([closeServer(local), closeServer(remote)]);
+    unix.release();
+  };
   const { address, port, family } = remote.address() as AddressInfo;
   return {
     address: `${family === "IPv6" ? `[${address}]` : address}:${port}`,
+    sockets,
+    leave,
     async close() {
-      handler.close();
-      await Promise.all([closeServer(local), closeServer(remote)]);
+      await leave();
       rmSync(unix.real, { force: true });
-      unix.release();
     },
   };
 }
@@ -79,54 +96,43 @@ function newServer(onRequest: OnRequest): Server {
   return server;
 }
 
-async function listenUnix(path: SocketPath, onRequest: OnRequest): Promise<Server> {
+async function unixSocket(path: SocketPath, { sockets }: AdminOptions): Promise<ListeningSocket> {
+  if (sockets !== undefined && sockets.local >= 0) return openListening({ kind: "fd", fd: sockets.local });
   // The data directory is ours (its lock is held): a socket that is there is a dead process's.
   rmSync(path.real, { force: true });
-  const server = newServer(onRequest);
   const mask = process.umask(0o177);
   try {
-    await listen(server, path.real, () => server.listen(path.short));
+    return await openListening({ kind: "unix", path: path.short });
   } finally {
     process.umask(mask);
   }
-  chmodSync(path.real, 0o600);
-  return server;
 }
 
-async function listenTcp({ host, port }: AdminOptions, onRequest: OnRequest): Promise<Server> {
-  const server = newServer(onRequest);
-  await listen(server, `${host}:${port}`, () => server.listen({ host, port }));
-  return server;
+function tcpSocket({ sockets, host, port }: AdminOptions): Promise<ListeningSocket> {
+  const handed = sockets?.remote ?? -1;
+  return openListening(handed >= 0 ? { kind: "fd", fd: handed } : { kind: "tcp", host, port });
 }
 
-async function listen(server: Server, address: string, start: () => void): Promise<void> {
+/** The socket that it listens on. Throws LISTEN_REFUSED. */
+async function listen(server: Server, open: () => Promise<ListeningSocket>): Promise<number> {
+  const { fd } = await open();
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => {
-      reject(new LaminaError("LISTEN_REFUSED", { address, what: plainReason(error) }, error));
-    });
-    server.once("listening", resolve);
-    start();
+    server.once("error", reject);
+    server.listen({ fd }, resolve);
   });
   server.removeAllListeners("error");
   server.on("error", () => {});
-}
-
-function plainReason(error: Error): string {
-  const code = "code" in error ? String(error.code) : "";
-  const known: Readonly<Record<string, string>> = {
-    EADDRINUSE: "it is in use",
-    EACCES: "permission denied",
-    EADDRNOTAVAIL: "this machine does not have that address",
-    ENOTFOUND: "that host is not known",
-  };
-  return known[code] ?? error.message;
+  return fd;
 }
 
 async function closeServer(server: Server): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  const force = setTimeout(() => server.closeAllConnections(), 1000);
+  // One that was answering is idle a moment later.
+  const idle = setInterval(() => server.closeIdleConnections(), IDLE_POLL_MS);
+  const force = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);
   await closed;
+  clearInterval(idle);
   clearTimeout(force);
 }
 
@@ -165,6 +171,7 @@ class Handler {
     }
     if (side === "tcp") checkToken(request, this.#token);
     const { route, params } = matchRoute(request.method ?? "", path);
+    if (route.local === true && side === "tcp") throw new LaminaError("LOCAL_ONLY", { path });
     if (route.path === "/v1/events" && wantsStream(request)) {
       if (this.#streams.full) throw new LaminaError("EVENT_STREAMS_FULL");
       this.#streams.serve(request, response);

@@ -3,12 +3,13 @@ import type { z } from "zod";
 import { LaminaError } from "../core/errors.js";
 import type { AccessRule } from "../replica/record.js";
 import type { CreateVolume } from "../volume/registry-api.js";
-import type { AdminSources } from "./api.js";
+import type { AdminSources, Replacement } from "./api.js";
 import {
   changeVolumeBody,
   createVolumeBody,
   eventsQuery,
   renameVolumeBody,
+  replacementBody,
   resizeVolumeBody,
   scrubBody,
 } from "./schemas.js";
@@ -31,6 +32,8 @@ export interface Route {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE";
   /** Segments in braces are parameters. */
   readonly path: string;
+  /** Only on the unix socket: it concerns processes of this machine. */
+  readonly local?: boolean;
   handle(sources: AdminSources, request: RouteRequest): RouteAnswer | Promise<RouteAnswer>;
 }
 
@@ -137,7 +140,35 @@ export const ROUTES: readonly Route[] = [
       return { status: 200, body: volumeDetailView(record, sources) };
     },
   },
+  {
+    method: "POST",
+    path: "/v1/replacement",
+    local: true,
+    handle(sources, { body }) {
+      const { pid } = parse(replacementBody, body);
+      return { status: 200, body: replacementOf(sources).offer(pid) };
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/replacement/commit",
+    local: true,
+    handle(sources, { body }) {
+      const { pid } = parse(replacementBody, body);
+      replacementOf(sources).commit(pid);
+      return { status: 202, body: {} };
+    },
+  },
 ];
+
+/** Throws REPLACE_REFUSED. */
+function replacementOf({ replacement }: AdminSources): Replacement {
+  if (replacement !== undefined) return replacement;
+  throw new LaminaError("REPLACE_REFUSED", {
+    what: "it does not offer it",
+    hint: "stop it, and start another",
+  });
+}
 
 /** Throws ACCESS_LIST_REQUIRED. */
 function refuseWithoutList({ server }: AdminSources, name: string, access: readonly AccessRule[]): void {

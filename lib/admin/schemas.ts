@@ -39,6 +39,9 @@ export const resizeVolumeBody = z.strictObject({ size: z.number() });
 /** Bytes per second that a scrub may read. */
 export const scrubBody = z.strictObject({ pace: z.number().int().positive().optional() });
 
+/** The process that takes over. */
+export const replacementBody = z.strictObject({ pid: z.number().int().positive() });
+
 export const EVENTS_LIMIT_MAX = 1000;
 
 export const eventsQuery = z.strictObject({
@@ -53,4 +56,5 @@ export const BODIES = {
   RenameVolume: renameVolumeBody,
   ResizeVolume: resizeVolumeBody,
   Scrub: scrubBody,
+  Replacement: replacementBody,
 } as const;

@@ -283,6 +283,12 @@ export const CATALOGUE = {
     exit: 1,
     http: 400,
   },
+  LOCAL_ONLY: {
+    message: "{path} is answered on the unix socket of the data directory only",
+    next: "run the command on the server's machine, with --data",
+    exit: 1,
+    http: 403,
+  },
   PATH_UNKNOWN: {
     message: "the admin API has nothing at {path}",
     next: "see lib/admin/openapi.yaml for what there is",
@@ -338,6 +344,18 @@ export const CATALOGUE = {
     next: "free some space, or name another directory with --data",
     exit: 1,
     http: 507,
+  },
+  REPLACE_REFUSED: {
+    message: "the running server cannot be replaced: {what}",
+    next: "{hint}",
+    exit: 1,
+    http: 409,
+  },
+  REPLACE_FAILED: {
+    message: "process {pid} has ended for this one, which cannot serve: {what}",
+    next: "{hint}; nothing acknowledged is lost",
+    exit: 1,
+    http: 500,
   },
   SERVER_NOT_RUNNING: {
     message: "no server runs on {data}",

@@ -55,6 +55,12 @@ async function descriptorFor(native: Addon, wanted: ListenAddress): Promise<numb
   }
 }
 
+/** Closes a socket that nobody listens on any more. */
+export function closeListening(socket: ListeningSocket): void {
+  addon().fileClose(socket.fd);
+  unlinkSocket(socket);
+}
+
 /** The socket is closed for good: its path goes too, if it is ours. */
 export function unlinkSocket({ address, unlink }: ListeningSocket): void {
   if (unlink && address.kind === "unix") unlinkQuietly(address.path);

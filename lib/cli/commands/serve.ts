@@ -12,8 +12,11 @@ import {
   LISTEN_DEFAULT,
   resolveServeOptions,
   type ServeArguments,
+  type ServeOptions,
 } from "../serve/options.js";
 import { type Server, startServer } from "../serve/server.js";
+import { Successor } from "../serve/successor.js";
+import { TakeOver } from "../serve/take-over.js";
 import type { Command } from "./command.js";
 
 export const serve: Command = {
@@ -23,8 +26,8 @@ export const serve: Command = {
       "run a server in the foreground",
       (y) => options(y),
       run(async (args) => {
-        const { config, ...rest } = args;
-        return serveUntilStopped(pick(rest), config, args.json);
+        const { config, replace, ...rest } = args;
+        return serveUntilStopped(pick(rest), config, replace === true, args.json);
       }),
     ),
 };
@@ -68,6 +71,10 @@ function options<T>(yargs: Argv<T>) {
       describe: "listen beyond this machine without encryption and authentication",
       type: "boolean",
     })
+    .option("replace", {
+      describe: "take over from the server that runs on the same data, without refusing a client",
+      type: "boolean",
+    })
     .option("config", text("JSON file with these options; those given here take precedence"))
     .example("lamina serve", `serve ${DATA_DEFAULT} on ${LISTEN_DEFAULT}`)
     .example("lamina serve --data /srv/lamina --capacity 500G", "a store file of at most 500 GiB")
@@ -109,23 +116,49 @@ const EXIT_FORCED = 130;
 async function serveUntilStopped(
   given: ServeArguments,
   config: string | undefined,
+  replace: boolean,
   json: boolean,
 ): Promise<number> {
   // First of all: what is started from here on must not take the variables for its own.
   const inherited = takeInherited();
-  const resolved = resolveServeOptions(given, config, inherited);
   const log = makeLog();
-  const server = await startServer(resolved, log);
-  process.on("SIGHUP", () => reload(server, log));
-  // Who handed a socket over knows where it is, and may use our standard output for its own answer.
-  const own = server.uris.slice(0, server.uris.length - inherited.length);
-  for (const uri of own) process.stdout.write(`lamina ready ${uri}\n`);
-  sdNotify("READY=1");
-  const signal = await stopSignal();
-  log.info({ signal }, "stopping: finishing what is in flight");
-  sdNotify("STOPPING=1");
+  let server: Server | null = null;
+  const successor = new Successor(log);
+  // It would end a server that is not ready yet.
+  process.on("SIGUSR2", () => (server === null ? undefined : successor.start()));
+  const first = resolveServeOptions(given, config, inherited);
+  const takeOver = replace ? await TakeOver.begin(first.data) : null;
+  const theirs = takeOver?.inherited() ?? [];
+  const resolved =
+    theirs.length === 0 ? first : resolveServeOptions(given, config, [...inherited, ...theirs]);
+  server = await startServer(resolved, log, takeOver);
+  const running = server;
+  process.on("SIGHUP", () => reload(running, log));
+  announce(server, resolved);
+  const end = await Promise.race([stopSignal(), server.replaced]);
+  tellEnd(end, log);
   process.on("SIGINT", force).on("SIGTERM", force);
   return stop(server, json);
+}
+
+function announce(server: Server, { listen }: ServeOptions): void {
+  for (const [i, uri] of server.uris.entries()) {
+    // Who handed a socket over knows where it is, and may use our standard output for its own answer.
+    if (listen[i]?.kind !== "fd") process.stdout.write(`lamina ready ${uri}\n`);
+  }
+  sdNotify("READY=1");
+}
+
+/** `end`: the signal that stops the server, or the process that takes over. */
+function tellEnd(end: string | number, log: Logger): void {
+  if (typeof end === "string") {
+    log.info({ signal: end }, "stopping: finishing what is in flight");
+    sdNotify("STOPPING=1");
+  } else {
+    log.info({ new: end }, `process ${end} takes over: finishing what is in flight`);
+    // The service goes on, in another process, whose word counts from now on.
+    sdNotify(`MAINPID=${end}`);
+  }
 }
 
 /** Keys and certificates anew, for connections to come. What cannot be used changes nothing. */

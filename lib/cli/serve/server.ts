@@ -5,6 +5,7 @@
  * directory, ports, redis-server, device, Redis). Order of ending: no new work, finish what is in flight, make
  * it durable, mark it clean, and only then let go of the lock.
  */
+import { realpathSync } from "node:fs";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { type Admin, type AdminSources, SCRUB_PACE_DEFAULT, startAdmin } from "../../admin/index.js";
@@ -12,8 +13,9 @@ import { EventLog, mirrorOff } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
 import { needsTls } from "../../gateway/access.js";
 import type { Gateway } from "../../gateway/index.js";
-import { openStore, type Store } from "../../store/index.js";
-import type { Engine } from "../../uring/api.js";
+import { FORMAT_VERSION, openStore, type Store } from "../../store/index.js";
+import { addressText } from "../../uring/address.js";
+import type { Engine, ListenAddress, Listener } from "../../uring/api.js";
 import { DeviceRegistry } from "../../volume/registry.js";
 import { runRoutine } from "../routine.js";
 import { VERSION } from "../version.js";
@@ -21,11 +23,15 @@ import { bootIdOf } from "./boot-id.js";
 import { checkDirectory, type HeldDirectory, holdDirectory, SCRUB_FILE } from "./data-directory.js";
 import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "./device.js";
 import { type Front, openOwnerEngine, startFront } from "./front.js";
-import { nbdUri, tryAddress } from "./listeners.js";
+import { HandOver } from "./hand-over.js";
+import { nbdUri } from "./listeners.js";
+import type { OfferedSocket } from "./offer.js";
 import type { ServeOptions } from "./options.js";
+import { findPlaces, type Places } from "./places.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
 import { ScrubSchedule } from "./scrub-schedule.js";
 import { followRegistry, followStore, type Later } from "./story.js";
+import type { TakeOver } from "./take-over.js";
 import { checkTls } from "./tls.js";
 
 export interface Server {
@@ -34,28 +40,48 @@ export interface Server {
   readonly adminAddress: string;
   /** Keys and certificates anew, for connections to come; false without TLS. Throws TLS_FILES: the old ones stay. */
   reloadTls(): boolean;
+  /** Resolves with the pid of the process that takes over, for which this server is to be closed. */
+  readonly replaced: Promise<number>;
   /** Ends cleanly: everything acknowledged is durable and the device is marked clean. */
   close(): Promise<void>;
 }
 
 const EXIT_FAILED = 1;
 
-/** Throws LaminaError; whatever had been started is taken down then. */
-export async function startServer(options: ServeOptions, log: Logger): Promise<Server> {
+/**
+ * Throws LaminaError; whatever had been started is taken down then. With `takeOver` in place of the server that it
+ * names, which goes on serving if this one cannot be prepared; REPLACE_FAILED: it has ended, and this one failed.
+ */
+export async function startServer(
+  options: ServeOptions,
+  log: Logger,
+  takeOver: TakeOver | null = null,
+): Promise<Server> {
   checkRedisProgram(options.redis);
   if (options.tls !== null) checkTls(options.tls, log);
-  checkDirectory(options.data);
-  for (const address of options.listen) {
-    if (address.kind === "tcp") await tryAddress(address.host, address.port);
-  }
-  await tryAddress(options.admin.host, options.admin.port);
+  if (takeOver === null) checkDirectory(options.data);
+  const places = await findPlaces(options, takeOver);
   const parts = new Parts();
   try {
-    return await compose(options, log, parts);
+    return await compose({ options, places, takeOver, log, parts });
   } catch (error) {
     await parts.takeDown();
-    throw error;
+    throw takeOver?.committed === true ? replaceFailed(takeOver.pid, error) : error;
   }
+}
+
+function replaceFailed(pid: number, error: unknown): unknown {
+  if (!(error instanceof LaminaError)) return error;
+  return new LaminaError("REPLACE_FAILED", { pid, what: error.message, hint: error.next }, error);
+}
+
+/** What a server is made from. */
+interface Order {
+  readonly options: ServeOptions;
+  readonly places: Places;
+  readonly takeOver: TakeOver | null;
+  readonly log: Logger;
+  readonly parts: Parts;
 }
 
 /** What has been started, to be ended in the opposite order. */
@@ -71,16 +97,22 @@ class Parts {
   }
 }
 
-async function compose(options: ServeOptions, log: Logger, parts: Parts): Promise<Server> {
+async function compose(order: Order): Promise<Server> {
+  const { options, places, takeOver, log, parts } = order;
   const startedAt = Date.now();
   const engine = await openOwnerEngine(options);
   parts.add(() => engine.close());
+  // Clients may still be taking their last replies when the device has been let go of.
+  let gateway: Gateway | null = null;
+  parts.add(() => gateway?.close());
   const events = new EventLog(() => Date.now());
   if (engine.fallbackReason !== null) {
     log.warn(engine.fallbackReason);
     events.record("io-engine-fallback", null, engine.fallbackReason);
   }
-  const { device, held } = await takeDevice(engine, options, log, parts);
+  await takeOver?.check(options, log);
+  await takeOver?.commit(log);
+  const { device, held } = await takeDevice(engine, order);
   const later: Later = { mirror: null, registry: null };
   const store = await openTheStore(engine, device, events, later, log, parts);
   const { pool, clock, random, checksums } = engine;
@@ -95,14 +127,17 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
   later.mirror = redis?.mirror ?? null;
   parts.add(async () => redis?.close());
   const front = await startFront(options, engine, registry, log, (error) => endNow(error, log));
-  const { gateway } = front;
-  parts.add(() => gateway.close());
-  const state = { stopping: false };
+  const state: State = { stopping: false, replacedBy: 0 };
+  gateway = front.gateway;
+  parts.add(() => front.gateway.drain(state.replacedBy === 0 ? "close" : "hand-over"));
   const made = { engine, device, store, registry, events, front, redis, scrubs };
-  const sources = { startedAt, options, state, ...made };
-  const admin = await startTheAdmin(sources, log);
-  parts.add(() => admin.close());
-  for (const address of options.listen) await gateway.listen(address);
+  const running: Running = { startedAt, options, state, ...made, admin: null };
+  const handOver = offerHandOver(running);
+  const admin = await startTheAdmin(running, places, handOver, log);
+  running.admin = admin;
+  parts.add(() => (state.replacedBy === 0 ? admin.close() : admin.leave()));
+  for (const address of places.listen) await gateway.listen(address);
+  takeOver?.discardRest();
   const uris = urisOf(gateway, options);
   log.info(
     {
@@ -124,9 +159,14 @@ async function compose(options: ServeOptions, log: Logger, parts: Parts): Promis
       if (reloaded) events.record("tls-reloaded", null, "keys and certificates were read anew");
       return reloaded;
     },
+    replaced: handOver.committed.then((pid) => {
+      state.replacedBy = pid;
+      return pid;
+    }),
     async close() {
       state.stopping = true;
-      events.record("server-stopping", null, "lamina finishes what is in flight and ends");
+      const whom = state.replacedBy === 0 ? "" : ` for process ${state.replacedBy}`;
+      events.record("server-stopping", null, `lamina finishes what is in flight and ends${whom}`);
       await parts.takeDown();
     },
   };
@@ -177,11 +217,12 @@ function urisOf(gateway: Gateway, options: ServeOptions): string[] {
 
 async function takeDevice(
   engine: Engine,
-  options: ServeOptions,
-  log: Logger,
-  parts: Parts,
+  { options, takeOver, log, parts }: Order,
 ): Promise<{ device: ReadyDevice; held: HeldDirectory }> {
-  const held = await holdDirectory(engine, options.data);
+  const held =
+    takeOver === null
+      ? await holdDirectory(engine, options.data)
+      : await takeOver.hold(engine, options.data, log);
   parts.add(() => held.release());
   const found = await findDevice(engine, options, (reason) => log.warn(reason));
   let device: ReadyDevice;
@@ -256,13 +297,58 @@ interface Running {
   readonly front: Front;
   readonly redis: RedisSide | null;
   readonly scrubs: ScrubSchedule;
-  readonly state: { stopping: boolean };
+  readonly state: State;
+  /** Null until it answers. */
+  admin: Admin | null;
 }
 
-function startTheAdmin(running: Running, log: Logger): Promise<Admin> {
+interface State {
+  stopping: boolean;
+  /** Pid of the process that takes over; 0 while none does. */
+  replacedBy: number;
+}
+
+function offerHandOver(running: Running): HandOver {
+  const { options, device, registry, front } = running;
+  return new HandOver({
+    directory: options.data,
+    notReady: () => notReady(running),
+    describe: () => ({
+      version: VERSION,
+      device: realpathSync(device.path),
+      formatVersion: FORMAT_VERSION,
+      clusterId: device.clusterId,
+      withoutAccessList: registry.list().flatMap(({ name, access }) => (access.length === 0 ? [name] : [])),
+    }),
+    sockets() {
+      const { host, port } = options.admin;
+      const asked = addressText({ kind: "tcp", host, port });
+      const { sockets, address } = running.admin!;
+      return [
+        ...front.gateway.listeners.map((listener, i) => nbdSocket(listener, options.listen[i]!)),
+        { role: "admin", asked, bound: address, fd: sockets.remote },
+        { role: "admin-local", asked: "", bound: "", fd: sockets.local },
+      ];
+    },
+  });
+}
+
+function nbdSocket({ fd, address }: Listener, asked: ListenAddress): OfferedSocket & { fd: number } {
+  const text = asked.kind === "fd" ? null : addressText(asked);
+  return { role: "nbd", asked: text, bound: addressText(address), fd };
+}
+
+/** Why not everything is served, in one sentence; null when it is. */
+function notReady({ state, front, options }: Running): string | null {
+  if (state.stopping) return "the server is stopping";
+  return front.gateway.listeners.length < options.listen.length ? "the server is starting" : null;
+}
+
+function startTheAdmin(running: Running, places: Places, handOver: HandOver, log: Logger): Promise<Admin> {
   const { options } = running;
   return startAdmin({
-    sources: adminSources(running),
+    sources: { ...adminSources(running), replacement: handOver },
+    sockets: places.admin,
     directory: options.data,
     host: options.admin.host,
     port: options.admin.port,
@@ -271,8 +357,7 @@ function startTheAdmin(running: Running, log: Logger): Promise<Admin> {
 }
 
 function adminSources(running: Running): AdminSources {
-  const { startedAt, options, engine, device, store, registry, events, front, redis, scrubs, state } =
-    running;
+  const { startedAt, options, engine, device, store, registry, events, front, redis, scrubs } = running;
   const { gateway } = front;
   const off = mirrorOff(startedAt);
   const { opened, path } = device;
@@ -291,10 +376,7 @@ function adminSources(running: Running): AdminSources {
       listeners: () => urisOf(gateway, options),
       tls: options.tls?.mode ?? "notls",
       accessListsRequired: options.guardedAddress !== null,
-      notReady() {
-        if (state.stopping) return "the server is stopping";
-        return gateway.listeners.length < options.listen.length ? "the server is starting" : null;
-      },
+      notReady: () => notReady(running),
     },
     mirror: () => redis?.mirror.refresh() ?? Promise.resolve(off),
     mirrorNow: () => redis?.mirror.status() ?? off,

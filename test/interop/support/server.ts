@@ -51,6 +51,8 @@ export interface TestServer {
   /** The file that holds the data. */
   backingFile(volume: string): string;
   start(): Promise<void>;
+  /** Another process takes over; the old one must end with exit code 0. On failure it goes on. */
+  replace(): Promise<void>;
   /** Ends cleanly; its exit code must be 0. */
   stop(): Promise<void>;
   /** Also while `start` waits, which is then rejected. */
@@ -103,8 +105,16 @@ abstract class ServerBase implements TestServer {
   }
 
   async start(): Promise<void> {
-    this.#program = this.launch();
+    this.#program = this.launch(false);
     await this.untilReady(this.#program);
+  }
+
+  async replace(): Promise<void> {
+    const old = this.program;
+    const successor = this.launch(true);
+    await this.untilReady(successor);
+    this.#program = successor;
+    this.stopped(await old.ended);
   }
 
   async stop(): Promise<void> {
@@ -121,7 +131,7 @@ abstract class ServerBase implements TestServer {
     if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  protected abstract launch(): Program;
+  protected abstract launch(replace: boolean): Program;
   /** Waits until it serves, and sets `port`; rejected when it ends before. */
   protected abstract untilReady(program: Program): Promise<void>;
   protected stopped(_result: RunResult): void {}
@@ -166,9 +176,10 @@ export class LaminaServer extends ServerBase {
   }
 
   /** Once given, the port stays: clients that reconnect expect it. */
-  protected launch(): Program {
+  protected launch(replace: boolean): Program {
     const args = [
       "serve",
+      ...(replace ? ["--replace"] : []),
       "--data",
       this.data,
       "--listen",
@@ -219,7 +230,8 @@ export class NbdkitServer extends ServerBase {
     await super.start();
   }
 
-  protected launch(): Program {
+  protected launch(replace: boolean): Program {
+    if (replace) throw new Error("nbdkit cannot be replaced");
     rmSync(this.#pidFile, { force: true });
     const address = ["-f", "-i", this.host, "-p", String(this.port), "-P", this.#pidFile];
     const filters = this.#filters.map((filter) => `--filter=${filter}`);
