@@ -3,7 +3,8 @@
  * batch's end. Both engines drain one of these.
  *
  * Both lists may grow while they are drained. Their positions are fields, so that a listener that throws is
- * not called again by the next batch.
+ * not called again by the next batch. The arrays keep their length and are filled from the front again: setting
+ * a length is a call into the runtime, and gives the memory away that the next batch needs.
  */
 import type { TickTask } from "../core/clock.js";
 
@@ -14,21 +15,24 @@ export interface EventTarget {
 export class Batch {
   readonly #targets: EventTarget[] = [];
   readonly #results: number[] = [];
+  #eventCount = 0;
   #nextEvent = 0;
   readonly #tasks: TickTask[] = [];
+  #taskCount = 0;
   #nextTask = 0;
 
   post(target: EventTarget, result: number): void {
-    this.#targets.push(target);
-    this.#results.push(result);
+    const at = this.#eventCount++;
+    this.#targets[at] = target;
+    this.#results[at] = result;
   }
 
   addTask(task: TickTask): void {
-    this.#tasks.push(task);
+    this.#tasks[this.#taskCount++] = task;
   }
 
   get empty(): boolean {
-    return this.#targets.length === 0 && this.#tasks.length === 0;
+    return this.#eventCount === 0 && this.#taskCount === 0;
   }
 
   /** Delivers events, then runs tasks, until there are none of either. */
@@ -40,18 +44,34 @@ export class Batch {
   }
 
   #deliverEvents(): void {
-    while (this.#nextEvent < this.#targets.length) {
+    while (this.#nextEvent < this.#eventCount) {
       const at = this.#nextEvent++;
-      this.#targets[at]!.eventDone(this.#results[at]!);
+      const target = this.#targets[at]!;
+      // Nothing is kept alive by having been told once.
+      this.#targets[at] = NOBODY;
+      target.eventDone(this.#results[at]!);
     }
-    this.#targets.length = 0;
-    this.#results.length = 0;
+    this.#eventCount = 0;
     this.#nextEvent = 0;
   }
 
   #runTasks(): void {
-    while (this.#nextTask < this.#tasks.length) this.#tasks[this.#nextTask++]!.tick();
-    this.#tasks.length = 0;
+    while (this.#nextTask < this.#taskCount) {
+      const at = this.#nextTask++;
+      const task = this.#tasks[at]!;
+      this.#tasks[at] = NOBODY;
+      task.tick();
+    }
+    this.#taskCount = 0;
     this.#nextTask = 0;
   }
 }
+
+const NOBODY: EventTarget & TickTask = {
+  eventDone(): void {
+    throw new Error("an event was delivered twice");
+  },
+  tick(): void {
+    throw new Error("a task ran twice");
+  },
+};
