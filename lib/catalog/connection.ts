@@ -8,6 +8,7 @@ import { LaminaError } from "../core/errors.js";
 import { IDENTITY_KEY } from "./keys.js";
 import { checkRequirements, parseInfo } from "./requirements.js";
 import { SCRIPTS } from "./scripts.js";
+import { withDeadline } from "./timing.js";
 import { describeTarget, type RedisTarget } from "./url.js";
 
 /** A command that has no answer by then has failed, and the connection with it. */
@@ -47,18 +48,6 @@ export async function connectRedis(target: RedisTarget): Promise<RedisClient> {
 /** Ends a client at once; its commands in flight are rejected. */
 export function disposeRedis(client: Redis | Cluster): void {
   client.disconnect();
-}
-
-export async function withDeadline<T>(work: Promise<T>, ms: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function makeClient(target: RedisTarget): Redis | Cluster {

@@ -4,7 +4,7 @@
  */
 import type { VolumeRecord } from "../replica/record.js";
 import type { MirrorSource } from "./api.js";
-import { type RedisClient, STEP_TIMEOUT_MS, withDeadline } from "./connection.js";
+import { STEP_TIMEOUT_MS } from "./connection.js";
 import { ExtentIndex } from "./extent-index.js";
 import {
   bucketKey,
@@ -16,7 +16,9 @@ import {
   stampKey,
   VOLUMES_KEY,
 } from "./keys.js";
+import type { MirrorClient } from "./mirror-client.js";
 import { STALE } from "./scripts.js";
+import { type MirrorClock, withDeadline } from "./timing.js";
 import { extentOf, layerOf, type VolumeTrack } from "./volume-track.js";
 
 /** Buckets that are read or written in one round trip: bounds memory and the time of one step. */
@@ -28,17 +30,19 @@ export class StaleError extends Error {
 }
 
 export class MirrorWriter {
-  readonly #client: RedisClient;
+  readonly #client: MirrorClient;
   readonly #source: MirrorSource;
   readonly #session: string;
+  readonly #clock: MirrorClock;
   #stamps = 0;
   #serial = 0;
 
   /** `session` is unique to this connection: a late command of any other finds stamps it does not expect. */
-  constructor(client: RedisClient, source: MirrorSource, session: string) {
+  constructor(client: MirrorClient, source: MirrorSource, session: string, clock: MirrorClock) {
     this.#client = client;
     this.#source = source;
     this.#session = session;
+    this.#clock = clock;
   }
 
   get identity(): readonly [store: string, session: string, serial: string] {
@@ -68,8 +72,8 @@ export class MirrorWriter {
     const first = this.#nextStamp();
     // From here on changes are remembered; they come after what the index has just taken.
     track.stamp = first;
-    await withDeadline(this.#client.set(stampKey(volume), first), STEP_TIMEOUT_MS);
-    const there = await withDeadline(this.#client.smembers(bucketsKey(volume)), STEP_TIMEOUT_MS);
+    await this.#within(this.#client.set(stampKey(volume), first));
+    const there = await this.#within(this.#client.smembers(bucketsKey(volume)));
     const names = [...new Set([...index.bucketNames(), ...there])];
     let changed = 0;
     for (let at = 0; at < names.length; at += BUCKETS_PER_STEP) {
@@ -81,9 +85,8 @@ export class MirrorWriter {
 
   /** Compares a few buckets with the truth and replaces those that differ. */
   async #mend(track: VolumeTrack, index: ExtentIndex, names: readonly string[]): Promise<number> {
-    const found = await withDeadline(
+    const found = await this.#within(
       Promise.all(names.map((name) => this.#client.hgetall(bucketKey(track.volume, name)))),
-      STEP_TIMEOUT_MS,
     );
     const writes: Promise<void>[] = [];
     names.forEach((name, i) => {
@@ -133,13 +136,13 @@ export class MirrorWriter {
 
   /** Removes every key of a volume, the list of its buckets last, so that an interrupted removal can go on. */
   async drop(volume: number): Promise<void> {
-    await withDeadline(this.#client.unlink(stampKey(volume), recordKey(volume)), STEP_TIMEOUT_MS);
-    const names = await withDeadline(this.#client.smembers(bucketsKey(volume)), STEP_TIMEOUT_MS);
+    await this.#within(this.#client.unlink(stampKey(volume), recordKey(volume)));
+    const names = await this.#within(this.#client.smembers(bucketsKey(volume)));
     for (let at = 0; at < names.length; at += BUCKETS_PER_STEP) {
       const keys = names.slice(at, at + BUCKETS_PER_STEP).map((name) => bucketKey(volume, name));
-      await withDeadline(this.#client.unlink(...keys), STEP_TIMEOUT_MS);
+      await this.#within(this.#client.unlink(...keys));
     }
-    await withDeadline(this.#client.unlink(bucketsKey(volume)), STEP_TIMEOUT_MS);
+    await this.#within(this.#client.unlink(bucketsKey(volume)));
   }
 
   async #changeBucket(
@@ -170,8 +173,12 @@ export class MirrorWriter {
     return `${this.#session}:${this.#stamps}`;
   }
 
+  #within<T>(answer: Promise<T>): Promise<T> {
+    return withDeadline(answer, STEP_TIMEOUT_MS, this.#clock);
+  }
+
   async #script(answer: Promise<unknown>, what: string): Promise<void> {
-    if ((await withDeadline(answer, STEP_TIMEOUT_MS)) === STALE) {
+    if ((await this.#within(answer)) === STALE) {
       throw new StaleError(`Redis has another state of ${what}`);
     }
   }

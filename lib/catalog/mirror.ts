@@ -13,14 +13,7 @@ import { randomBytes } from "node:crypto";
 import { LaminaError } from "../core/errors.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type { MirrorSource, MirrorState, MirrorStatus } from "./api.js";
-import {
-  connectRedis,
-  disposeRedis,
-  type RedisClient,
-  reasonOf,
-  STEP_TIMEOUT_MS,
-  withDeadline,
-} from "./connection.js";
+import { connectRedis, reasonOf, STEP_TIMEOUT_MS } from "./connection.js";
 import type { EventLog } from "./events.js";
 import {
   EVENTS_KEPT,
@@ -31,8 +24,10 @@ import {
   stampKey,
   VOLUMES_KEY,
 } from "./keys.js";
+import type { MirrorClient } from "./mirror-client.js";
 import { MirrorWriter, StaleError } from "./mirror-writer.js";
 import { STALE } from "./scripts.js";
+import { type MirrorClock, sleep, systemClock, withDeadline } from "./timing.js";
 import { describeTarget, type RedisTarget } from "./url.js";
 import { VolumeTrack } from "./volume-track.js";
 
@@ -51,6 +46,9 @@ const RETRY_MAX_MS = 2000;
 /** A Redis that is refused is asked again this often: an operator may have mended it. */
 const REFUSED_RETRY_MS = 10_000;
 
+/** A session is named at random. */
+const SESSION_BYTES = 8;
+
 const NO_EVENT = "0-0";
 
 export interface MirrorOptions {
@@ -59,7 +57,10 @@ export interface MirrorOptions {
   readonly events: EventLog;
   /** Milliseconds since 1970. */
   readonly wall: () => number;
-  /** For tests. */
+  /** For tests and the simulator. */
+  readonly connect?: (target: RedisTarget) => Promise<MirrorClient>;
+  readonly clock?: MirrorClock;
+  readonly session?: () => string;
   readonly checkMs?: number;
   readonly pendingMax?: number;
 }
@@ -67,6 +68,7 @@ export interface MirrorOptions {
 export class Mirror {
   readonly #options: MirrorOptions;
   readonly #redis: string;
+  readonly #clock: MirrorClock;
   readonly #tracks = new Map<number, VolumeTrack>();
   /** Volumes whose keys must go: removed here, or known to Redis only. */
   readonly #surplus = new Set<number>();
@@ -87,12 +89,13 @@ export class Mirror {
   #closed = false;
   #dirty = true;
   #wake: (() => void) | null = null;
-  #client: RedisClient | null = null;
+  #client: MirrorClient | null = null;
   #running: Promise<void> | null = null;
 
   constructor(options: MirrorOptions) {
     this.#options = options;
     this.#redis = describeTarget(options.target);
+    this.#clock = options.clock ?? systemClock;
     this.#since = options.wall();
   }
 
@@ -121,9 +124,10 @@ export class Mirror {
       const asked = this.#checks;
       this.#checkAsked = true;
       this.#touch();
-      const end = performance.now() + waitMs;
+      const end = this.#clock.now() + waitMs;
       // The check that is under way may have begun before we were asked: the one after it counts.
-      while (this.#checks < asked + 1 && !this.#closed && performance.now() < end) await sleep(5);
+      while (this.#checks < asked + 1 && !this.#closed && this.#clock.now() < end)
+        await sleep(5, this.#clock);
     }
     return this.status();
   }
@@ -144,18 +148,18 @@ export class Mirror {
   /** Tries once to write what is left, at most `graceMs` long, then ends the connection. */
   async close(graceMs: number = 1000): Promise<void> {
     if (this.#state === "behind" || (this.#dirty && this.#state === "mirrored")) {
-      await withDeadline(this.#settled(), graceMs).catch(() => {});
+      await withDeadline(this.#settled(), graceMs, this.#clock).catch(() => {});
     }
     this.#closed = true;
     this.#wake?.();
-    if (this.#client !== null) disposeRedis(this.#client);
+    if (this.#client !== null) this.#client.disconnect();
     await this.#running;
   }
 
   async #settled(): Promise<void> {
     while (this.#state === "behind" || this.#state === "mirrored") {
       if (this.#state === "mirrored" && !this.#dirty) return;
-      await sleep(10);
+      await sleep(10, this.#clock);
     }
   }
 
@@ -164,12 +168,12 @@ export class Mirror {
     while (!this.#closed) {
       const reachedAt = this.#mirroredAt;
       try {
-        this.#client = await connectRedis(this.#options.target);
+        this.#client = await (this.#options.connect ?? connectRedis)(this.#options.target);
         await this.#follow(this.#client);
       } catch (error) {
         if (!this.#closed) this.#fail(error);
       }
-      if (this.#client !== null) disposeRedis(this.#client);
+      if (this.#client !== null) this.#client.disconnect();
       this.#client = null;
       if (this.#mirroredAt !== reachedAt) retryMs = RETRY_FIRST_MS;
       await this.#pause(this.#state === "refused" ? REFUSED_RETRY_MS : retryMs);
@@ -178,17 +182,17 @@ export class Mirror {
   }
 
   /** Serves one connection until it fails (throws) or the mirror is closed. */
-  async #follow(client: RedisClient): Promise<void> {
-    const session = randomBytes(8).toString("hex");
-    const writer = new MirrorWriter(client, this.#options.source, session);
+  async #follow(client: MirrorClient): Promise<void> {
+    const session = this.#options.session?.() ?? randomBytes(SESSION_BYTES).toString("hex");
+    const writer = new MirrorWriter(client, this.#options.source, session, this.#clock);
     await this.#claim(client, session);
     let checkedAt = Number.NEGATIVE_INFINITY;
     while (!this.#closed) {
       const asked = this.#checkAsked;
-      if (asked || performance.now() - checkedAt >= this.#checkMs) {
+      if (asked || this.#clock.now() - checkedAt >= this.#checkMs) {
         this.#checkAsked = false;
         if (!(await this.#check(client, writer))) return;
-        checkedAt = performance.now();
+        checkedAt = this.#clock.now();
       }
       this.#dirty = false;
       await this.#writeAll(client, writer);
@@ -196,7 +200,7 @@ export class Mirror {
       if (this.#dirty) continue;
       this.#becomeMirrored();
       await this.#pause(this.#checkMs);
-      if (this.#dirty) await sleep(GATHER_MS);
+      if (this.#dirty) await sleep(GATHER_MS, this.#clock);
     }
   }
 
@@ -205,23 +209,26 @@ export class Mirror {
   }
 
   /** Throws REDIS_FOREIGN when another store's mirror is there. */
-  async #claim(client: RedisClient, session: string): Promise<void> {
+  async #claim(client: MirrorClient, session: string): Promise<void> {
     const { storeId } = this.#options.source;
     const answer = await withDeadline(
       client.laminaClaim(IDENTITY_KEY, storeId, SCHEMA_VERSION, session),
       STEP_TIMEOUT_MS,
+      this.#clock,
     );
     if (answer !== "OK") {
       throw new LaminaError("REDIS_FOREIGN", { redis: this.#redis, found: String(answer), own: storeId });
     }
     this.#catalogue = null;
-    for (const id of Object.keys(await withDeadline(client.hgetall(VOLUMES_KEY), STEP_TIMEOUT_MS))) {
+    for (const id of Object.keys(
+      await withDeadline(client.hgetall(VOLUMES_KEY), STEP_TIMEOUT_MS, this.#clock),
+    )) {
       if (/^\d{1,15}$/.test(id)) this.#surplus.add(Number(id));
     }
   }
 
   /** Compares what Redis says with what it was told. False: somebody else or a wipe took the catalogue; claim anew. */
-  async #check(client: RedisClient, writer: MirrorWriter): Promise<boolean> {
+  async #check(client: MirrorClient, writer: MirrorWriter): Promise<boolean> {
     const now = this.#options.wall();
     const deep = now - this.#deepCheckedAt >= DEEP_CHECK_MS;
     if (deep) this.#deepCheckedAt = now;
@@ -232,6 +239,7 @@ export class Mirror {
         Promise.all(tracks.map((track) => client.get(stampKey(track.volume)))),
       ]),
       STEP_TIMEOUT_MS,
+      this.#clock,
     );
     tracks.forEach((track, i) => {
       const lost = stamps[i] !== track.stamp;
@@ -246,24 +254,28 @@ export class Mirror {
     return false;
   }
 
-  async #checkNode(client: RedisClient): Promise<void> {
+  async #checkNode(client: MirrorClient): Promise<void> {
     const { source } = this.#options;
     const wanted = JSON.stringify(source.node());
-    const found = await withDeadline(client.hget(NODES_KEY, source.nodeId), STEP_TIMEOUT_MS);
+    const found = await withDeadline(client.hget(NODES_KEY, source.nodeId), STEP_TIMEOUT_MS, this.#clock);
     if (found !== wanted) {
-      await withDeadline(client.hset(NODES_KEY, source.nodeId, wanted), STEP_TIMEOUT_MS);
+      await withDeadline(client.hset(NODES_KEY, source.nodeId, wanted), STEP_TIMEOUT_MS, this.#clock);
     }
   }
 
   /** The stream ends where this finds it: it may have lost its end, or all of it. */
-  async #checkEvents(client: RedisClient): Promise<void> {
-    const last = await withDeadline(client.xrevrange(EVENTS_KEY, "+", "-", "COUNT", 1), STEP_TIMEOUT_MS);
+  async #checkEvents(client: MirrorClient): Promise<void> {
+    const last = await withDeadline(
+      client.xrevrange(EVENTS_KEY, "+", "-", "COUNT", 1),
+      STEP_TIMEOUT_MS,
+      this.#clock,
+    );
     const found = last[0]?.[0] ?? NO_EVENT;
     if (this.#eventId === null) this.#options.events.raiseFloor(found);
     this.#eventId = found;
   }
 
-  async #writeAll(client: RedisClient, writer: MirrorWriter): Promise<void> {
+  async #writeAll(client: MirrorClient, writer: MirrorWriter): Promise<void> {
     const records = this.#options.source.records();
     this.#adoptRecords(records);
     try {
@@ -329,7 +341,7 @@ export class Mirror {
     }
   }
 
-  async #writeEvents(client: RedisClient): Promise<void> {
+  async #writeEvents(client: MirrorClient): Promise<void> {
     const mirrored = this.#eventId;
     if (mirrored === null) return;
     const events = this.#options.events.after(mirrored);
@@ -339,6 +351,7 @@ export class Mirror {
     const answer = await withDeadline(
       client.laminaAppendEvents(EVENTS_KEY, mirrored, String(EVENTS_KEPT), ...fields),
       STEP_TIMEOUT_MS,
+      this.#clock,
     );
     if (answer === STALE) {
       await this.#checkEvents(client);
@@ -394,19 +407,14 @@ export class Mirror {
   async #pause(ms: number): Promise<void> {
     if (this.#closed || (this.#state === "mirrored" && this.#dirty)) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      timer.unref();
+      const timer = this.#clock.setTimer(ms, resolve, true);
       this.#wake = () => {
-        clearTimeout(timer);
+        timer.cancel();
         resolve();
       };
     });
     this.#wake = null;
   }
-}
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise<void>((resolve) => setTimeout(resolve, ms));
 }
 
 /** The mirror's words when there is none. */

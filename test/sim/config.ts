@@ -52,9 +52,10 @@ export type FrontKind = "store" | "volume" | "nbd";
  * - `reuse`: slots go from extent to extent, and what they hold is written out at once.
  * - `full-rot`: blocks rot while the file system is full.
  * - `rot-zeros`: bits of blocks that nobody has written rot.
+ * - `redis`: Redis loses and gets back things while volumes come and go.
  * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
  */
-export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros"] as const;
+export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros", "redis"] as const;
 export type Focus = (typeof FOCI)[number];
 
 export interface RunOptions {
@@ -192,6 +193,12 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     on: ["rot-zeros", "kill"],
     sizes: { volumes: 2, extentsPerVolume: 6, extentBlocks: 16 },
     mix: { writeShare: 0.3, zeroShare: 0.02, blocksMax: 4 },
+    tunables: {},
+  },
+  redis: {
+    on: ["redis", "drop", "grow", "clean"],
+    sizes: { volumes: 3, extentsPerVolume: 6, extentBlocks: 16 },
+    mix: { freeShare: 0.15, thinkUs: 20_000, blocksMax: 2 },
     tunables: {},
   },
 };

@@ -26,10 +26,12 @@ import { type DeviceFaults, SimDevice } from "./device.js";
 import type { LifeFront } from "./fronts.js";
 import { History, Taint } from "./history.js";
 import { SIM_POOL_BYTES, SimPool, simMemory } from "./memory.js";
+import { SimMirror } from "./mirror.js";
 import { NbdFront } from "./nbd-front.js";
 import { type OpenedFront, openFront } from "./opening.js";
 import type { Prng } from "./prng.js";
 import type { EventTarget } from "./queue.js";
+import { SimRedis } from "./redis.js";
 import type { Finding, Subject } from "./subject.js";
 import { Violation } from "./violation.js";
 import { VolumeTable } from "./volume-table.js";
@@ -57,6 +59,8 @@ const CLIENT_POOL_RESERVE = MIB / 2;
 const UNFLUSHED_GRANULES_MAX = 100_000;
 /** Blocks of one read when everything is read. */
 const READ_BLOCKS_MAX = 128;
+/** Longer than the mirror waits between two looks at what Redis holds. */
+const MIRROR_IDLE_US = 5e6;
 /** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
@@ -152,6 +156,11 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** Control operations in progress: their promises need turns of the real event loop. */
   #asyncWork = 0;
   readonly #badBlocks: BadBlock[] = [];
+  /** Lives on while processes die. */
+  readonly #redis: SimRedis | null;
+  #mirror: SimMirror | null = null;
+  /** A promise has an outcome: the real event loop must have a turn. */
+  #turnWanted = false;
 
   constructor(world: SimWorld, config: RunConfig, subject: Subject) {
     this.world = world;
@@ -186,6 +195,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       logBytes: config.logBytes,
       records: 16,
     };
+    const mirrored = config.front !== "store" && this.#has("redis");
+    this.#redis = mirrored ? new SimRedis(this, world.random.fork("redis")) : null;
     for (let register = 0; register < config.volumes * this.granulesPerVolume; register++)
       this.history.create(register);
   }
@@ -342,6 +353,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#process = null;
     this.#store = null;
     this.#front = null;
+    this.#mirror = null;
     this.#asyncWork = 0;
     for (const client of [...this.#clients, this.#janitor]) client.orphan();
   }
@@ -356,6 +368,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#wakeClients();
     await this.#until(() => this.#idle(), "clients to finish");
     if (this.#random.chance(0.5)) await this.#wait(this.#random.between(1, 3_000_000));
+    await this.#checkMirror();
     await this.#readEverything();
     await this.#closeCleanly();
     this.#endProcess();
@@ -427,8 +440,58 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#store = store;
     this.#front = front;
     if (front instanceof NbdFront) await this.#until(() => front.ready, "connections to be served");
+    this.#startMirror(store);
     this.volumes.checkRecords(store);
     this.volumes.resume();
+  }
+
+  #startMirror(store: Store): void {
+    const { registry } = this.volumes;
+    if (this.#redis === null || registry === null) return;
+    const { process } = this;
+    const session = (): string => `${process.u32()}`;
+    this.#mirror = new SimMirror(this, process, this.#redis, registry, store, session);
+  }
+
+  promiseMoved(): void {
+    this.#turnWanted = true;
+  }
+
+  /** Once Redis is well it comes to equal the truth, and stays equal; the same after one loss more. */
+  async #checkMirror(): Promise<void> {
+    const mirror = this.#mirror;
+    if (mirror === null) return;
+    this.world.coverage.count("redis:compared");
+    await this.#untilMirrored(mirror);
+    await this.#wait(MIRROR_IDLE_US);
+    const difference = mirror.difference();
+    if (difference !== null) throw new Violation("I20", `Redis was equal, but now ${difference}`);
+    this.#redis!.lose();
+    await this.#untilMirrored(mirror);
+  }
+
+  async #untilMirrored(mirror: SimMirror): Promise<void> {
+    try {
+      await this.#until(() => mirror.difference() === null, "Redis to be equal");
+    } catch (error) {
+      if (!(error instanceof Violation) || error.invariant !== "I23") throw error;
+      Violation.raised = null;
+      throw new Violation("I20", `Redis (${mirror.state}) is well, but ${mirror.difference()}`, error);
+    }
+  }
+
+  async #closeMirror(): Promise<void> {
+    const mirror = this.#mirror;
+    if (mirror === null) return;
+    this.#mirror = null;
+    let closed = false;
+    this.#asyncWork++;
+    void mirror.close().then(() => {
+      closed = true;
+      this.#asyncWork--;
+    });
+    await this.#until(() => closed || this.#failed !== null, "the mirror to close");
+    if (this.#failed !== null) throw new LifeEnds();
   }
 
   #openFailed(failure: unknown): Error {
@@ -443,6 +506,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   async #closeCleanly(): Promise<void> {
     const store = this.#store!;
     await this.#drain();
+    await this.#closeMirror();
     const at = this.history.tick();
     let closed = false;
     this.#asyncWork++;
@@ -584,7 +648,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
         since = world.nowUs;
         eventsMax = world.coverage.events + EVENTS_PER_WAIT_MAX;
       }
-      if (this.#asyncWork > 0 || steps % STEPS_PER_TURN === 0) await turn();
+      if (this.#asyncWork > 0 || this.#turnWanted || steps % STEPS_PER_TURN === 0) await this.#turn();
       // What was asked for outside a batch has its end of batch now, as with a real engine.
       this.#process?.runTasks();
       if (Violation.raised !== null) throw Violation.raised;
@@ -604,11 +668,16 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     const { world } = this;
     const until = world.nowUs + us;
     while (world.queue.nextTime <= until && this.#failed === null) {
-      if (this.#asyncWork > 0) await turn();
+      if (this.#asyncWork > 0 || this.#turnWanted) await this.#turn();
       if (world.coverage.events >= this.#endAt) throw new LifeEnds();
       if (!world.step()) return;
       if (Violation.raised !== null) throw Violation.raised;
     }
+  }
+
+  async #turn(): Promise<void> {
+    this.#turnWanted = false;
+    await turn();
   }
 
   #idle(): boolean {
@@ -737,6 +806,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   #endFaults(): void {
     this.#faulty = false;
+    this.#redis?.endFaults();
     this.device.slowUntilUs = 0;
     this.device.spacePages = Number.POSITIVE_INFINITY;
     const { faults } = this.device;
@@ -773,6 +843,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     }
     if (this.#has("disconnect") && this.#front instanceof NbdFront && random.chance(0.1))
       this.#front.breakOne();
+    this.#redis?.maybeFault();
     this.volumes.maybeChange(random);
   }
 
@@ -809,7 +880,9 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.world.coverage.count("event:adopted-blocks", blocks);
   }
 
-  extentChanged(): void {}
+  extentChanged(volume: number, layer: number, extent: number, exists: boolean): void {
+    this.#mirror?.extentChanged(volume, layer, extent, exists);
+  }
 }
 
 /** Lets promises run: a turn of the real event loop. */

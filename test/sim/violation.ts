@@ -13,6 +13,7 @@ export const INVARIANTS = {
   I17: "A slot belongs to at most one live extent; free + live + freeing = all; a free slot is durably zero.",
   I18: "Bytes written by one volume are never readable from another.",
   I19: "At most one write is in flight per block; memory handed to the disk is left alone until it answers.",
+  I20: "Redis, once mirrored, equals the records and the inventory of the device; it is never an input.",
   I21: "Every state that a crash can leave recovers to a legal one.",
   I22: "After a failed fsync a device acknowledges nothing.",
   I23: "When faults stop, all pending I/O completes in bounded time; memory stays bounded.",

@@ -1,0 +1,127 @@
+/**
+ * The mirror of one life in a simulated Redis, and the comparison of the two: the real code of lib/catalog on the
+ * simulated clock. Whatever Redis answers, nothing of a run may depend on it; once it is well, it must come to equal
+ * the volumes' records and the store's inventory (invariant 20).
+ */
+import { EventLog } from "../../lib/catalog/events.js";
+import { bucketKey, bucketOf, NAMES_KEY, recordKey, VOLUMES_KEY } from "../../lib/catalog/keys.js";
+import { Mirror } from "../../lib/catalog/mirror.js";
+import { recordFields } from "../../lib/catalog/mirror-writer.js";
+import type { Timer } from "../../lib/core/clock.js";
+import type { Store } from "../../lib/store/api.js";
+import type { DeviceRegistry } from "../../lib/volume/registry.js";
+import type { RedisHost, SimRedis } from "./redis.js";
+import type { SimProcess } from "./world.js";
+
+const STORE_ID = "simulated";
+const NODE_ID = "n1";
+/** A key of an index bucket, and the volume that it belongs to. */
+const VOLUME_KEY = /^lamina:\{v(\d+)\}:/;
+
+export class SimMirror {
+  readonly #host: RedisHost;
+  readonly #mirror: Mirror;
+  readonly #redis: SimRedis;
+  readonly #registry: DeviceRegistry;
+  readonly #store: Store;
+
+  constructor(
+    host: RedisHost,
+    process: SimProcess,
+    redis: SimRedis,
+    registry: DeviceRegistry,
+    store: Store,
+    session: () => string,
+  ) {
+    this.#host = host;
+    this.#redis = redis;
+    this.#registry = registry;
+    this.#store = store;
+    const events = new EventLog(() => process.wall());
+    this.#mirror = new Mirror({
+      target: { kind: "unix", path: "/simulated", db: 0, username: null, password: null },
+      source: {
+        storeId: STORE_ID,
+        nodeId: NODE_ID,
+        records: () => registry.list(),
+        inventory: (volume, visit) => store.inventory(volume, visit),
+        node: () => ({ slots: store.stats().slots }),
+      },
+      events,
+      wall: () => process.wall(),
+      connect: () => redis.connect(process),
+      clock: {
+        now: () => process.now(),
+        setTimer(delayMs: number, fire: () => void): Timer {
+          return process.setTimer(delayMs, () => {
+            host.promiseMoved();
+            fire();
+          });
+        },
+      },
+      session,
+    });
+    registry.onEvent((event) => {
+      host.promiseMoved();
+      events.record("volume-changed", event.record.name, event.kind);
+      this.#mirror.recordsChanged();
+    });
+    this.#mirror.start();
+    host.promiseMoved();
+  }
+
+  extentChanged(volume: number, layer: number, extent: number, exists: boolean): void {
+    this.#mirror.extentChanged(volume, layer, extent, exists);
+    this.#host.promiseMoved();
+  }
+
+  get state(): string {
+    return this.#mirror.status().state;
+  }
+
+  close(): Promise<void> {
+    return this.#mirror.close();
+  }
+
+  /** Null when Redis equals the truth; else the first difference. */
+  difference(): string | null {
+    const records = this.#registry.list();
+    const wanted = new Map(records.map(({ id, name }) => [String(id), name]));
+    const names = new Map(records.map(({ id, name }) => [name, String(id)]));
+    if (!isSame(this.#redis.hash(VOLUMES_KEY), wanted)) return "the list of volumes differs";
+    if (!isSame(this.#redis.hash(NAMES_KEY), names)) return "the names of volumes differ";
+    for (const key of this.#redis.keys()) {
+      const volume = VOLUME_KEY.exec(key)?.[1];
+      if (volume !== undefined && !wanted.has(volume)) return `${key} belongs to no volume`;
+    }
+    for (const record of records) {
+      const difference = this.#volumeDifference(record.id, recordFields(record));
+      if (difference !== null) return `volume ${record.name}: ${difference}`;
+    }
+    return null;
+  }
+
+  #volumeDifference(volume: number, fields: readonly string[]): string | null {
+    const record = new Map<string, string>();
+    for (let i = 0; i < fields.length; i += 2) record.set(fields[i]!, fields[i + 1]!);
+    if (!isSame(this.#redis.hash(recordKey(volume)), record)) return "its record differs";
+    const buckets = new Map<string, Map<string, string>>();
+    this.#store.inventory(volume, (layer, extent) => {
+      const key = bucketKey(volume, bucketOf(layer, extent));
+      const bucket = buckets.get(key) ?? new Map<string, string>();
+      buckets.set(key, bucket.set(String(extent), NODE_ID));
+    });
+    for (const [key, bucket] of buckets) {
+      if (!isSame(this.#redis.hash(key), bucket)) return `its extents in ${key} differ`;
+    }
+    const prefix = bucketKey(volume, "");
+    const surplus = this.#redis.keys().find((key) => key.startsWith(prefix) && !buckets.has(key));
+    return surplus === undefined ? null : `${surplus} lists extents that are not there`;
+  }
+}
+
+function isSame(found: ReadonlyMap<string, string>, wanted: ReadonlyMap<string, string>): boolean {
+  if (found.size !== wanted.size) return false;
+  for (const [key, value] of wanted) if (found.get(key) !== value) return false;
+  return true;
+}
