@@ -1,0 +1,311 @@
+/**
+ * Work on whole extents behind the volume's back, one extent at a time: reconcile (what is asked for first), repair
+ * of bad blocks, resync of members that have come back.
+ *
+ * Invariants
+ *  1. While an extent is worked on, nothing of the volume is in flight to it; what comes meanwhile waits.
+ *  2. An extent counts as reconciled only when all members that are in sync at the end were equalised and
+ *     stamped under the generation of the end. A member that left on the way would otherwise not find it.
+ *  3. Resync begins when nothing is left to reconcile; an extent that comes to be in doubt meanwhile is to do
+ *     again.
+ */
+import { assert } from "../../core/assert.js";
+import { type Routine, startRoutine } from "../../core/routine.js";
+import { Status } from "../../core/status.js";
+import type { InventoryEntry } from "../api.js";
+import type { OwnerEnvironment, OwnerEvents } from "./api.js";
+import { Copier, type CopyHost } from "./copy.js";
+import type { FlightDeck } from "./flight-deck.js";
+import { REPAIRS_MAX, RESYNC_PAUSE_MAX_MS } from "./limits.js";
+import { Leaving, type Member } from "./member.js";
+import { PassStage, ResyncPass } from "./resync-pass.js";
+
+export interface BackgroundHost extends Omit<CopyHost, "refused" | "lost"> {
+  readonly environment: OwnerEnvironment;
+  readonly events: OwnerEvents;
+  readonly members: readonly Member[];
+  readonly deck: FlightDeck;
+  /** A record is being proposed. */
+  readonly changingRecord: boolean;
+  leave(member: Member, why: Leaving): void;
+  noLease(member: Member): void;
+  fencedBy(member: Member): void;
+  endPass(member: Member, why: string): void;
+  touched(extent: number): void;
+  /** Nothing is left to reconcile. */
+  reconciled(): void;
+  /** Look again at the end of the batch. */
+  soon(): void;
+  /** Work has ended after the owner's end. */
+  returned(): void;
+}
+
+export class Background implements CopyHost {
+  readonly #host: BackgroundHost;
+  readonly #reconcile = new Set<number>();
+  readonly #demanded = new Set<number>();
+  /** By extent, the members that have bad blocks in it. */
+  readonly #repairs = new Map<number, Set<Member>>();
+  #copier: Copier | null = null;
+  #busy = false;
+  /** The last piece of work could not be done: the next one begins when time has passed or a member can be used. */
+  #stalled = false;
+  #pausedUntil = 0;
+
+  constructor(host: BackgroundHost, reconcile: Iterable<number>) {
+    this.#host = host;
+    for (const extent of reconcile) this.#reconcile.add(extent);
+  }
+
+  /** Extents that wait for their reconcile. */
+  get toReconcile(): number {
+    return this.#reconcile.size;
+  }
+
+  isUnreconciled(extent: number): boolean {
+    return this.#reconcile.has(extent);
+  }
+
+  /** Somebody waits for this extent. */
+  demand(extent: number): void {
+    this.#demanded.add(extent);
+  }
+
+  /** Valid members may differ in the extent. */
+  doubt(extent: number): void {
+    this.#reconcile.add(extent);
+    for (const member of this.#host.members) {
+      const { pass } = member;
+      if (pass === null) continue;
+      if (pass.stage <= PassStage.Copying) pass.todo.add(extent);
+      else if (pass.stage === PassStage.Final) this.#host.endPass(member, "members came to differ");
+    }
+    this.#host.soon();
+  }
+
+  rotten(member: Member, extent: number): void {
+    let members = this.#repairs.get(extent);
+    if (members === undefined) {
+      if (this.#repairs.size >= REPAIRS_MAX) return;
+      members = new Set();
+      this.#repairs.set(extent, members);
+    }
+    members.add(member);
+    this.#host.soon();
+  }
+
+  get isBusy(): boolean {
+    return this.#busy;
+  }
+
+  /** What could not be done may be possible now. */
+  unstall(): void {
+    this.#stalled = false;
+  }
+
+  /** Begins the next piece of work, if there is any that can be done now. */
+  kick(): void {
+    const host = this.#host;
+    if (this.#busy || this.#stalled || host.over || host.changingRecord) return;
+    if (this.#copier === null) {
+      this.#copier = Copier.make(this, host.environment.pool);
+      if (this.#copier === null) return;
+    }
+    const work = this.#next(this.#copier);
+    if (work === null) return;
+    this.#busy = true;
+    startRoutine(work, (error) => {
+      if (error !== null) throw error;
+      this.#busy = false;
+      if (host.over) host.returned();
+      else host.soon();
+    });
+  }
+
+  free(): void {
+    assert(!this.#busy, "background work has ended");
+    this.#copier?.free();
+    this.#copier = null;
+  }
+
+  #next(copier: Copier): Routine<void> | null {
+    for (const extent of this.#demanded) {
+      this.#demanded.delete(extent);
+      if (this.#reconcile.has(extent)) return this.#reconcileOne(copier, extent);
+    }
+    for (const [extent, members] of this.#repairs) return this.#repairOne(copier, extent, members);
+    for (const extent of this.#reconcile) return this.#reconcileOne(copier, extent);
+    if (this.#host.environment.clock.now() < this.#pausedUntil) return null;
+    for (const member of this.#host.members) {
+      const { pass } = member;
+      if (pass === null || pass.stage !== PassStage.Copying || !member.usable) continue;
+      for (const extent of pass.todo) return this.#resyncOne(copier, member, pass, extent);
+      return this.#finalFlush(copier, member, pass);
+    }
+    return null;
+  }
+
+  #inSync(): Member[] {
+    return this.#host.members.filter(({ inSync }) => inSync);
+  }
+
+  *#alone(extent: number, work: Routine<void>): Routine<void> {
+    const { deck } = this.#host;
+    deck.exclusive = extent;
+    yield (resume) => deck.whenDrained(() => resume(0));
+    yield* work;
+    deck.exclusive = -1;
+    if (!this.#host.over) deck.pumpAll();
+  }
+
+  // ---- Reconcile ---------------------------------------------------------------------------------------
+
+  *#reconcileOne(copier: Copier, extent: number): Routine<void> {
+    // Behind the others until it is done, so that one that cannot be done does not hold them up.
+    this.#reconcile.delete(extent);
+    this.#reconcile.add(extent);
+    yield* this.#alone(extent, this.#reconcileAlone(copier, extent));
+    if (this.#reconcile.size === 0 && !this.#host.over) this.#host.reconciled();
+  }
+
+  *#reconcileAlone(copier: Copier, extent: number): Routine<void> {
+    const host = this.#host;
+    const { generation } = host;
+    const members = this.#inSync();
+    // Whole ones before those that a power loss may have taken something from.
+    const sources = [...members].sort((a, b) => Number(a.lossy) - Number(b.lossy));
+    const equal = yield* copier.equalise(extent, sources, sources.slice(1), members);
+    if (!equal || host.over || host.generation !== generation) {
+      this.#stalled = true;
+      return;
+    }
+    this.#reconcile.delete(extent);
+    host.touched(extent);
+  }
+
+  // ---- Repair ------------------------------------------------------------------------------------------
+
+  *#repairOne(copier: Copier, extent: number, members: Set<Member>): Routine<void> {
+    this.#repairs.delete(extent);
+    yield* this.#alone(extent, this.#repairAlone(copier, extent, members));
+    if (!this.#host.over) this.#host.deck.healed(extent);
+  }
+
+  *#repairAlone(copier: Copier, extent: number, members: Set<Member>): Routine<void> {
+    const host = this.#host;
+    // What no copy is chosen of yet is not known to be good anywhere.
+    if (this.#reconcile.has(extent)) return;
+    for (const member of members) {
+      if (!member.inSync) continue;
+      const others = this.#inSync().filter((other) => other !== member);
+      const blocks = yield* copier.repair(extent, member, others);
+      if (blocks > 0) host.events.repaired(member.node, extent, blocks);
+    }
+    host.touched(extent);
+  }
+
+  // ---- Resync ------------------------------------------------------------------------------------------
+
+  /** Reads the lists that tell what a stale member has to get. */
+  beginPass(member: Member): void {
+    const host = this.#host;
+    const source = host.members.find((one) => one.inSync && one.usable);
+    if (source === undefined || this.#reconcile.size > 0) return;
+    const pass = new ResyncPass();
+    member.pass = pass;
+    for (const extent of host.deck.openChanges()) pass.touched(extent);
+    const valid: InventoryEntry[] = [];
+    const own: InventoryEntry[] = [];
+    let open = 2;
+    const listed = (complete: boolean): void => {
+      if (member.pass !== pass) return;
+      if (!complete) {
+        host.endPass(member, "an inventory could not be read");
+        return;
+      }
+      open--;
+      if (open > 0) return;
+      pass.listed(member.since, valid, own);
+      // What is open changes extents that are to do, so nothing has to be sent to it now.
+      host.soon();
+    };
+    source.session!.inventory(host.volume, host.epoch, (entry) => valid.push(entry), listed);
+    member.session!.inventory(host.volume, host.epoch, (entry) => own.push(entry), listed);
+  }
+
+  *#resyncOne(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
+    const { clock } = this.#host.environment;
+    const begun = clock.now();
+    yield* this.#alone(extent, this.#resyncAlone(copier, member, pass, extent));
+    // Half of the time is the volume's, while somebody uses it.
+    if (this.#host.deck.open > 0) {
+      const now = clock.now();
+      this.#pausedUntil = now + Math.min(RESYNC_PAUSE_MAX_MS, now - begun);
+      clock.setTimer(this.#pausedUntil - now, () => this.#host.soon());
+    }
+  }
+
+  *#resyncAlone(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
+    const host = this.#host;
+    const sources = this.#inSync().filter(({ usable }) => usable);
+    this.#stalled = true;
+    if (sources.length === 0 || member.pass !== pass || this.#reconcile.has(extent)) return;
+    const { generation } = host;
+    const equal = yield* copier.equalise(extent, sources, [member], [member]);
+    if (!equal || host.over || member.pass !== pass || host.generation !== generation) return;
+    this.#stalled = false;
+    pass.todo.delete(extent);
+    host.deck.taken(member, extent);
+    host.touched(extent);
+  }
+
+  *#finalFlush(copier: Copier, member: Member, pass: ResyncPass): Routine<void> {
+    const host = this.#host;
+    pass.stage = PassStage.Final;
+    host.deck.addressAll(member);
+    const flushed = yield* copier.flush(member);
+    if (member.pass !== pass || host.over) return;
+    pass.flushed = flushed;
+    // The life that has everything. Another one that comes while the record is being chosen does not.
+    member.bootId = member.session?.greeting?.bootId ?? null;
+    if (flushed) host.soon();
+    else host.endPass(member, "its final flush failed");
+  }
+
+  // ---- CopyHost ----------------------------------------------------------------------------------------
+
+  get volume(): number {
+    return this.#host.volume;
+  }
+  get epoch(): number {
+    return this.#host.epoch;
+  }
+  get generation(): number {
+    return this.#host.generation;
+  }
+  get extentBlocks(): number {
+    return this.#host.extentBlocks;
+  }
+  get over(): boolean {
+    return this.#host.over;
+  }
+  nextSequence(): number {
+    return this.#host.nextSequence();
+  }
+
+  refused(member: Member, status: Status, badBlock: number): void {
+    const host = this.#host;
+    const isRot = status === Status.Io && badBlock >= 0;
+    if (status === Status.Fenced) host.fencedBy(member);
+    else if (status === Status.NoLease) host.noLease(member);
+    else if (isRot) return;
+    else if (!member.inSync) host.endPass(member, `status ${status}`);
+    else if (status === Status.LinkLost) member.wanted = true;
+    else if (status === Status.NoSpace) host.leave(member, Leaving.Full);
+    else if (status !== Status.Outdated) host.leave(member, Leaving.Failed);
+  }
+
+  lost(member: Member, extent: number, block: number): void {
+    this.#host.events.unrepairable(member.node, extent, block);
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * Making copies of one extent equal, while no operation of the volume touches it: entries are compared, blocks that
+ * differ are copied. Routines, because this is not done per request.
+ */
+import { ENTRY_ABSENT } from "../../core/checksum.js";
+import {
+  EXTENT_OP_BLOCKS_MAX,
+  ExtentFlag,
+  type ExtentListener,
+  ExtentOp,
+  ExtentOpKind,
+} from "../../core/extent-io.js";
+import { BLOCK_BYTES } from "../../core/limits.js";
+import type { Pool } from "../../core/pool.js";
+import type { Routine } from "../../core/routine.js";
+import { Status } from "../../core/status.js";
+import { COPY_BLOCKS } from "./limits.js";
+import type { Member } from "./member.js";
+
+export interface CopyHost {
+  readonly volume: number;
+  readonly epoch: number;
+  readonly generation: number;
+  readonly extentBlocks: number;
+  readonly over: boolean;
+  nextSequence(): number;
+  /** An answer of a member to background work that was not Ok. */
+  refused(member: Member, status: Status, badBlock: number): void;
+  /** A block that no copy can be read of. */
+  lost(member: Member, extent: number, block: number): void;
+}
+
+/** An operation of background work, and who waits for it. */
+class Ask implements ExtentListener {
+  readonly op = new ExtentOp();
+  #resume: ((result: number) => void) | null = null;
+
+  start(member: Member, resume: (result: number) => void): void {
+    this.op.listener = this;
+    this.#resume = resume;
+    member.outstanding++;
+    member.session!.submit(this.op);
+  }
+
+  extentDone(op: ExtentOp): void {
+    const resume = this.#resume!;
+    this.#resume = null;
+    resume(op.status);
+  }
+}
+
+export class Copier {
+  readonly #host: CopyHost;
+  readonly #pool: Pool;
+  readonly #memory: number;
+  readonly #source = new Ask();
+  readonly #target = new Ask();
+  readonly #wanted = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+  readonly #found = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+
+  /** Null: the pool has no buffer now. */
+  static make(host: CopyHost, pool: Pool): Copier | null {
+    const memory = pool.allocate(COPY_BLOCKS * BLOCK_BYTES);
+    return memory < 0 ? null : new Copier(host, pool, memory);
+  }
+
+  private constructor(host: CopyHost, pool: Pool, memory: number) {
+    this.#host = host;
+    this.#pool = pool;
+    this.#memory = memory;
+  }
+
+  /** Nothing may be under way. */
+  free(): void {
+    this.#pool.free(this.#memory);
+  }
+
+  /**
+   * Gives every target the content that the first source has, with blocks that it cannot read from the next ones;
+   * then stamps the extent on `stamped`. False: a member did not answer, and nothing is known.
+   */
+  *equalise(
+    extent: number,
+    sources: readonly Member[],
+    targets: readonly Member[],
+    stamped: readonly Member[],
+  ): Routine<boolean> {
+    const { extentBlocks } = this.#host;
+    let isEmpty = true;
+    for (let block = 0; block < extentBlocks; block += EXTENT_OP_BLOCKS_MAX) {
+      const blocks = Math.min(EXTENT_OP_BLOCKS_MAX, extentBlocks - block);
+      if (!(yield* this.#map(sources[0]!, extent, block, blocks, this.#wanted))) return false;
+      if (this.#wanted.subarray(0, blocks).some((entry) => entry !== ENTRY_ABSENT)) isEmpty = false;
+      for (const target of targets) {
+        if (!(yield* this.#map(target, extent, block, blocks, this.#found))) return false;
+        if (!(yield* this.#copyDifferent(extent, block, blocks, sources, target))) return false;
+      }
+    }
+    for (const member of stamped) {
+      // An extent of absent blocks only is no extent: so they agree about its existence too.
+      const kind = isEmpty ? ExtentOpKind.Free : ExtentOpKind.Stamp;
+      if ((yield* this.ask(this.#target, member, kind, extent, 0, extentBlocks, 0)) !== Status.Ok)
+        return false;
+    }
+    return true;
+  }
+
+  /** Reads everything the member has of the extent, and rewrites from the others what fails its checksum. */
+  *repair(extent: number, member: Member, others: readonly Member[]): Routine<number> {
+    const { extentBlocks } = this.#host;
+    let repaired = 0;
+    for (let block = 0; block < extentBlocks; ) {
+      const blocks = Math.min(COPY_BLOCKS, extentBlocks - block);
+      const status = yield* this.ask(this.#source, member, ExtentOpKind.Read, extent, block, blocks, 0);
+      const bad = this.#source.op.badBlock;
+      if (status === Status.Ok) {
+        block += blocks;
+      } else if (status === Status.Io && bad >= block && bad < block + blocks) {
+        const copied = yield* this.#copyRun(extent, bad, 1, others, member);
+        if (copied === "gone") return repaired;
+        if (copied === "copied") repaired++;
+        block = bad + 1;
+      } else {
+        return repaired;
+      }
+    }
+    return repaired;
+  }
+
+  *flush(member: Member): Routine<boolean> {
+    return (yield* this.ask(this.#target, member, ExtentOpKind.Flush, 0, 0, 0, 0)) === Status.Ok;
+  }
+
+  *#copyDifferent(
+    extent: number,
+    first: number,
+    blocks: number,
+    sources: readonly Member[],
+    target: Member,
+  ): Routine<boolean> {
+    const wanted = this.#wanted;
+    const found = this.#found;
+    for (let i = 0; i < blocks; ) {
+      if (wanted[i] === found[i]) {
+        i++;
+        continue;
+      }
+      const isAbsent = wanted[i] === ENTRY_ABSENT;
+      const from = i;
+      while (
+        i < blocks &&
+        i - from < COPY_BLOCKS &&
+        wanted[i] !== found[i] &&
+        (wanted[i] === ENTRY_ABSENT) === isAbsent
+      )
+        i++;
+      if (isAbsent) {
+        const status = yield* this.ask(
+          this.#target,
+          target,
+          ExtentOpKind.Zero,
+          extent,
+          first + from,
+          i - from,
+          0,
+        );
+        if (status !== Status.Ok) return false;
+      } else if ((yield* this.#copyRun(extent, first + from, i - from, sources, target)) === "gone") {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Copies blocks that have bytes; block by block where some are bad. */
+  *#copyRun(
+    extent: number,
+    block: number,
+    blocks: number,
+    sources: readonly Member[],
+    target: Member,
+  ): Routine<"copied" | "lost" | "gone"> {
+    for (const source of sources) {
+      if (source === target) continue;
+      const read = yield* this.ask(this.#source, source, ExtentOpKind.Read, extent, block, blocks, 0);
+      if (read === Status.Ok) return (yield* this.#put(extent, block, blocks, target)) ? "copied" : "gone";
+      if (read !== Status.Io || this.#source.op.badBlock < 0) return "gone";
+    }
+    if (blocks === 1) {
+      this.#host.lost(target, extent, block);
+      return "lost";
+    }
+    for (let i = 0; i < blocks; i++) {
+      if ((yield* this.#copyRun(extent, block + i, 1, sources, target)) === "gone") return "gone";
+    }
+    return "copied";
+  }
+
+  /** What was just read goes to the target: blocks with bytes are written, absent ones zeroed. */
+  *#put(extent: number, block: number, blocks: number, target: Member): Routine<boolean> {
+    const from = this.#source.op;
+    const { op } = this.#target;
+    for (let i = 0; i < blocks; ) {
+      const isAbsent = from.presentCount === 0 || from.entries[i] === ENTRY_ABSENT;
+      const start = i;
+      while (i < blocks && (from.presentCount === 0 || from.entries[i] === ENTRY_ABSENT) === isAbsent) {
+        op.entries[i - start] = from.entries[i]!;
+        i++;
+      }
+      const kind = isAbsent ? ExtentOpKind.Zero : ExtentOpKind.Write;
+      const offset = start * BLOCK_BYTES;
+      const status = yield* this.ask(this.#target, target, kind, extent, block + start, i - start, offset);
+      if (status !== Status.Ok) return false;
+    }
+    return true;
+  }
+
+  *#map(
+    member: Member,
+    extent: number,
+    block: number,
+    blocks: number,
+    entries: Uint32Array,
+  ): Routine<boolean> {
+    const status = yield* this.ask(this.#source, member, ExtentOpKind.Map, extent, block, blocks, 0);
+    if (status !== Status.Ok) return false;
+    entries.set(this.#source.op.entries.subarray(0, blocks));
+    return true;
+  }
+
+  /** One operation of background work; `offset` into the copy buffer. */
+  *ask(
+    ask: Ask,
+    member: Member,
+    kind: ExtentOpKind,
+    extent: number,
+    block: number,
+    blocks: number,
+    offset: number,
+  ): Routine<Status> {
+    const host = this.#host;
+    if (host.over || !member.usable) {
+      host.refused(member, Status.LinkLost, -1);
+      return Status.LinkLost;
+    }
+    const { op } = ask;
+    op.kind = kind;
+    op.volume = host.volume;
+    op.layer = 0;
+    op.extent = extent;
+    op.block = block;
+    op.blocks = blocks;
+    op.memory = this.#memory + offset;
+    op.flags = ExtentFlag.NoWait | ExtentFlag.Entries;
+    op.epoch = host.epoch;
+    op.generation = host.generation;
+    op.sequence = host.nextSequence();
+    const status = (yield (resume) => ask.start(member, resume)) as Status;
+    member.outstanding--;
+    if (status !== Status.Ok) host.refused(member, status, op.badBlock);
+    return status;
+  }
+}

@@ -1,0 +1,79 @@
+/** A member of a volume as its owner sees it. */
+import type { NodeId, ReplicaSession } from "../api.js";
+import type { MemberEntry } from "./record.js";
+import type { ResyncPass } from "./resync-pass.js";
+
+/** Why a member is to be taken out of the in-sync ones. */
+export const Leaving = {
+  /** Connection gone for longer than the grace, and somebody waits. */
+  Gone: "its connection is gone",
+  Silent: "it does not answer",
+  Failed: "its device fails",
+  Full: "its device is full",
+  NoLease: "it reaches no majority of the config nodes",
+  /** It came back, but not whole: what it had not flushed may be gone. */
+  Rebooted: "it came back without what it had not flushed",
+} as const;
+export type Leaving = (typeof Leaving)[keyof typeof Leaving];
+
+export class Member {
+  readonly node: NodeId;
+  readonly name: string;
+  /** Place in the record's list. */
+  readonly index: number;
+  /** In the owner's own process: read from first. */
+  readonly isLocal: boolean;
+  inSync: boolean;
+  /** While stale: the generation it left at. */
+  since: number;
+  /** Of the life of the node in which it has what it was sent; null: none that counts. */
+  bootId: string | null = null;
+  /** It may lack writes from before a power loss, until told that all is put right. */
+  lossy = false;
+
+  session: ReplicaSession | null = null;
+  /** The session's node has promised this owner's epoch: operations may be sent. */
+  ready = false;
+  /** No more is sent before the next look. */
+  paused = false;
+  /** Operations that it has not answered. */
+  outstanding = 0;
+  /** Clock.now and wall clock of the end of its last session. */
+  goneAt = 0;
+  goneWall = 0;
+  leaseLostAt: number | null = null;
+  leaving: Leaving | null = null;
+  /** Background work cannot go on without it. */
+  wanted = false;
+  pass: ResyncPass | null = null;
+
+  constructor(entry: MemberEntry, index: number, name: string, isLocal: boolean) {
+    this.node = entry.node;
+    this.name = name;
+    this.index = index;
+    this.isLocal = isLocal;
+    this.inSync = entry.state === "insync";
+    this.since = entry.since;
+  }
+
+  /** Operations may be sent to it now. */
+  get usable(): boolean {
+    return this.ready && this.leaving === null && !this.paused;
+  }
+
+  /** Whether a change of this extent goes to it. */
+  takes(extent: number): boolean {
+    return this.inSync || (this.pass?.takes(extent) ?? false);
+  }
+
+  /** Whether changes are answered only when it has answered. */
+  get required(): boolean {
+    return this.inSync || (this.pass?.isWaitedFor ?? false);
+  }
+
+  get entry(): MemberEntry {
+    return this.inSync
+      ? { node: this.node, state: "insync", since: 0 }
+      : { node: this.node, state: "stale", since: this.since };
+  }
+}

@@ -1,0 +1,564 @@
+/**
+ * One volume as its owner holds it on several nodes: what an activation has made, until it is released, fenced or
+ * lost (docs/architecture/replica.md "Owner: write, shrink, stable").
+ *
+ * Invariants
+ *  1. Nothing is answered without a lease, or after the end.
+ *  2. A member gets operations only in a session in which it has promised this epoch, and only while it is the life
+ *     of the node that has what it was sent before.
+ *  3. Every change of the member list is a chosen record before any answer relies on it. One is proposed at a time,
+ *     each under the next generation.
+ *  4. The last in-sync member is never taken out. Below minReplicas only one is that is not whole any more, and no
+ *     change is answered before there are enough again.
+ */
+import { assert } from "../../core/assert.js";
+import type { Ticker, TickTask, Timer } from "../../core/clock.js";
+import type { ExtentIo, ExtentOp } from "../../core/extent-io.js";
+import { generation as generationOf } from "../../core/ids.js";
+import { Status } from "../../core/status.js";
+import type { Ballot, ReplicaSession, SessionListener } from "../api.js";
+import type { Asking } from "../register.js";
+import type { OwnerEnvironment, OwnerEvents } from "./api.js";
+import { Background, type BackgroundHost } from "./background.js";
+import { type DeckHost, FlightDeck } from "./flight-deck.js";
+import {
+  PROMISE_RETRY_MS,
+  RECONNECT_GRACE_MS,
+  SEQUENCES_PER_EPOCH,
+  SILENCE_MAX_MS,
+  SUPERVISE_MS,
+} from "./limits.js";
+import { Leaving, Member } from "./member.js";
+import { type ClusterRecord, encodeClusterRecord } from "./record.js";
+import { PassStage } from "./resync-pass.js";
+import { planRecord } from "./shrink.js";
+import { StableTracker } from "./stable.js";
+import { waitText } from "./wait-text.js";
+
+/** What an activation has found out. */
+export interface Activated {
+  readonly ballot: Ballot;
+  /** Chosen under `ballot`. */
+  readonly record: ClusterRecord;
+  /** Of the in-sync members that took part: the life of the node that did. */
+  readonly lives: ReadonlyMap<string, { readonly bootId: string; readonly lossy: boolean }>;
+  /** Extents in which the in-sync members may differ. */
+  readonly reconcile: ReadonlySet<number>;
+  /** Highest write sequence that any node named. */
+  readonly sequence: number;
+}
+
+export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, TickTask {
+  readonly environment: OwnerEnvironment;
+  readonly events: OwnerEvents;
+  readonly volume: number;
+  readonly epoch: number;
+  readonly extentBlocks: number;
+  readonly members: readonly Member[];
+  readonly deck: FlightDeck;
+  readonly #ticker: Ticker;
+  readonly #ballot: Ballot;
+  readonly #background: Background;
+  readonly #stable = new StableTracker();
+  readonly #leaseMark: number;
+  #record: ClusterRecord;
+  #sequence: number;
+  #proposal: Asking | null = null;
+  #over = false;
+  #supervisor: Timer | null = null;
+  readonly #timers = new Set<Timer>();
+  #tickAsked = false;
+  #passesEnded = false;
+  #fullAt: number | null = null;
+  /** Answers that wait for the lease, linked through `next`. */
+  #firstLate: ExtentOp | null = null;
+  #lastLate: ExtentOp | null = null;
+  #releasing: ((released: boolean) => void) | null = null;
+  #closed: (() => void) | null = null;
+
+  constructor(environment: OwnerEnvironment, ticker: Ticker, activated: Activated, events: OwnerEvents) {
+    const { record, ballot } = activated;
+    assert(record.epoch === ballot.epoch, "the record was chosen under the owner's ballot");
+    this.environment = environment;
+    this.events = events;
+    this.#ticker = ticker;
+    this.#ballot = ballot;
+    this.#record = record;
+    this.volume = record.id;
+    this.epoch = ballot.epoch;
+    this.extentBlocks = environment.extentBlocks;
+    this.#sequence = Math.max(ballot.epoch * SEQUENCES_PER_EPOCH, activated.sequence);
+    const { self } = environment;
+    this.members = record.members.map(
+      (entry, i) => new Member(entry, i, environment.nameOf(entry.node), entry.node === self.node),
+    );
+    this.deck = new FlightDeck(this);
+    this.#background = new Background(this, activated.reconcile);
+    this.#leaseMark = environment.lease.mark();
+    for (const member of this.members) this.#meet(member, activated);
+    this.#supervise();
+    if (activated.reconcile.size === 0) this.reconciled();
+    this.soon();
+  }
+
+  get record(): ClusterRecord {
+    return this.#record;
+  }
+
+  get generation(): number {
+    return this.#record.generation;
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  get changingRecord(): boolean {
+    return this.#proposal !== null;
+  }
+
+  get enough(): boolean {
+    return this.#inSync >= this.#record.policy.minReplicas;
+  }
+
+  get #inSync(): number {
+    let count = 0;
+    for (const member of this.members) if (member.inSync) count++;
+    return count;
+  }
+
+  /** Extents that wait for their reconcile, and blocks of resync that are to do. */
+  get work(): { readonly reconcile: number; readonly resync: number } {
+    let resync = 0;
+    for (const { pass } of this.members) resync += pass?.todo.size ?? 0;
+    return { reconcile: this.#background.toReconcile, resync };
+  }
+
+  /** What the volume waits for, for people; null: nothing. */
+  get waiting(): string | null {
+    return waitText(this, this.#record, this.environment.lease.holds(this.#leaseMark), this.changingRecord);
+  }
+
+  // ---- Operations --------------------------------------------------------------------------------------
+
+  submit(op: ExtentOp): void {
+    op.next = null;
+    this.deck.submit(op);
+  }
+
+  nextSequence(): number {
+    return ++this.#sequence;
+  }
+
+  isBlocked(op: ExtentOp): boolean {
+    if (this.#releasing !== null) return true;
+    if (!this.#background.isUnreconciled(op.extent)) return false;
+    this.#background.demand(op.extent);
+    this.soon();
+    return true;
+  }
+
+  changing(op: ExtentOp): void {
+    this.touched(op.extent);
+    for (const { pass } of this.members) pass?.touched(op.extent);
+  }
+
+  touched(extent: number): void {
+    this.#stable.touched(extent);
+  }
+
+  answered(op: ExtentOp): void {
+    op.next = null;
+    if (this.#firstLate === null && this.environment.lease.holds(this.#leaseMark)) {
+      op.listener.extentDone(op);
+    } else {
+      if (this.#lastLate === null) this.#firstLate = op;
+      else this.#lastLate.next = op;
+      this.#lastLate = op;
+    }
+    if (this.#releasing !== null) this.soon();
+  }
+
+  #answerLate(): void {
+    while (this.#firstLate !== null && !this.#over && this.environment.lease.holds(this.#leaseMark)) {
+      const op = this.#firstLate;
+      this.#firstLate = op.next;
+      if (this.#firstLate === null) this.#lastLate = null;
+      op.next = null;
+      op.listener.extentDone(op);
+    }
+  }
+
+  doubt(extent: number): void {
+    this.#background.doubt(extent);
+  }
+
+  rotten(member: Member, extent: number): void {
+    this.#background.rotten(member, extent);
+  }
+
+  retryLater(): void {
+    this.#fullAt ??= this.environment.clock.now();
+  }
+
+  reconciled(): void {
+    for (const member of this.members) {
+      if (member.inSync && member.lossy && member.ready) this.#putRight(member);
+    }
+  }
+
+  /** Everything a power loss may have taken from the member has been put right: its LOSSY ends. */
+  #putRight(member: Member): void {
+    const { session } = member;
+    session?.reconciled(this.volume, this.epoch, (done) => {
+      if (done && member.session === session) member.lossy = false;
+    });
+  }
+
+  // ---- Members -----------------------------------------------------------------------------------------
+
+  #meet(member: Member, activated: Activated): void {
+    const life = activated.lives.get(member.node);
+    if (life !== undefined) {
+      member.bootId = life.bootId;
+      member.lossy = life.lossy;
+    }
+    const { links, clock } = this.environment;
+    links.watch(member.node, this);
+    member.goneAt = clock.now();
+    member.goneWall = clock.wall();
+    const session = links.session(member.node);
+    if (session !== null) this.#opened(member, session);
+  }
+
+  #memberOf(session: ReplicaSession): Member {
+    return this.members.find(({ node }) => node === session.node)!;
+  }
+
+  sessionOpened(session: ReplicaSession): void {
+    if (!this.#over) this.#opened(this.#memberOf(session), session);
+  }
+
+  #opened(member: Member, session: ReplicaSession): void {
+    const greeting = session.greeting!;
+    member.session = session;
+    member.ready = false;
+    member.leaseLostAt = null;
+    if (member.inSync || member.pass?.stage === PassStage.Proposed) {
+      const isSameLife = member.bootId === greeting.bootId && (member.lossy || !greeting.lossy);
+      if (!isSameLife) this.leave(member, Leaving.Rebooted);
+      else if (member.leaving !== Leaving.Rebooted) member.leaving = null;
+    }
+    this.#askPromise(member, session);
+  }
+
+  #askPromise(member: Member, session: ReplicaSession): void {
+    session.promise(this.volume, this.#ballot, (answer) => {
+      if (member.session !== session || this.#over) return;
+      if (answer.kind === "promised") this.#promised(member, session);
+      else if (answer.kind === "refused") this.#end(`epoch ${answer.promised.epoch} has taken over`);
+      else this.#later(PROMISE_RETRY_MS, () => this.#askAgain(member, session));
+    });
+  }
+
+  #askAgain(member: Member, session: ReplicaSession): void {
+    if (member.session === session && !this.#over) this.#askPromise(member, session);
+  }
+
+  #promised(member: Member, session: ReplicaSession): void {
+    member.ready = true;
+    member.wanted = false;
+    this.#background.unstall();
+    if (member.inSync && member.leaving === null) {
+      this.#listHot(member, session);
+    } else if (!member.inSync && member.pass === null) {
+      member.lossy = session.greeting!.lossy;
+      member.leaving = null;
+    }
+    this.deck.pumpAll();
+    this.soon();
+  }
+
+  /** What a node knew to be stable it has forgotten with the session before: its hot extents are told again. */
+  #listHot(member: Member, session: ReplicaSession): void {
+    session.inventory(
+      this.volume,
+      this.epoch,
+      ({ extent, hot }) => {
+        if (hot) this.touched(extent);
+      },
+      (complete) => {
+        if (complete || member.session !== session || this.#over) return;
+        this.#later(PROMISE_RETRY_MS, () => {
+          if (member.session === session && member.ready && !this.#over) this.#listHot(member, session);
+        });
+      },
+    );
+  }
+
+  sessionLost(session: ReplicaSession): void {
+    const member = this.#memberOf(session);
+    if (member.session !== session) return;
+    member.session = null;
+    member.ready = false;
+    member.goneAt = this.environment.clock.now();
+    member.goneWall = this.environment.clock.wall();
+    if (member.pass !== null && member.pass.stage !== PassStage.Proposed)
+      this.endPass(member, "its connection is gone");
+    // In time to come back before the grace is over, or not.
+    this.#later(RECONNECT_GRACE_MS, () => this.#look());
+    if (this.#over) this.returned();
+  }
+
+  leave(member: Member, why: Leaving): void {
+    if (member.leaving !== null) return;
+    member.leaving = why;
+    this.soon();
+  }
+
+  noLease(member: Member): void {
+    member.paused = true;
+    member.leaseLostAt ??= this.environment.clock.now();
+  }
+
+  /** A node that was started anew, or heard of a newer owner, refuses until it is asked for its promise. */
+  fencedBy(member: Member): void {
+    const { session } = member;
+    if (session !== null && session.fencedBy > this.epoch) {
+      this.#end(`epoch ${session.fencedBy} has taken over`);
+    } else if (session !== null && member.ready) {
+      member.ready = false;
+      this.#askPromise(member, session);
+    }
+  }
+
+  endPass(member: Member, _why: string): void {
+    if (member.pass === null) return;
+    member.pass = null;
+    this.#passesEnded = true;
+    this.soon();
+  }
+
+  // ---- The record --------------------------------------------------------------------------------------
+
+  #propose(): void {
+    if (this.#over || this.#proposal !== null) return;
+    const plan = planRecord(this.members, this.#record.policy.minReplicas);
+    if (plan.kind === "lost") {
+      this.#end("every copy came back without what it had not flushed");
+      return;
+    }
+    if (plan.kind === "none") return;
+    const next = generationOf(this.#record.generation + 1);
+    for (const member of plan.joining) member.pass!.stage = PassStage.Proposed;
+    const record: ClusterRecord = {
+      ...this.#record,
+      epoch: this.#record.epoch,
+      generation: next,
+      version: this.#record.version + 1,
+      members: this.members.map((member) => {
+        if (plan.leaving.includes(member)) return { node: member.node, state: "stale", since: next };
+        if (plan.joining.includes(member)) return { node: member.node, state: "insync", since: 0 };
+        return member.entry;
+      }),
+    };
+    this.#accept(record, () => {
+      for (const member of plan.leaving) this.#left(member, next);
+      for (const member of plan.joining) this.#joined(member);
+      this.deck.recordChanged();
+    });
+  }
+
+  #accept(record: ClusterRecord, chosen: () => void): void {
+    const accepted = {
+      ballot: this.#ballot,
+      generation: record.generation,
+      bytes: encodeClusterRecord(record),
+    };
+    this.#proposal = this.environment.register.accept(this.volume, accepted, (outcome) => {
+      this.#proposal = null;
+      if (this.#over) return;
+      if (outcome.kind !== "chosen") {
+        const why =
+          outcome.kind === "refused" ? `epoch ${outcome.promised.epoch} has taken over` : "its name is taken";
+        this.#end(why);
+        return;
+      }
+      this.#record = record;
+      chosen();
+      this.soon();
+    });
+  }
+
+  #left(member: Member, since: number): void {
+    member.inSync = false;
+    member.since = since;
+    this.events.left(member.node, member.leaving ?? Leaving.Gone);
+    // A session that promised can be resynced over; one that failed or was full is asked again later.
+    if (member.leaving === Leaving.Failed) member.ready = false;
+    if (member.session !== null) member.lossy = member.session.greeting!.lossy;
+    member.leaving = null;
+    member.leaseLostAt = null;
+    member.bootId = null;
+  }
+
+  #joined(member: Member): void {
+    member.inSync = true;
+    member.pass = null;
+    this.events.joined(member.node);
+    if (member.session === null || !member.ready) return;
+    if (member.lossy) this.#putRight(member);
+    this.#listHot(member, member.session);
+  }
+
+  // ---- Looking after it --------------------------------------------------------------------------------
+
+  #supervise(): void {
+    this.#supervisor = this.environment.clock.setTimer(SUPERVISE_MS, () => {
+      if (this.#over) return;
+      this.#supervise();
+      this.#look();
+    });
+  }
+
+  #look(): void {
+    if (this.#over) return;
+    const now = this.environment.clock.now();
+    this.#answerLate();
+    for (const member of this.members) this.#lookAt(member, now);
+    this.#tellStable();
+    if (this.#fullAt !== null) {
+      this.#fullAt = null;
+      for (const member of this.members) if (member.leaving === Leaving.Full) member.leaving = null;
+      this.deck.retryFull();
+    }
+    this.#background.unstall();
+    this.deck.pumpAll();
+    this.soon();
+  }
+
+  #lookAt(member: Member, now: number): void {
+    const { session } = member;
+    member.paused = false;
+    if (session !== null && session.silentSince !== null && now - session.silentSince >= SILENCE_MAX_MS) {
+      if (member.inSync) this.leave(member, Leaving.Silent);
+      session.close();
+      return;
+    }
+    const isAwaited = member.wanted || this.deck.waitsFor(member);
+    if (session === null && member.inSync && isAwaited && now - member.goneAt >= RECONNECT_GRACE_MS)
+      this.leave(member, Leaving.Gone);
+    if (member.leaseLostAt !== null && now - member.leaseLostAt >= SILENCE_MAX_MS && member.inSync)
+      this.leave(member, Leaving.NoLease);
+    if (!member.inSync && member.usable && member.pass === null) this.#background.beginPass(member);
+  }
+
+  #tellStable(): void {
+    const idle = this.#stable.idle(this.deck, (extent) => this.#background.isUnreconciled(extent));
+    if (idle.length === 0) return;
+    const sequences = idle.map(() => this.#sequence);
+    for (const member of this.members) {
+      if (member.inSync && member.usable) member.session!.stable(this.volume, this.epoch, 0, idle, sequences);
+    }
+  }
+
+  /** Looks at the end of the batch at what has changed. */
+  soon(): void {
+    if (this.#tickAsked || this.#over) return;
+    this.#tickAsked = true;
+    this.#ticker.atTickEnd(this);
+  }
+
+  tick(): void {
+    this.#tickAsked = false;
+    if (this.#over) return;
+    if (this.#passesEnded) {
+      this.#passesEnded = false;
+      this.deck.passEnded();
+    }
+    this.#propose();
+    this.#background.kick();
+    this.#proceedRelease();
+  }
+
+  #later(delayMs: number, run: () => void): void {
+    const timer = this.environment.clock.setTimer(delayMs, () => {
+      this.#timers.delete(timer);
+      run();
+    });
+    this.#timers.add(timer);
+  }
+
+  // ---- The end -----------------------------------------------------------------------------------------
+
+  /**
+   * Lets the volume go in order: no further operation is begun; when all are answered, a record says that nobody
+   * owns it, and the next owner need not wait. `done(false)`: the owner was over before.
+   */
+  release(done: (released: boolean) => void): void {
+    assert(this.#releasing === null, "released once");
+    if (this.#over) {
+      done(false);
+      return;
+    }
+    this.#releasing = done;
+    this.soon();
+  }
+
+  #proceedRelease(): void {
+    const done = this.#releasing;
+    if (done === null || this.deck.begun > 0 || this.#firstLate !== null) return;
+    if (this.#proposal !== null || this.#background.isBusy) return;
+    const record: ClusterRecord = {
+      ...this.#record,
+      generation: generationOf(this.#record.generation + 1),
+      version: this.#record.version + 1,
+      owner: { ...this.#record.owner, released: true },
+    };
+    this.#accept(record, () => {
+      this.#stop();
+      done(true);
+    });
+  }
+
+  #end(reason: string): void {
+    if (this.#over) return;
+    this.#stop();
+    this.events.ended(reason);
+    this.#releasing?.(false);
+  }
+
+  #stop(): void {
+    this.#over = true;
+    this.#supervisor?.cancel();
+    for (const timer of this.#timers) timer.cancel();
+    this.#timers.clear();
+    this.#proposal?.cancel();
+  }
+
+  /**
+   * Gives every operation back with Shutdown, when no session has any part of it, and then the memory. For the
+   * volume's own books: nobody outside may be told.
+   */
+  close(done: () => void): void {
+    this.#stop();
+    this.#closed = done;
+    this.returned();
+  }
+
+  returned(): void {
+    const done = this.#closed;
+    if (done === null || this.deck.inFlight > 0 || this.#background.isBusy) return;
+    this.#closed = null;
+    for (const member of this.members) this.environment.links.unwatch(member.node, this);
+    this.deck.abandon(Status.Shutdown);
+    for (let op = this.#firstLate; op !== null; op = this.#firstLate) {
+      this.#firstLate = op.next;
+      op.next = null;
+      op.status = Status.Shutdown;
+      op.listener.extentDone(op);
+    }
+    this.#background.free();
+    done();
+  }
+}

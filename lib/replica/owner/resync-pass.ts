@@ -1,0 +1,63 @@
+/**
+ * One attempt to bring a stale member back (docs/architecture/replica.md "Reconcile, return, resync").
+ *
+ * Invariants
+ *  1. From Copying on, every extent in which the member may differ from the in-sync ones is in `todo`; a change
+ *     of any other extent goes to the member too.
+ *  2. From Final on nothing is to do, and whatever changes or flushes is answered only when the member has
+ *     answered too.
+ *  3. A failure before Proposed ends the pass, and the member is as stale as before.
+ */
+import { assert } from "../../core/assert.js";
+import type { InventoryEntry } from "../api.js";
+
+export const PassStage = {
+  /** Inventories are read; what changes meanwhile is noted. */
+  Listing: 0,
+  Copying: 1,
+  /** Its final flush is under way. */
+  Final: 2,
+  /** A record that calls it in sync was sent, and may be chosen: there is no way back but another record. */
+  Proposed: 3,
+} as const;
+export type PassStage = (typeof PassStage)[keyof typeof PassStage];
+
+export class ResyncPass {
+  stage: PassStage = PassStage.Listing;
+  readonly todo = new Set<number>();
+  /** Its final flush is done. */
+  flushed = false;
+  /** Size of `todo` at its making. */
+  total = 0;
+
+  takes(extent: number): boolean {
+    return this.stage !== PassStage.Listing && !this.todo.has(extent);
+  }
+
+  get isWaitedFor(): boolean {
+    return this.stage >= PassStage.Final;
+  }
+
+  /** A change of the extent is being sent, or it may differ among the valid members. */
+  touched(extent: number): void {
+    if (this.stage === PassStage.Listing) this.todo.add(extent);
+  }
+
+  /**
+   * Stamped since it left ∪ its own hot ones ∪ what it lacks ∪ what it has and no valid member has ∪ what was
+   * changed while the lists were read. `valid` is what a valid member lists, `own` what the member itself lists.
+   */
+  listed(since: number, valid: readonly InventoryEntry[], own: readonly InventoryEntry[]): void {
+    assert(this.stage === PassStage.Listing, "a pass lists once");
+    const theirs = new Set<number>();
+    const its = new Set<number>();
+    for (const { extent } of own) its.add(extent);
+    for (const { extent, generation } of valid) {
+      theirs.add(extent);
+      if (generation >= since || !its.has(extent)) this.todo.add(extent);
+    }
+    for (const { extent, hot } of own) if (hot || !theirs.has(extent)) this.todo.add(extent);
+    this.total = this.todo.size;
+    this.stage = PassStage.Copying;
+  }
+}

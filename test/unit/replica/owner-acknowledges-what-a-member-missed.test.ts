@@ -1,0 +1,283 @@
+/** The table "a member …" of docs/architecture/replica.md, row by row. */
+import t from "tap";
+import { ExtentFlag, ExtentOpKind } from "../../../lib/core/extent-io.js";
+import { Status } from "../../../lib/core/status.js";
+import { FakeCluster } from "./support/fake-cluster.js";
+
+const HOLD = (): "hold" => "hold";
+const isChange = (kind: number): boolean => kind !== ExtentOpKind.Read && kind !== ExtentOpKind.Map;
+
+t.test("answered only when all in-sync members have answered", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[2]!.script = HOLD;
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  t.equal(write.status, -1);
+  t.equal(cluster.nodes[0]!.fills(0)[0], 5);
+  cluster.nodes[2]!.session!.answerHeld();
+  cluster.engine.settle();
+  t.equal(write.status, Status.Ok);
+  for (const node of cluster.nodes) t.equal(node.fills(0)[0], 5);
+  t.equal(cluster.chosen.length, 1);
+});
+
+t.test("back within the grace in the same life: sent again under the same generation", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[2]!.script = HOLD;
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  cluster.nodes[2]!.script = () => null;
+  cluster.nodes[2]!.kill();
+  cluster.engine.advance(500);
+  t.equal(write.status, -1);
+  cluster.connect();
+  t.equal(write.status, Status.Ok);
+  t.equal(cluster.nodes[2]!.fills(0)[0], 5);
+  t.same(cluster.seen, []);
+  t.equal(set.generation, 1);
+});
+
+t.test("gone past the grace: taken out before the answer, and the others get it again", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[2]!.down = true;
+  cluster.nodes[2]!.kill();
+  cluster.registerDown = true;
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(3000);
+  t.equal(write.status, -1, "not before the record is chosen");
+  t.match(set.waiting, /^volume v1 waits: a majority of the config nodes .*; n3 down since \d\d:\d\d:\d\d$/);
+  cluster.registerUp();
+  t.equal(write.status, Status.Ok);
+  t.same(cluster.chosen.at(-1)!.members[2], { node: cluster.nodes[2]!.id, state: "stale", since: 2 });
+  t.same(cluster.nodes[0]!.log, ["write 0 g1", "write 0 g2"]);
+  t.same(cluster.seen, ["n3 left: its connection is gone"]);
+  t.equal(set.waiting, null);
+});
+
+t.test("nobody waits for a member that is gone: it stays in sync", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[2]!.down = true;
+  cluster.nodes[2]!.kill();
+  cluster.pass(10_000);
+  t.equal(cluster.chosen.length, 1);
+  const read = cluster.read(set, 0);
+  cluster.pass(100);
+  t.equal(read.status, Status.Ok);
+  cluster.nodes[2]!.down = false;
+  cluster.pass(100);
+  const write = cluster.write(set, 0, 0, [1]);
+  cluster.engine.settle();
+  t.equal(write.status, Status.Ok);
+  t.equal(cluster.chosen.length, 1);
+});
+
+t.test("back with another boot id: taken out before any I/O", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  cluster.nodes[2]!.powerLoss();
+  cluster.nodes[2]!.log.length = 0;
+  cluster.registerDown = true;
+  cluster.connect();
+  const write = cluster.write(set, 0, 1, [6]);
+  cluster.engine.settle();
+  t.equal(write.status, -1);
+  t.same(cluster.nodes[2]!.log, []);
+  cluster.registerUp();
+  t.equal(write.status, Status.Ok);
+  t.match(cluster.seen[0], /^n3 left: it came back/);
+  t.equal(cluster.chosen.at(-1)!.members[2]!.since, 2);
+});
+
+t.test("silent for five seconds: cut and taken out", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[1]!.script = HOLD;
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(4900);
+  t.equal(write.status, -1);
+  cluster.pass(700);
+  t.equal(write.status, Status.Ok);
+  t.same(cluster.seen, ["n2 left: it does not answer"]);
+});
+
+t.test("Io: taken out", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[1]!.script = ({ kind }) => (isChange(kind) ? Status.Io : null);
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  t.equal(write.status, Status.Ok);
+  t.same(cluster.seen, ["n2 left: its device fails"]);
+  t.same(cluster.nodes[0]!.log, ["write 0 g1", "write 0 g2"]);
+});
+
+t.test("NoSpace on all: the policy decides", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  let full = true;
+  for (const node of cluster.nodes)
+    node.script = ({ kind }) => (full && kind === ExtentOpKind.Write ? Status.NoSpace : null);
+  const refused = cluster.write(set, 0, 0, [5], ExtentFlag.NoWait);
+  const waits = cluster.write(set, 1, 0, [6]);
+  cluster.pass(2000);
+  t.equal(refused.status, Status.NoSpace);
+  t.equal(waits.status, -1);
+  full = false;
+  cluster.pass(500);
+  t.equal(waits.status, Status.Ok);
+  t.same(cluster.seen, []);
+});
+
+t.test("NoSpace on some: those are taken out, and nobody is told ENOSPC", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[0]!.script = ({ kind }) => (kind === ExtentOpKind.Write ? Status.NoSpace : null);
+  const write = cluster.write(set, 0, 0, [5], ExtentFlag.NoWait);
+  cluster.engine.settle();
+  t.equal(write.status, Status.Ok);
+  t.same(cluster.seen, ["n1 left: its device is full"]);
+});
+
+t.test("NoLease: waited for like a silent one", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[1]!.script = ({ kind }) => (isChange(kind) ? Status.NoLease : null);
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(2000);
+  t.equal(write.status, -1);
+  cluster.nodes[1]!.script = () => null;
+  cluster.pass(500);
+  t.equal(write.status, Status.Ok, "the lease came back");
+  t.same(cluster.seen, []);
+  cluster.nodes[1]!.script = ({ kind }) => (isChange(kind) ? Status.NoLease : null);
+  const other = cluster.write(set, 0, 0, [6]);
+  cluster.pass(5600);
+  t.equal(other.status, Status.Ok);
+  t.match(cluster.seen[0], /^n2 left: it reaches no majority/);
+});
+
+t.test("Fenced by a newer owner: nothing is answered any more", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.nodes[1]!.promised = { epoch: 2, owner: 5 };
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(20_000);
+  t.equal(write.status, -1);
+  t.same(cluster.seen, ["ended: epoch 2 has taken over"]);
+  const read = cluster.read(set, 0);
+  cluster.pass(1000);
+  t.equal(read.status, -1);
+  let closed = false;
+  set.close(() => {
+    closed = true;
+  });
+  t.equal(closed, true);
+  t.equal(write.status, Status.Shutdown);
+  t.equal(read.status, Status.Shutdown);
+  t.equal(cluster.engine.pool.freeBytes, cluster.engine.pool.capacityBytes);
+});
+
+t.test("a record that a majority refuses ends the owner, with nothing answered", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.refuseWith = 8;
+  cluster.nodes[1]!.script = ({ kind }) => (isChange(kind) ? Status.Io : null);
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(1000);
+  t.equal(write.status, -1);
+  t.same(cluster.seen, ["ended: epoch 8 has taken over"]);
+});
+
+t.test("below minReplicas nobody who may return whole is taken out; the wait has a name", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  for (const node of cluster.nodes.slice(1)) {
+    node.down = true;
+    node.kill();
+  }
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(20_000);
+  t.equal(write.status, -1);
+  t.equal(cluster.chosen.length, 1);
+  t.match(set.waiting, /^volume v1 waits: 1 of 3 copies can be used and 2 are needed; n2 down since/);
+  const read = cluster.read(set, 0, 0, 1);
+  cluster.engine.settle();
+  t.equal(read.status, Status.Ok, "reads go on");
+  cluster.nodes[1]!.down = false;
+  cluster.pass(100);
+  t.equal(write.status, Status.Ok, "one that came back makes two, and the third can go");
+  t.same(cluster.seen, ["n3 left: its connection is gone"]);
+});
+
+t.test(
+  "a member that is not whole leaves even below minReplicas, and nothing is answered until it is back",
+  async (t) => {
+    const cluster = new FakeCluster(2);
+    const set = cluster.serve();
+    cluster.nodes[1]!.script = HOLD;
+    const write = cluster.write(set, 3, 0, [5]);
+    cluster.engine.settle();
+    cluster.nodes[1]!.script = ({ kind }) => (kind === ExtentOpKind.Map ? "hold" : null);
+    cluster.nodes[1]!.powerLoss();
+    cluster.pass(1000);
+    t.equal(cluster.chosen.at(-1)!.members[1]!.state, "stale");
+    t.equal(write.status, -1, "one copy is less than two");
+    cluster.nodes[1]!.script = () => null;
+    cluster.nodes[1]!.session!.answerHeld();
+    cluster.pass(2000);
+    t.equal(write.status, Status.Ok);
+    t.same(
+      cluster.seen.map((line) => line.slice(0, 7)),
+      ["n2 left", "n2 join"],
+    );
+    t.equal(cluster.nodes[1]!.fills(3)[0], 5);
+  },
+);
+
+t.test("all copies lose their power under a living owner: it ends loudly", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  for (const node of cluster.nodes) {
+    node.down = true;
+    node.powerLoss();
+  }
+  for (const node of cluster.nodes) node.down = false;
+  const write = cluster.write(set, 0, 0, [6]);
+  cluster.pass(5000);
+  t.match(cluster.seen.at(-1), /^ended: every copy came back without/);
+  t.equal(write.status, -1);
+});
+
+t.test("without a lease nothing is answered, and what was held is answered when it is back", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.leaseHolds = false;
+  const write = cluster.write(set, 0, 0, [5]);
+  const flush = cluster.ask(set, ExtentOpKind.Flush, 0);
+  const read = cluster.read(set, 9);
+  cluster.pass(2000);
+  t.same([write.status, flush.status, read.status], [-1, -1, -1]);
+  cluster.leaseHolds = true;
+  cluster.pass(300);
+  t.same([write.status, flush.status, read.status], [0, 0, 0]);
+});
+
+t.test("a flush reaches every in-sync member, and follows a shrink", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  cluster.write(set, 0, 0, [5]);
+  cluster.nodes[2]!.script = ({ kind }) => (kind === ExtentOpKind.Flush ? Status.Io : null);
+  const flush = cluster.ask(set, ExtentOpKind.Flush, 0);
+  cluster.engine.settle();
+  t.equal(flush.status, Status.Ok);
+  t.same(cluster.seen, ["n3 left: its device fails"]);
+  for (const node of cluster.nodes.slice(0, 2)) t.equal(node.durable.has(0), true);
+});
