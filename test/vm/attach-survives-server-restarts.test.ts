@@ -1,9 +1,11 @@
 /**
  * File systems on attached volumes, and on a QEMU disk, under a load that verifies itself, while their server is
- * killed and started again, cannot be reached, and the monitor itself is killed. A pause is all they may see.
+ * killed and started again, replaced by another, stopped, cannot be reached, and the monitor itself is killed. A
+ * pause is all they may see.
  */
 import t from "tap";
 import { requires } from "../interop/support/requirements.js";
+import { LaminaServer, type TestServer } from "../interop/support/server.js";
 import { serveVolume, VOLUME } from "../interop/support/volume.js";
 import {
   ATTACH_NEEDS,
@@ -18,6 +20,8 @@ import { Guest } from "./support/guest.js";
 // mkfs in Debian's kernel writes real zeros: small volumes.
 const SIZE = "512M";
 const KILLS = Number(process.env["LAMINA_ATTACH_KILLS"] ?? 20);
+const REPLACEMENTS = Number(process.env["LAMINA_ATTACH_REPLACEMENTS"] ?? 20);
+const STOPS = 3;
 const UNREACHABLE_S = Number(process.env["LAMINA_ATTACH_DARK_S"] ?? 60);
 /** Requests in flight when a connection dies are repeated after this. */
 const TIMEOUT_S = 2;
@@ -60,6 +64,22 @@ for round in $(seq 1 ${KILLS}); do
 done
 echo "GUEST outlived ${KILLS} restarts"
 
+for round in $(seq 1 ${REPLACEMENTS}); do
+  usleep $((round % 4 * 150000))
+  ask replace
+  until_true 300 is_whole $a
+  until_true 300 is_whole $b
+done
+echo "GUEST outlived ${REPLACEMENTS} replacements"
+
+for round in $(seq 1 ${STOPS}); do
+  ask stop
+  ask start
+  until_true 300 is_whole $a
+  until_true 300 is_whole $b
+done
+echo "GUEST outlived ${STOPS} stops"
+
 ip route add blackhole 10.0.2.2/32
 sleep $((${UNREACHABLE_S} - 5))
 lamina-attach list --json
@@ -97,13 +117,24 @@ dmesg | grep -E 'I/O error|Remounting filesystem|XFS.*(error|orrupt|shut)|EXT4-f
 `;
 }
 
-t.test("20 restarts and a minute of darkness", requires(ATTACH_NEEDS), async (t) => {
+async function replace(server: TestServer): Promise<void> {
+  if (server instanceof LaminaServer) {
+    await server.replace();
+    return;
+  }
+  await server.stop();
+  await server.start();
+}
+
+t.test("20 restarts, 20 replacements and a minute of darkness", requires(ATTACH_NEEDS), async (t) => {
   const { server } = await serveVolume(t, SIZE, NO_REDIS);
   await server.createVolume("xfs", SIZE);
   await server.createVolume("qemu", SIZE);
   const telephone = await Telephone.open(t, {
     kill: async () => server.kill(),
     start: async () => server.start(),
+    stop: async () => server.stop(),
+    replace: async () => replace(server),
   });
   const guest = await Guest.boot({
     job: job(shellTools(telephone), server.port),
@@ -116,6 +147,11 @@ t.test("20 restarts and a minute of darkness", requires(ATTACH_NEEDS), async (t)
   if (result.code !== 0) t.comment(result.console);
   t.equal(result.code, 0, "the job ended well");
   t.equal(telephone.heard.filter((word) => word === "kill").length, KILLS, "that many kills");
+  t.equal(
+    telephone.heard.filter((word) => word === "replace").length,
+    REPLACEMENTS,
+    "that many replacements",
+  );
   t.match(result.console, /^GUEST waiting: 2$/m, "both devices say that they wait");
   t.match(result.console, /^GUEST outlived the dark$/m, "reconnected after it");
   t.match(result.console, /^GUEST file systems are clean$/m, "fsck of all three");
