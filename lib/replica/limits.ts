@@ -43,6 +43,10 @@ export const CLOCK_DRIFT_MAX = 0.05;
 
 /** Pause before the register asks a config node again. */
 export const REGISTER_RETRY_MS = 250;
+/** Pause before a lost node is dialled again. */
+export const REDIAL_MS = 100;
+/** A control session whose node owes an answer for so long is cut and dialled anew. */
+export const SILENCE_MAX_MS = 2000;
 /** Renewals to one config node that may be unanswered; no further ones are sent. */
 export const RENEWALS_OPEN_MAX = 4;
 

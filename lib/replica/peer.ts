@@ -1,0 +1,127 @@
+/**
+ * One node as an asker keeps in touch with it: a session at a time, dialled again when it is lost, cut when the
+ * node owes an answer for too long. The register's acceptors and the lease's grantors are these.
+ */
+import type { Timer } from "../core/clock.js";
+import type {
+  AcceptAnswer,
+  AcceptedRecord,
+  AcceptorPeer,
+  Ballot,
+  LeasePeer,
+  LinkEnvironment,
+  Network,
+  NodeId,
+  PeerId,
+  PromiseAnswer,
+  ReplicaSession,
+  SessionListener,
+} from "./api.js";
+import { REDIAL_MS, SILENCE_MAX_MS } from "./limits.js";
+import { NodeSession } from "./session.js";
+
+export interface NodePeerOptions {
+  readonly cluster: Uint8Array;
+  readonly node: NodeId;
+  /** Of this life of the asker. */
+  readonly peer: PeerId;
+  /** Told of sessions that open and end, when they are not only for control. */
+  readonly listener?: SessionListener;
+}
+
+export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
+  readonly node: NodeId;
+  readonly #environment: LinkEnvironment;
+  readonly #network: Network;
+  readonly #options: NodePeerOptions;
+  /** Open; null while there is none. */
+  session: ReplicaSession | null = null;
+  #opening: NodeSession | null = null;
+  #number = 0;
+  #timer: Timer | null = null;
+  #watch: Timer | null = null;
+  #stopped = false;
+
+  constructor(environment: LinkEnvironment, network: Network, options: NodePeerOptions) {
+    this.#environment = environment;
+    this.#network = network;
+    this.#options = options;
+    this.node = options.node;
+  }
+
+  start(): void {
+    this.#dial();
+    this.#watchSilence();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#watch?.cancel();
+    this.#opening?.close();
+    this.session?.close();
+  }
+
+  promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
+    if (this.session === null) this.#later(() => done({ kind: "unknown" }));
+    else this.session.promise(volume, ballot, done);
+  }
+
+  accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
+    if (this.session === null) this.#later(() => done({ kind: "unknown" }));
+    else this.session.accept(volume, record, done);
+  }
+
+  renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
+    if (this.session === null) this.#later(() => done(null));
+    else this.session.renew(volumes, done);
+  }
+
+  #later(tick: () => void): void {
+    this.#environment.ticker.atTickEnd({ tick });
+  }
+
+  #dial(): void {
+    this.#timer = null;
+    if (this.#stopped) return;
+    this.#network.dial(this.node, (stream) => {
+      if (stream === null) {
+        this.#redial();
+        return;
+      }
+      this.#number++;
+      const { cluster, node, peer } = this.#options;
+      const options = { cluster, node, peer, number: this.#number };
+      this.#opening = new NodeSession(this.#environment, options, stream, this);
+      if (this.#stopped) this.#opening.close();
+    });
+  }
+
+  #redial(): void {
+    if (this.#stopped) return;
+    this.#timer = this.#environment.clock.setTimer(REDIAL_MS, () => this.#dial());
+  }
+
+  /** A node that has lost its power does not hang up. */
+  #watchSilence(): void {
+    this.#watch = this.#environment.clock.setTimer(SILENCE_MAX_MS / 4, () => {
+      const since = this.session?.silentSince ?? null;
+      if (since !== null && this.#environment.clock.now() - since > SILENCE_MAX_MS) this.session?.close();
+      if (!this.#stopped) this.#watchSilence();
+    });
+  }
+
+  sessionOpened(session: ReplicaSession): void {
+    this.#opening = null;
+    this.session = session;
+    this.#options.listener?.sessionOpened(session);
+  }
+
+  sessionLost(session: ReplicaSession, reason: string): void {
+    const was = this.session === session;
+    this.#opening = null;
+    this.session = null;
+    if (was) this.#options.listener?.sessionLost(session, reason);
+    this.#redial();
+  }
+}
