@@ -59,8 +59,8 @@ let shared: Arena | null = null;
 /** The arena of this process, emptied. */
 export function freshArena(): Arena {
   if (shared === null) {
-    const { bytes, arenaStart } = simMemory();
-    shared = new Arena(Math.floor((bytes.length - arenaStart) / BLOCK_BYTES));
+    const { arenaStart, arenaEnd } = simMemory();
+    shared = new Arena(Math.floor((arenaEnd - arenaStart) / BLOCK_BYTES));
   }
   shared.reset();
   return shared;

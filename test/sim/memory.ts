@@ -15,6 +15,9 @@ import { Violation } from "./violation.js";
 export const SIM_POOL_BYTES = 16 * MIB;
 /** Pages of devices; only those that are used take memory. */
 const ARENA_BYTES = 112 * MIB;
+/** Pools of simulated clusters, one part for each process; only what is used takes memory. */
+export const CLUSTER_POOL_START = SIM_POOL_BYTES + ARENA_BYTES;
+export const CLUSTER_POOL_BYTES = 48 * MIB;
 
 const POISON_FREED = 0xdb;
 const POISON_FRESH = 0xa5;
@@ -25,6 +28,7 @@ export interface SimMemory {
   readonly checksums: Checksums;
   /** First byte after the pool. */
   readonly arenaStart: number;
+  readonly arenaEnd: number;
 }
 
 let memory: SimMemory | null = null;
@@ -40,7 +44,7 @@ export function useNativeMemory(bytes: Uint8Array, checksums: Checksums): void {
   memory = describe(bytes, checksums);
 }
 
-export const SIM_MEMORY_BYTES = SIM_POOL_BYTES + ARENA_BYTES;
+export const SIM_MEMORY_BYTES = CLUSTER_POOL_START + CLUSTER_POOL_BYTES;
 
 function plainMemory(): SimMemory {
   const bytes = new Uint8Array(SIM_MEMORY_BYTES);
@@ -49,7 +53,7 @@ function plainMemory(): SimMemory {
 
 function describe(bytes: Uint8Array, checksums: Checksums): SimMemory {
   const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2);
-  return { bytes, words, checksums, arenaStart: SIM_POOL_BYTES };
+  return { bytes, words, checksums, arenaStart: SIM_POOL_BYTES, arenaEnd: CLUSTER_POOL_START };
 }
 
 class PlainChecksums implements Checksums {
@@ -89,10 +93,12 @@ export class SimPool extends Pool {
   /** Per page: pages of the buffer that starts there. */
   readonly #pages: Uint16Array;
 
-  constructor(bytes: number) {
-    super(simMemory().bytes.subarray(0, bytes));
-    this.#busy = new Uint8Array(bytes >>> BLOCK_SHIFT);
-    this.#pages = new Uint16Array(bytes >>> BLOCK_SHIFT);
+  /** `bytes` of the simulation memory from `start` on; both are multiples of 1 MiB. */
+  constructor(bytes: number, start = 0) {
+    const end = start + bytes;
+    super(simMemory().bytes.subarray(0, end), start, end);
+    this.#busy = new Uint8Array(end >>> BLOCK_SHIFT);
+    this.#pages = new Uint16Array(end >>> BLOCK_SHIFT);
   }
 
   override allocate(length: number): number {

@@ -36,7 +36,8 @@ export class SimWorld {
   readonly #batchMax: number;
   #hashLow = 0x811c9dc5 | 0;
   #hashHigh = 0x01234567 | 0;
-  #process: SimProcess | null = null;
+  /** Those that run now; one, but in a simulated cluster. */
+  #processes: SimProcess[] = [];
 
   constructor(seed: number, trace: TraceSink | null = null) {
     this.seed = seed;
@@ -70,7 +71,7 @@ export class SimWorld {
     if (!this.#deliver()) return false;
     let left = this.#batchMax === 1 ? 0 : this.#batching.below(this.#batchMax);
     while (left-- > 0 && this.queue.nextTime <= this.nowUs + BATCH_WINDOW_US) this.#deliver();
-    this.#process?.runTasks();
+    for (const process of this.#processes) process.runTasks();
     return true;
   }
 
@@ -96,11 +97,19 @@ export class SimWorld {
     }
   }
 
-  /** Starts a process; the one before must be dead (one process runs at a time). */
+  /** Starts a process; those before it are dead from now on. */
   spawn(): SimProcess {
-    this.#process?.kill();
-    this.#process = new SimProcess(this, this.random.fork("process"));
-    return this.#process;
+    for (const process of this.#processes) process.kill();
+    this.#processes = [];
+    return this.spawnBeside();
+  }
+
+  /** Starts a process beside those that run. */
+  spawnBeside(): SimProcess {
+    const process = new SimProcess(this, this.random.fork("process"));
+    this.#processes = this.#processes.filter(({ alive }) => alive);
+    this.#processes.push(process);
+    return process;
   }
 }
 

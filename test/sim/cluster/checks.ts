@@ -1,0 +1,160 @@
+/**
+ * What must hold in every run of the simulated cluster, whoever owns volumes in it (DESIGN §10: I9, I10, I11, I14,
+ * and fencing). The checks know what askers were answered and what nodes gave their stores; nothing else.
+ */
+
+import type { ExtentIo, ExtentOp } from "../../../lib/core/extent-io.js";
+import type { AcceptedRecord, Ballot } from "../../../lib/replica/api.js";
+import { Violation } from "../violation.js";
+
+/** Layer of operations that nobody may execute: they carry something wrong. */
+export const FORGED_LAYER = 99;
+
+interface Heard {
+  readonly ballot: Ballot;
+  readonly bytes: string;
+  readonly acceptedBy: Set<number>;
+}
+
+export class ClusterChecks {
+  readonly #majority: number;
+  /** Per node and volume: the highest epoch that an asker was told to be promised. */
+  readonly #promised = new Map<string, number>();
+  /** Per node: operations that its store has now. */
+  readonly #inStore = new Map<number, Set<ExtentOp>>();
+  /** Per volume and (epoch, generation): who has accepted what. */
+  readonly #records = new Map<string, Heard>();
+  /** Per volume: the newest record that is known to be chosen. */
+  readonly #chosen = new Map<number, { epoch: number; generation: number }>();
+  /** Per volume: the highest epoch that has begun to serve. */
+  readonly #serving = new Map<number, number>();
+  promises = 0;
+  accepts = 0;
+  executed = 0;
+  answers = 0;
+
+  constructor(configNodes: number) {
+    this.#majority = Math.floor(configNodes / 2) + 1;
+  }
+
+  // ---- Nodes -------------------------------------------------------------------------------------------
+
+  /** A node's process has begun: its store is empty of operations; what it has stored may not be older. */
+  nodeStarted(node: number, promisedOf: (volume: number) => number): void {
+    this.#inStore.set(node, new Set());
+    for (const [key, epoch] of this.#promised) {
+      const [of, volume] = key.split("/").map(Number) as [number, number];
+      if (of === node && promisedOf(volume) < epoch)
+        throw new Violation("I9", `node ${node} came back with promise ${promisedOf(volume)} after ${epoch}`);
+    }
+  }
+
+  /** The store of a node, watched. */
+  watch(node: number, store: ExtentIo): ExtentIo["submit"] {
+    const inStore = this.#inStore.get(node)!;
+    return (op) => {
+      if (op.layer === FORGED_LAYER)
+        throw new Violation("I14", `node ${node} executed an operation that was not for it`);
+      const promised = this.#promised.get(`${node}/${op.volume}`) ?? 0;
+      if (op.epoch < promised)
+        throw new Violation("I9", `node ${node} executed epoch ${op.epoch} after it promised ${promised}`);
+      this.executed++;
+      inStore.add(op);
+      const { listener } = op;
+      op.listener = {
+        extentDone: (done) => {
+          inStore.delete(op);
+          op.listener = listener;
+          listener.extentDone(done);
+        },
+      };
+      store.submit(op);
+    };
+  }
+
+  /** An asker was told that the node has promised; `sameLife`: by the process that runs on it now. */
+  promiseAnswered(node: number, volume: number, ballot: Ballot, sameLife: boolean): void {
+    this.promises++;
+    const key = `${node}/${volume}`;
+    this.#promised.set(key, Math.max(ballot.epoch, this.#promised.get(key) ?? 0));
+    if (!sameLife) return;
+    for (const op of this.#inStore.get(node) ?? []) {
+      if (op.volume === volume && op.epoch < ballot.epoch)
+        throw new Violation(
+          "I9",
+          `node ${node} promised ${ballot.epoch} while epoch ${op.epoch} was in its store`,
+        );
+    }
+  }
+
+  // ---- Records -----------------------------------------------------------------------------------------
+
+  acceptAnswered(node: number, volume: number, record: AcceptedRecord): void {
+    this.accepts++;
+    const { epoch } = record.ballot;
+    const key = `${volume}/${epoch}/${record.generation}`;
+    const bytes = Buffer.from(record.bytes).toString("base64");
+    let heard = this.#records.get(key);
+    if (heard === undefined) {
+      heard = { ballot: record.ballot, bytes, acceptedBy: new Set() };
+      this.#records.set(key, heard);
+    }
+    if (heard.bytes !== bytes || heard.ballot.owner !== record.ballot.owner)
+      throw new Violation("I11", `two records have epoch ${epoch} and generation ${record.generation}`);
+    heard.acceptedBy.add(node);
+    if (heard.acceptedBy.size >= this.#majority) this.#nowChosen(volume, epoch, record.generation);
+  }
+
+  #nowChosen(volume: number, epoch: number, generation: number): void {
+    const before = this.#chosen.get(volume);
+    if (before !== undefined) {
+      if (epoch > before.epoch && generation <= before.generation)
+        throw new Violation(
+          "I11",
+          `generation ${generation} of epoch ${epoch} does not follow ${before.generation}`,
+        );
+      if (epoch < before.epoch || (epoch === before.epoch && generation <= before.generation)) return;
+    }
+    this.#chosen.set(volume, { epoch, generation });
+  }
+
+  /** What is known to be chosen now; taken when phase 1 begins, compared when it has ended. */
+  chosen(volume: number): { readonly epoch: number; readonly generation: number } | null {
+    return this.#chosen.get(volume) ?? null;
+  }
+
+  /** A majority has promised `ballot` and shown `highest`; `before` was chosen when that began. */
+  phaseOneEnded(
+    ballot: Ballot,
+    highest: AcceptedRecord | null,
+    before: { readonly epoch: number; readonly generation: number } | null,
+  ): void {
+    if (before === null || before.epoch > ballot.epoch) return;
+    const seen = highest === null ? "nothing" : `${highest.ballot.epoch}/${highest.generation}`;
+    const older =
+      highest === null ||
+      highest.ballot.epoch < before.epoch ||
+      (highest.ballot.epoch === before.epoch && highest.generation < before.generation);
+    if (older)
+      throw new Violation(
+        "I10",
+        `epoch ${ballot.epoch} saw ${seen} although ${before.epoch}/${before.generation} was chosen`,
+      );
+  }
+
+  // ---- Owners ------------------------------------------------------------------------------------------
+
+  servingBegan(volume: number, epoch: number): void {
+    const before = this.#serving.get(volume) ?? 0;
+    if (epoch < before) throw new Violation("FENCE", `epoch ${epoch} begins to serve after ${before} did`);
+    this.#serving.set(volume, epoch);
+  }
+
+  /** An owner has answered a client. */
+  answered(volume: number, epoch: number): void {
+    this.answers++;
+    const newest = this.#serving.get(volume) ?? 0;
+    if (epoch < newest)
+      throw new Violation("FENCE", `epoch ${epoch} answered a client while ${newest} was serving`);
+  }
+}

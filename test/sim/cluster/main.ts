@@ -1,0 +1,57 @@
+/**
+ * node dist/test/sim/cluster/main.js [--seed S] [--from S] [--seeds N] [--seconds N] [--fault-ms N] [--trace]
+ *
+ * With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Else
+ * many seeds. Exit code 1 when an invariant was violated.
+ */
+import { parseArgs } from "node:util";
+import { takeNativeChecksums } from "../native.js";
+import { type ClusterRunResult, runCluster } from "./run.js";
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string" },
+    from: { type: "string", default: "1" },
+    seeds: { type: "string", default: "100" },
+    seconds: { type: "string", default: "600" },
+    "fault-ms": { type: "string", default: "40000" },
+    trace: { type: "boolean", default: false },
+  },
+});
+
+await takeNativeChecksums();
+const faultMs = Number(values["fault-ms"]);
+
+/** Says what went wrong with a seed, or nothing. */
+function report(seed: number, { violation }: ClusterRunResult): boolean {
+  if (violation === null) return true;
+  console.log(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
+  console.log(`  again: node dist/test/sim/cluster/main.js --seed ${seed} --fault-ms ${faultMs} --trace`);
+  return false;
+}
+
+function one(seed: number): boolean {
+  if (values.trace) return report(seed, runCluster({ seed, faultMs, trace: (line) => console.log(line) }));
+  const first = runCluster({ seed, faultMs });
+  const second = runCluster({ seed, faultMs });
+  const same = first.hash === second.hash;
+  console.log(`${first.events} events, hash ${first.hash}${same ? "" : `, the second time ${second.hash}`}`);
+  return report(seed, first) && same;
+}
+
+function many(): boolean {
+  const until = Date.now() + Number(values.seconds) * 1000;
+  const first = Number(values.from);
+  let events = 0;
+  let failed = 0;
+  let seed = first;
+  for (; seed < first + Number(values.seeds) && Date.now() < until; seed++) {
+    const result = runCluster({ seed, faultMs });
+    events += result.events;
+    if (!report(seed, result)) failed++;
+  }
+  console.log(`${seed - first} seeds from ${first}, ${events} events, ${failed} violations`);
+  return failed === 0;
+}
+
+process.exitCode = (values.seed === undefined ? many() : one(Number(values.seed))) ? 0 : 1;

@@ -1,0 +1,226 @@
+/** One storage node of the simulated cluster: a device that stays, and the lives of the program on it. */
+import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
+import { startRoutine } from "../../../lib/core/routine.js";
+import type { ByteStream } from "../../../lib/core/stream.js";
+import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
+import type { LeasePeer, NodeId } from "../../../lib/replica/api.js";
+import { nodeIdOf } from "../../../lib/replica/greeting.js";
+import { LeaseKeeper } from "../../../lib/replica/lease.js";
+import { LocalPeer } from "../../../lib/replica/local-peer.js";
+import { NodeCore } from "../../../lib/replica/node.js";
+import { NodePeer } from "../../../lib/replica/peer.js";
+import { StabilityMap } from "../../../lib/replica/stability.js";
+import type { StoreEnvironment } from "../../../lib/store/api.js";
+import { type FormatOptions, formatStore, type MemberStore, openStore } from "../../../lib/store/index.js";
+import type { Arena } from "../arena.js";
+import { SimDevice } from "../device.js";
+import { CLUSTER_POOL_START, SimPool, simMemory } from "../memory.js";
+import type { SimProcess, SimWorld } from "../world.js";
+import type { ClusterChecks } from "./checks.js";
+import type { Server, SimNetwork } from "./network.js";
+
+export const CLUSTER_ID = Uint8Array.from({ length: 16 }, (_, i) => 0xc0 + i);
+const DEVICE_BYTES = 4 * MIB;
+/** Pool of one process. */
+export const STATION_POOL_BYTES = 4 * MIB;
+export const EXTENT_BLOCKS = 16;
+
+export interface NodeHostOptions {
+  readonly configNodes: number;
+  /** The name that a record claims; see AcceptorOptions. */
+  readonly nameOf: (bytes: Uint8Array) => string | null;
+}
+
+/** Pool number `station` of a run. */
+export function stationPool(station: number): SimPool {
+  return new SimPool(STATION_POOL_BYTES, CLUSTER_POOL_START + station * STATION_POOL_BYTES);
+}
+
+export function deviceIdOfNode(index: number): Uint8Array {
+  return Uint8Array.from({ length: 16 }, (_, i) => (i === 0 ? index + 1 : 0x10 + i));
+}
+
+export class NodeHost {
+  readonly index: number;
+  readonly id: NodeId;
+  readonly device: SimDevice;
+  readonly #world: SimWorld;
+  readonly #network: SimNetwork;
+  readonly #checks: ClusterChecks;
+  readonly #options: NodeHostOptions;
+  #boot = 1;
+  process: SimProcess | null = null;
+  core: NodeCore | null = null;
+  store: MemberStore | null = null;
+  /** Counts lives, so that a stale callback of an earlier one can be told. */
+  life = 0;
+
+  constructor(
+    world: SimWorld,
+    arena: Arena,
+    network: SimNetwork,
+    checks: ClusterChecks,
+    index: number,
+    options: NodeHostOptions,
+  ) {
+    this.#world = world;
+    this.#network = network;
+    this.#checks = checks;
+    this.#options = options;
+    this.index = index;
+    this.id = nodeIdOf(deviceIdOfNode(index));
+    this.device = new SimDevice(world, arena, {
+      sizeBytes: DEVICE_BYTES,
+      alignBytes: 512,
+      zeroGrainBytes: BLOCK_BYTES,
+      latencyUs: 60,
+      granuleBytes: BLOCK_BYTES,
+    });
+  }
+
+  get isConfig(): boolean {
+    return this.index < this.#options.configNodes;
+  }
+
+  get alive(): boolean {
+    return this.process?.alive ?? false;
+  }
+
+  get serving(): boolean {
+    return this.alive && this.core !== null;
+  }
+
+  #environment(process: SimProcess, pool: SimPool): StoreEnvironment {
+    return {
+      disk: this.device.open(process, pool),
+      pool,
+      clock: process,
+      random: process,
+      ticker: process,
+      checksums: simMemory().checksums,
+      bootId: `boot-${this.#boot}`,
+      events: {
+        bitRot: () => undefined,
+        full: () => undefined,
+        failed: () => undefined,
+        lossy: () => undefined,
+        adopted: () => undefined,
+        extentChanged: () => undefined,
+      },
+    };
+  }
+
+  /** Makes a store of the blank device; `done` when it has. */
+  format(done: () => void): void {
+    const options: FormatOptions = {
+      deviceId: deviceIdOfNode(this.index),
+      clusterId: CLUSTER_ID,
+      capacityBytes: DEVICE_BYTES,
+      extentBlocks: EXTENT_BLOCKS,
+      logBytes: 64 * 1024,
+      records: 8,
+    };
+    const process = this.#world.spawnBeside();
+    this.process = process;
+    const environment = this.#environment(process, stationPool(this.index));
+    startRoutine(formatStore(environment, options), (error) => {
+      if (error !== null) throw error;
+      process.kill();
+      done();
+    });
+  }
+
+  /** A new life of the program. `started` when it listens; not at all when it dies before. */
+  start(started: () => void = () => undefined): void {
+    const process = this.#world.spawnBeside();
+    const pool = stationPool(this.index);
+    this.process = process;
+    this.core = null;
+    this.life++;
+    this.#network.hostIsBack(this.index);
+    const stability = new StabilityMap();
+    const environment = this.#environment(process, pool);
+    const options = {
+      path: `node${this.index}`,
+      stability,
+      preHotSlots: 2,
+      coolAfterMs: 500,
+      checkpointBatch: 4,
+    };
+    startRoutine(openStore(environment, options), (error, store) => {
+      if (error !== null) throw error;
+      this.#serve(process, pool, environment, store!, stability);
+      started();
+    });
+  }
+
+  #serve(
+    process: SimProcess,
+    pool: SimPool,
+    environment: StoreEnvironment,
+    store: MemberStore,
+    stability: StabilityMap,
+  ): void {
+    const acceptor = new RecordAcceptor(store, { nameOf: this.#options.nameOf });
+    this.#checks.nodeStarted(this.index, (volume) => acceptor.state(volume).promised.epoch);
+    const submit = this.#checks.watch(this.index, store);
+    // Everything is the store's own but `submit`, which is watched.
+    const watched: MemberStore = new Proxy(store, {
+      get: (target, name) => {
+        if (name === "submit") return submit;
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const link = { pool, clock: process, ticker: process, checksums: environment.checksums };
+    const core = new NodeCore({ ...link, store: watched, stability, acceptor }, { isConfig: this.isConfig });
+    const lease = new LeaseKeeper(process, this.#grantors(process, pool, core), core);
+    core.useLease(lease);
+    core.onGateOpened = () => lease.renewNow();
+    lease.start();
+    this.core = core;
+    this.store = store;
+    const server: Server = {
+      host: this.index,
+      process,
+      pool,
+      accept: (stream: ByteStream) => core.serve(stream),
+    };
+    this.#network.listen(this.id, server);
+  }
+
+  /** Every config node as this process reaches it. */
+  #grantors(process: SimProcess, pool: SimPool, core: NodeCore): LeasePeer[] {
+    const station = { host: this.index, process, pool };
+    const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
+    const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
+    return Array.from({ length: this.#options.configNodes }, (_, index) => {
+      if (index === this.index) return new LocalPeer(core, process);
+      const node = nodeIdOf(deviceIdOfNode(index));
+      const remote = new NodePeer(link, this.#network.of(station), { cluster: CLUSTER_ID, node, peer });
+      remote.start();
+      return remote;
+    });
+  }
+
+  /** kill −9: the kernel hangs up. */
+  kill(): void {
+    this.#die(true);
+    this.device.crashInFlight();
+  }
+
+  /** The host goes dark: its peers hear nothing until it is back, and what was not synced may be gone. */
+  powerLoss(): void {
+    this.#die(false);
+    this.device.powerLoss();
+    this.#boot++;
+  }
+
+  #die(loud: boolean): void {
+    if (this.process === null) return;
+    this.process.kill();
+    this.#network.died(this.process, loud);
+    this.core = null;
+    this.store = null;
+  }
+}

@@ -1,0 +1,296 @@
+/** One run of the simulated cluster: nodes, two owners that compete for one volume, faults, then peace. */
+import { freshArena } from "../arena.js";
+import type { Prng } from "../prng.js";
+import { Violation } from "../violation.js";
+import { SimWorld, type TraceSink } from "../world.js";
+import { ClusterChecks, FORGED_LAYER } from "./checks.js";
+import { SimNetwork } from "./network.js";
+import { CLUSTER_ID, NodeHost, stationPool } from "./node-host.js";
+import { PROBE_VOLUME, ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
+import { Stranger } from "./stranger.js";
+
+export interface ClusterRunOptions {
+  readonly seed: number;
+  /** Virtual time with faults. */
+  readonly faultMs?: number;
+  readonly trace?: TraceSink;
+}
+
+export interface ClusterRunResult {
+  readonly hash: string;
+  readonly events: number;
+  readonly writes: number;
+  readonly reads: number;
+  readonly activations: number;
+  readonly shrinks: number;
+  readonly rebuilds: number;
+  readonly promises: number;
+  readonly refusedForgeries: number;
+  readonly faults: ReadonlyMap<string, number>;
+  readonly violation: Violation | null;
+}
+
+const OWNERS = 2;
+const OWNER_HOST = 100;
+/** Virtual time within which a cluster at peace must serve again, with every node in sync. */
+const PEACE_MS = 120_000;
+/** Writes that must be acknowledged in peace. */
+const PEACE_WRITES = 50;
+
+export function runCluster(options: ClusterRunOptions): ClusterRunResult {
+  return new ClusterRun(options).run();
+}
+
+class ClusterRun {
+  readonly #world: SimWorld;
+  readonly #random: Prng;
+  readonly #network: SimNetwork;
+  readonly #checks: ClusterChecks;
+  readonly #nodes: NodeHost[];
+  readonly #owners: (ProbeOwner | null)[] = [];
+  readonly #registers = new Registers();
+  readonly #configNodes: number;
+  readonly #stranger: Stranger;
+  readonly #faultUs: number;
+  readonly #faults = new Map<string, number>();
+  #events = 0;
+  #activations = 0;
+  #shrinks = 0;
+  #rebuilds = 0;
+
+  constructor({ seed, faultMs, trace }: ClusterRunOptions) {
+    Violation.raised = null;
+    this.#world = new SimWorld(seed, trace ?? null);
+    this.#random = this.#world.random.fork("cluster");
+    const [nodes, config] = this.#random.pick([
+      [1, 1],
+      [3, 1],
+      [3, 3],
+      [3, 3],
+      [4, 3],
+      [5, 5],
+    ] as const);
+    this.#configNodes = config;
+    this.#faultUs = (faultMs ?? 40_000) * 1000;
+    this.#network = new SimNetwork(this.#world, {
+      delayUs: this.#random.pick([30, 200, 2000]),
+      partMax: this.#random.pick([200, 5000, 100_000]),
+    });
+    this.#checks = new ClusterChecks(config);
+    const arena = freshArena();
+    const host = { configNodes: config, nameOf: probeNameOf };
+    this.#nodes = Array.from(
+      { length: nodes },
+      (_, index) => new NodeHost(this.#world, arena, this.#network, this.#checks, index, host),
+    );
+    for (let i = 0; i < OWNERS; i++) this.#owners.push(null);
+    this.#stranger = new Stranger(
+      this.#world,
+      this.#network,
+      this.#nodes,
+      nodes + OWNERS,
+      OWNER_HOST + OWNERS,
+    );
+  }
+
+  run(): ClusterRunResult {
+    let violation: Violation | null = null;
+    try {
+      this.#begin();
+      this.#storm();
+      this.#peace();
+    } catch (error) {
+      if (!(error instanceof Violation) && Violation.raised === null)
+        violation = new Violation("ASSERT", error instanceof Error ? error.message : String(error), error);
+    }
+    violation = Violation.raised ?? violation;
+    for (let i = 0; i < OWNERS; i++) this.#count(i);
+    return {
+      hash: this.#world.hash,
+      events: this.#events,
+      writes: this.#registers.writes,
+      reads: this.#registers.reads,
+      activations: this.#activations,
+      shrinks: this.#shrinks,
+      rebuilds: this.#rebuilds,
+      promises: this.#checks.promises,
+      refusedForgeries: this.#stranger.refused,
+      faults: this.#faults,
+      violation,
+    };
+  }
+
+  #step(): void {
+    if (!this.#world.step()) throw new Violation("I23", "nothing is left to happen");
+    this.#events++;
+    if (Violation.raised !== null) throw Violation.raised;
+  }
+
+  #stepUntil(done: () => boolean, withinUs: number): boolean {
+    const until = this.#world.nowUs + withinUs;
+    while (!done()) {
+      if (this.#world.nowUs > until) return false;
+      this.#step();
+    }
+    return true;
+  }
+
+  #begin(): void {
+    let formatted = 0;
+    for (const node of this.#nodes) {
+      node.format(() => {
+        formatted++;
+      });
+    }
+    this.#stepUntil(() => formatted === this.#nodes.length, 60_000_000);
+    for (const node of this.#nodes) node.start();
+    this.#stepUntil(() => this.#nodes.every(({ serving }) => serving), 60_000_000);
+    for (let i = 0; i < OWNERS; i++) this.#startOwner(i);
+    this.#stranger.start();
+  }
+
+  #startOwner(index: number): void {
+    this.#count(index);
+    const process = this.#world.spawnBeside();
+    const pool = stationPool(this.#nodes.length + index);
+    const host = {
+      world: this.#world,
+      network: this.#network,
+      checks: this.#checks,
+      nodes: this.#nodes,
+      configNodes: this.#configNodes,
+      registers: this.#registers,
+    };
+    const owner = new ProbeOwner(host, OWNER_HOST + index, process, pool);
+    this.#owners[index] = owner;
+    this.#network.hostIsBack(OWNER_HOST + index);
+    owner.start();
+  }
+
+  /** Takes over the counters of an owner whose life has ended. */
+  #count(index: number): void {
+    const owner = this.#owners[index];
+    if (owner === null || owner === undefined) return;
+    this.#activations += owner.activations;
+    this.#shrinks += owner.shrunk;
+    this.#rebuilds += owner.rebuilt;
+    this.#owners[index] = null;
+  }
+
+  // ---- Faults ------------------------------------------------------------------------------------------
+
+  #storm(): void {
+    const until = this.#world.nowUs + this.#faultUs;
+    const pauseMs = this.#random.pick([300, 1500, 5000]);
+    let next = this.#world.nowUs + 6_000_000;
+    while (this.#world.nowUs < until) {
+      if (this.#world.nowUs >= next) {
+        this.#fault();
+        next = this.#world.nowUs + 1000 * (1 + this.#random.below(pauseMs));
+      }
+      this.#step();
+    }
+  }
+
+  #fault(): void {
+    const faults: readonly (readonly [string, () => void])[] = [
+      ["kill", () => this.#killNode((node) => node.kill())],
+      ["power", () => this.#killNode((node) => node.powerLoss())],
+      ["owner", () => this.#killOwner()],
+      ["pause", () => this.#pause()],
+      ["block", () => this.#block()],
+      ["isolate", () => this.#isolate()],
+      ["heal", () => this.#network.healAll()],
+      ["heal", () => this.#network.healAll()],
+      ["break", () => void this.#network.breakOne()],
+      ["forge", () => this.#stranger.forge(this.#newestEpoch())],
+    ];
+    const [name, act] = this.#random.pick(faults);
+    this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
+    this.#world.trace?.(`${(this.#world.nowUs / 1000).toFixed(3)} fault: ${name}`);
+    act();
+  }
+
+  #newestEpoch(): number {
+    return Math.max(1, ...this.#owners.map((owner) => owner?.epoch ?? 0));
+  }
+
+  /** Runs `act` after `ms` of true time, whoever is dead by then. */
+  #after(ms: number, act: () => void): void {
+    this.#world.at(ms * 1000, { simEvent: act }, null, 60, 0);
+  }
+
+  #killNode(how: (node: NodeHost) => void): void {
+    const node = this.#random.pick(this.#nodes);
+    if (!node.alive) return;
+    how(node);
+    this.#after(50 + this.#random.below(8000), () => {
+      if (!node.alive) node.start();
+    });
+  }
+
+  #killOwner(): void {
+    const index = this.#random.below(OWNERS);
+    const owner = this.#owners[index];
+    if (owner === null || owner === undefined || !owner.process.alive) return;
+    owner.process.kill();
+    this.#network.died(owner.process, this.#random.chance(0.7));
+    this.#after(50 + this.#random.below(4000), () => {
+      if (!owner.process.alive) this.#startOwner(index);
+    });
+  }
+
+  /** SIGSTOP of a node or an owner. */
+  #pause(): void {
+    const owners = this.#owners.flatMap((owner) => (owner === null ? [] : [owner.process]));
+    const nodes = this.#nodes.flatMap(({ process }) => (process === null ? [] : [process]));
+    const process = this.#random.pick([...owners, ...nodes]);
+    if (!process.alive) return;
+    process.pausedUntilUs = this.#world.nowUs + 1000 * this.#random.pick([100, 2000, 4000, 9000]);
+  }
+
+  #hosts(): number[] {
+    return [...this.#nodes.map(({ index }) => index), ...this.#owners.map((_, i) => OWNER_HOST + i)];
+  }
+
+  #block(): void {
+    const hosts = this.#hosts();
+    const from = this.#random.pick(hosts);
+    const to = this.#random.pick(hosts);
+    if (from !== to) this.#network.block(from, to);
+  }
+
+  /** One host hears nobody, or nobody hears it, or both. */
+  #isolate(): void {
+    const hosts = this.#hosts();
+    const one = this.#random.pick(hosts);
+    const ways = 1 + this.#random.below(3);
+    for (const other of hosts) {
+      if (other === one) continue;
+      if ((ways & 1) !== 0) this.#network.block(one, other);
+      if ((ways & 2) !== 0) this.#network.block(other, one);
+    }
+  }
+
+  // ---- Peace -------------------------------------------------------------------------------------------
+
+  /** No more faults: somebody serves, every node is in sync again, and everything acknowledged is on all of them. */
+  #peace(): void {
+    this.#network.healAll();
+    for (const node of this.#nodes) if (!node.alive) node.start();
+    for (let i = 0; i < OWNERS; i++) if (!(this.#owners[i]?.process.alive ?? false)) this.#startOwner(i);
+    const wanted = this.#registers.writes + PEACE_WRITES;
+    const whole = (): boolean =>
+      this.#owners.some((owner) => owner?.serving && owner.inSync.length === this.#nodes.length);
+    const reached = this.#stepUntil(() => this.#registers.writes >= wanted && whole(), PEACE_MS * 1000);
+    if (!reached) {
+      const owners = this.#owners.map((owner) => `${owner?.epoch}:${owner?.serving}:[${owner?.inSync}]`);
+      throw new Violation(
+        "I23",
+        `after ${PEACE_MS} ms of peace ${this.#registers.writes - wanted + PEACE_WRITES} writes, owners ${owners}`,
+      );
+    }
+  }
+}
+
+export { CLUSTER_ID, FORGED_LAYER, PROBE_VOLUME };
