@@ -22,10 +22,9 @@ import type { AfterSubmit, RingLoop } from "./ring-loop.js";
 const TWO_32 = 2 ** 32;
 /**
  * Longest copies that are done at once; longer ones are worth a worker, which copies beside this thread. Measured
- * at 128 KiB: written at once, a third more per second; read at once, a fifth less (docs/profile.md).
+ * at 128 KiB (docs/profile.md).
  */
-const READ_AT_ONCE_BYTES_MAX = 64 * KIB;
-const WRITE_AT_ONCE_BYTES_MAX = 256 * KIB;
+const AT_ONCE_BYTES_MAX = 64 * KIB;
 
 export class RingDisk extends FileDisk implements AfterSubmit {
   readonly #loop: RingLoop;
@@ -107,13 +106,12 @@ export class RingDisk extends FileDisk implements AfterSubmit {
 
   /** On a file system in memory the ring would wake a worker for what is a copy. True: it was done here. */
   #atOnce(op: DiskOp): boolean {
+    if (op.length > AT_ONCE_BYTES_MAX) return false;
     const { addon, file, memory } = this;
     let result: number;
     if (op.kind === DiskOpKind.Read) {
-      if (op.length > READ_AT_ONCE_BYTES_MAX) return false;
       result = addon.fileReadNow(memory.id, file.fd, op.offset, op.memory, op.length);
     } else if (op.kind === DiskOpKind.Write) {
-      if (op.length > WRITE_AT_ONCE_BYTES_MAX) return false;
       result = addon.fileWriteNow(memory.id, file.fd, op.offset, op.memory, op.length);
     } else if (op.kind === DiskOpKind.Sync) {
       // Nothing is kept anywhere else: fdatasync of such a file does nothing.
