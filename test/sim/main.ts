@@ -1,7 +1,7 @@
 /**
  * npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd] [--focus NAME]
  *                [--seeds N] [--from S] [--seconds N] [--processes N] [--minimise]
- *                [--replay]
+ *                [--replay] [--tally FILE]
  *
  * With --seed: one run, twice when not traced, to compare the hashes of its event log. Else many seeds.
  */
@@ -11,12 +11,16 @@ import { minimise } from "./minimise.js";
 import { takeNativeChecksums } from "./native.js";
 import { storeSubject } from "./real-store.js";
 import { replay } from "./replay.js";
-import { commandOf, coverageText, failureText } from "./report.js";
+import { commandOf, coverageText, crossText, failureText } from "./report.js";
 import { run } from "./run.js";
 import { runOnProcesses, type SeedsResult } from "./seeds.js";
+import { Tally } from "./tally.js";
 
 /** Lines of a minimised trace that are printed: its end. */
 const TRACE_LINES = 80;
+
+const PROGRESS_MS = 10_000;
+const TALLY_MS = 60_000;
 
 const clock = { now: () => Date.now() };
 
@@ -36,6 +40,7 @@ const { values } = parseArgs({
     processes: { type: "string", default: "1" },
     minimise: { type: "boolean", default: false },
     replay: { type: "boolean", default: false },
+    tally: { type: "string" },
   },
 });
 
@@ -109,12 +114,15 @@ async function manySeeds(): Promise<number> {
   const firstSeed = values.from === undefined ? clock.now() % 2 ** 40 : Number(values.from);
   const started = clock.now();
   console.log(`seeds from ${firstSeed}`);
+  const tally = values.tally === undefined ? null : new Tally(values.tally);
   let told = started;
   const progress = (result: SeedsResult): void => {
-    if (clock.now() - told < 10_000) return;
+    if (clock.now() - told < (tally === null ? PROGRESS_MS : TALLY_MS)) return;
     told = clock.now();
+    tally?.tell(result, new Date(told));
+    const rate = Math.round((result.coverage.events * 1000) / (told - started));
     console.log(
-      `${result.seeds} seeds, ${result.coverage.events} events, ${result.failures.length} failures`,
+      `${result.seeds} seeds, ${result.coverage.events} events, ${rate} events/s, ${result.failures.length} failures`,
     );
   };
   const options = {
@@ -126,11 +134,14 @@ async function manySeeds(): Promise<number> {
   const result = await runOnProcesses(options, Number(values.processes), clock, progress);
   const seconds = (clock.now() - started) / 1000;
   const rate = Math.round(result.coverage.events / seconds);
+  tally?.tell(result, new Date(clock.now()));
   console.log(coverageText(result.coverage));
+  console.log(crossText(result.coverage));
   console.log(
     `${result.seeds} seeds from ${firstSeed}, ${result.coverage.events} events, ${result.coverage.operations} operations, ` +
       `${rate} events/s, ${result.failures.length} failures`,
   );
+  if (tally !== null) console.log(tally.text());
   for (const failure of result.failures)
     console.log(failureText(failure.invariant, failure.message, { ...common, seed: failure.seed }));
   const worst = result.failures[0];

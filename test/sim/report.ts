@@ -37,3 +37,35 @@ export function coverageText(coverage: Coverage): string {
     .map(([group, rows]) => `${group}: ${rows.map(([name, count]) => `${name} ${count}`).join(", ")}`)
     .join("\n");
 }
+
+/** A table: in lives in which the fault of the row fired, how many operations of each kind were asked. */
+export function crossText(coverage: Coverage): string {
+  const cells = new Map<string, Map<string, number>>();
+  const kinds = new Set<string>();
+  for (const [key, count] of coverage.crosses) {
+    const [fault = "", kind = ""] = key.split("|");
+    kinds.add(kind);
+    cells.set(fault, (cells.get(fault) ?? new Map<string, number>()).set(kind, count));
+  }
+  const columns = [...kinds].sort();
+  const rows = [...cells].sort(([a], [b]) => (a < b ? -1 : 1));
+  const first = Math.max(...rows.map(([fault]) => fault.length), 0);
+  const width = Math.max(...columns.map((kind) => kind.length), 6) + 1;
+  const line = (name: string, values: readonly string[]): string =>
+    name.padEnd(first) + values.map((value) => value.padStart(width)).join("");
+  return [
+    line("", columns),
+    ...rows.map(([fault, row]) =>
+      line(
+        fault,
+        columns.map((kind) => short(row.get(kind) ?? 0)),
+      ),
+    ),
+  ].join("\n");
+}
+
+function short(count: number): string {
+  if (count === 0) return "-";
+  if (count < 10_000) return String(count);
+  return count < 10_000_000 ? `${Math.round(count / 1000)}k` : `${Math.round(count / 1_000_000)}M`;
+}

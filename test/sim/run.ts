@@ -254,6 +254,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   async #live(life: number, end: LifeEnd): Promise<void> {
     const { world } = this;
+    world.coverage.lifeBegins();
     world.coverage.count(`life:${end}`);
     if (world.trace !== null) world.say(`=== life ${life}, to end by ${end}, boot ${this.#boot}`);
     const share = Math.ceil(this.config.operations / this.config.lives);
@@ -275,6 +276,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     }
     const alsoPower = end === "clean" && this.#random.chance(0.5) && this.#mayLosePower;
     this.#crash(alsoPower ? "power" : end);
+    world.coverage.lifeEnds();
     const { checkShare } = this.config;
     if (checkShare > 0 && this.#random.chance(checkShare)) await this.#checkCrashed();
     if (this.#has("rot-log") && this.#random.chance(0.5)) await this.#rotLog();

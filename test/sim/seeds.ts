@@ -2,12 +2,15 @@
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Feature, Focus, FrontKind } from "./config.js";
-import { Coverage } from "./coverage.js";
+import { type Counts, Coverage } from "./coverage.js";
 import { run } from "./run.js";
 import type { Subject } from "./subject.js";
+import { INVARIANTS } from "./violation.js";
 
 /** Seeds that a worker gets at a time. */
 const CHUNK = 20;
+/** Then a new one takes its place: whatever a long life gathers cannot end a run of hours. */
+const CHUNKS_PER_WORKER = 100;
 
 export interface SeedsOptions {
   readonly firstSeed: number;
@@ -67,6 +70,8 @@ export async function runSeeds(
 /** What a worker is asked, and what it answers. */
 export interface Chunk {
   readonly firstSeed: number;
+  /** Wall clock after which no seed is begun. */
+  readonly end: number;
   readonly count: number;
   readonly operations?: number;
   readonly without?: readonly Feature[];
@@ -75,22 +80,21 @@ export interface Chunk {
   readonly plain?: boolean;
 }
 
-export interface ChunkResult {
+export interface ChunkResult extends Counts {
   readonly seeds: number;
-  readonly events: number;
-  readonly operations: number;
   readonly counts: [string, number][];
+  readonly crosses: [string, number][];
   readonly failures: Failure[];
 }
 
 export async function runChunk(subject: Subject, chunk: Chunk, clock: WallClock): Promise<ChunkResult> {
   const { coverage, seeds, failures } = await runSeeds(
     subject,
-    { ...chunk, budgetMs: Number.POSITIVE_INFINITY },
+    { ...chunk, budgetMs: chunk.end - clock.now() },
     clock,
   );
-  const { events, operations, counts } = coverage;
-  return { seeds, events, operations, counts: [...counts], failures };
+  const { events, operations, counts, crosses } = coverage;
+  return { seeds, events, operations, counts: [...counts], crosses: [...crosses], failures };
 }
 
 /** Deals the seeds over `processes` workers. */
@@ -108,32 +112,59 @@ export function runOnProcesses(
     if (left <= 0 || clock.now() >= end || result.failures.length >= FAILURES_MAX) return null;
     const count = Math.min(CHUNK, left);
     const { firstSeed, budgetMs: _budget, count: _count, ...rest } = options;
-    const chunk = { ...rest, firstSeed: firstSeed + next, count };
+    const chunk = { ...rest, firstSeed: firstSeed + next, count, end };
     next += count;
     return chunk;
   };
-  const worker = fileURLToPath(new URL("worker.js", import.meta.url));
-  const one = (): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const child = fork(worker, [], { stdio: "inherit" });
-      const ask = (): void => {
-        const chunk = take();
-        if (chunk === null) child.disconnect();
-        else child.send(chunk);
-      };
-      child.on("message", (answer: ChunkResult) => {
-        result.coverage.add(answer);
-        result.seeds += answer.seeds;
-        result.failures.push(...answer.failures);
-        progress(result);
-        ask();
-      });
-      child.on("error", reject);
-      child.on("exit", (code) => {
-        if (code === 0) resolve();
-        else reject(new Error(`a worker ended with code ${code}`));
-      });
-      ask();
+  return Promise.all(Array.from({ length: processes }, () => workUntilDone(take, result, progress))).then(
+    () => result,
+  );
+}
+
+/** One worker after the other, as long as there are seeds: one that dies is a failure of the seeds it had. */
+async function workUntilDone(
+  take: () => Chunk | null,
+  result: SeedsResult,
+  progress: (result: SeedsResult) => void,
+): Promise<void> {
+  while (await oneWorker(take, result, progress));
+}
+
+const WORKER = fileURLToPath(new URL("worker.js", import.meta.url));
+
+/** False when there were no seeds left. */
+function oneWorker(
+  take: () => Chunk | null,
+  result: SeedsResult,
+  progress: (result: SeedsResult) => void,
+): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    let chunk = take();
+    let chunks = 0;
+    if (chunk === null) {
+      resolve(false);
+      return;
+    }
+    const child = fork(WORKER, [], { stdio: "inherit" });
+    child.send(chunk);
+    child.on("message", (answer: ChunkResult) => {
+      result.coverage.add(answer);
+      result.seeds += answer.seeds;
+      result.failures.push(...answer.failures);
+      progress(result);
+      chunks++;
+      chunk = chunks < CHUNKS_PER_WORKER ? take() : null;
+      if (chunk === null) child.disconnect();
+      else child.send(chunk);
     });
-  return Promise.all(Array.from({ length: processes }, one)).then(() => result);
+    child.on("error", reject);
+    child.on("exit", (code, signal) => {
+      if (code !== 0 || chunk !== null) {
+        const { firstSeed, count } = chunk ?? { firstSeed: 0, count: 0 };
+        const message = `a worker ended (${signal ?? `code ${code}`}) in seeds ${firstSeed} to ${firstSeed + count - 1}`;
+        result.failures.push({ seed: firstSeed, invariant: "ASSERT", words: INVARIANTS.ASSERT, message });
+      }
+      resolve(chunks > 0 || code !== 0);
+    });
+  });
 }

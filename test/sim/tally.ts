@@ -1,0 +1,82 @@
+/**
+ * The tally of long runs: lines of JSON in a file, one for what a minute added, so that a run which is ended by force
+ * is counted too. What was run on the same code of the core rooms adds up over runs.
+ */
+import { spawnSync } from "node:child_process";
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import type { SeedsResult } from "./seeds.js";
+
+/** What the simulator runs: a change of one of these begins a new count. */
+const CORE_ROOMS = ["lib/core", "lib/nbd", "lib/store", "lib/volume"];
+
+interface Line {
+  /** Commit, with "+" behind it when there were changes on top. */
+  readonly commit: string;
+  /** Digest of the core rooms at that commit. */
+  readonly core: string;
+  readonly at: string;
+  readonly seeds: number;
+  readonly events: number;
+  readonly violations: number;
+}
+
+export class Tally {
+  readonly #path: string;
+  readonly #commit: string;
+  readonly #core: string;
+  #told = { seeds: 0, events: 0, violations: 0 };
+
+  constructor(path: string) {
+    this.#path = path;
+    mkdirSync(dirname(path), { recursive: true });
+    const dirty = git("status", "--porcelain", "--", "lib", "test/sim") === "" ? "" : "+";
+    this.#commit = git("rev-parse", "--short=12", "HEAD") + dirty;
+    this.#core = git("rev-parse", ...CORE_ROOMS.map((room) => `HEAD:${room}`))
+      .split("\n")
+      .map((tree) => tree.slice(0, 10))
+      .join("-");
+  }
+
+  /** Adds what has come since it was told last. `at` is a label. */
+  tell(result: SeedsResult, at: Date): void {
+    const now = {
+      seeds: result.seeds,
+      events: result.coverage.events,
+      violations: result.failures.length,
+    };
+    const line: Line = {
+      commit: this.#commit,
+      core: this.#core,
+      at: at.toISOString(),
+      seeds: now.seeds - this.#told.seeds,
+      events: now.events - this.#told.events,
+      violations: now.violations - this.#told.violations,
+    };
+    this.#told = now;
+    if (line.seeds > 0 || line.violations > 0) appendFileSync(this.#path, `${JSON.stringify(line)}\n`);
+  }
+
+  /** The sums over all runs: on this commit, and since the core rooms changed. */
+  text(): string {
+    const lines = existsSync(this.#path)
+      ? readFileSync(this.#path, "utf8")
+          .split("\n")
+          .filter((line) => line !== "")
+          .map((line) => JSON.parse(line) as Line)
+      : [];
+    const sum = (of: readonly Line[]): string => {
+      const add = (get: (line: Line) => number): number => of.reduce((total, line) => total + get(line), 0);
+      return `${add(({ events }) => events)} events, ${add(({ seeds }) => seeds)} seeds, ${add(({ violations }) => violations)} violations`;
+    };
+    return [
+      `on commit ${this.#commit}: ${sum(lines.filter(({ commit }) => commit === this.#commit))}`,
+      `since the core rooms last changed: ${sum(lines.filter(({ core }) => core === this.#core))}`,
+      `(${this.#path})`,
+    ].join("\n");
+  }
+}
+
+function git(...args: string[]): string {
+  return (spawnSync("git", args, { encoding: "utf8" }).stdout ?? "").trim();
+}
