@@ -66,10 +66,15 @@ export class RawSocket {
 
   /** Sends bytes and waits until the kernel has them. False when the peer has gone. */
   async sent(bytes: Uint8Array): Promise<boolean> {
-    if (this.#socket.destroyed) return false;
+    const socket = this.#socket;
+    if (socket.destroyed) return false;
     return new Promise((resolve) => {
-      this.#socket.write(bytes, (error) => resolve(error === undefined || error === null));
-      this.#socket.once("close", () => resolve(false));
+      const gone = (): void => resolve(false);
+      socket.once("close", gone);
+      socket.write(bytes, (error) => {
+        socket.off("close", gone);
+        resolve(error === undefined || error === null);
+      });
     });
   }
 

@@ -299,6 +299,28 @@ row(
   },
 );
 
+row("O22, O23: the namespace lamina: is ours and holds nothing yet", async (t, place) => {
+  const client = await Haggling.begin(place);
+  await client.ask(NBD_OPT_STRUCTURED_REPLY);
+  const ask = async (number: number, ...queries: string[]): Promise<Answer[]> =>
+    client.ask(number, contextData(VOL, queries));
+  const queries = [
+    "lamina:",
+    "lamina:snapshot/monday",
+    "lamina:snapshot/",
+    "lamina::",
+    `lamina:${"x".repeat(4000)}`,
+  ];
+  for (const query of queries) {
+    t.same(typesOf(await ask(NBD_OPT_LIST_META_CONTEXT, query)), ["ACK"], `listing ${query.slice(0, 30)}`);
+    t.same(typesOf(await ask(NBD_OPT_SET_META_CONTEXT, query)), ["ACK"], `selecting ${query.slice(0, 30)}`);
+  }
+  const both = contextsOf(await ask(NBD_OPT_SET_META_CONTEXT, ...queries, "base:allocation"));
+  t.equal(both.length, 1, "what is there beside it is selected");
+  const session = await client.go(VOL, { mode: ReplyMode.Simple });
+  session.destroy();
+});
+
 row("O22: wrong lengths in LIST_ and SET_META_CONTEXT are ERR_INVALID", async (t, place) => {
   const client = await Haggling.begin(place);
   await client.ask(NBD_OPT_STRUCTURED_REPLY);

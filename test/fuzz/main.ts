@@ -1,24 +1,40 @@
 /**
  * scripts/fuzz: inputs over the state machines, then over a live server, for as long as one likes.
  *
- *     node dist/test/fuzz/main.js [--inputs N] [--live N] [--seed N]
+ *     node dist/test/fuzz/main.js [--inputs N] [--live N] [--bursts N] [--seed N]
  *
- * A line after every hundred thousand (machines) or thousand (live) inputs, with memory; ends with 1 and the seed,
- * the number and the bytes of the first input that fails.
+ * --inputs over the machines; --live conversations to a server, each a connection of its own; --bursts messages to
+ * the same server, many to a connection. A line now and then, with memory; ends with 1 and the seed and number of
+ * what failed.
  */
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openSession } from "../conformance/raw-client.js";
+import type { Place } from "../conformance/raw-socket.js";
 import { LaminaServer, processMemory, scratchDirectory } from "../interop/support/server.js";
+import { until } from "../interop/support/until.js";
 import { fuzzOne } from "../unit/nbd/fuzzer.js";
+import { fuzzBursts } from "./burst-fuzzer.js";
 import { fuzzLive } from "./live-fuzzer.js";
 
 const MIB = 1 << 20;
 const MACHINE_STEP = 100_000;
 const LIVE_STEP = 1000;
+const LIVE_LINE = 10_000;
+const BURST_STEP = 100_000;
+/** Small against the store: on a full device writes wait, which is right and would look like a hang. */
+const VOLUME = "64M";
+const VOLUME_BYTES = 64 * MIB;
 /**
- * A collector lets memory swing by tens of MiB, so single numbers prove nothing. A leak raises the least that is
- * seen in a whole window; more than this above the most of the warm-up is one.
+ * Objects that the server may keep, in MiB: three times what it keeps under this load. Left to itself the collector
+ * lets garbage grow by hundreds of MiB before it looks at it, which cannot be told from a leak; with this bound a leak
+ * of objects ends the server.
+ */
+const HEAP_MIB = 32;
+/**
+ * Memory swings by tens of MiB, so single numbers prove nothing. A leak raises the least that is seen in a whole
+ * window; more than this above the most of the warm-up is one.
  */
 const GROWTH_BYTES_MAX = 64 * MIB;
 const WINDOW_STEPS = 25;
@@ -57,51 +73,110 @@ function fuzzMachines(inputs: number, seed: number): void {
   }
 }
 
-async function fuzzServer(inputs: number, seed: number): Promise<void> {
-  const data = scratchDirectory();
-  const path = join(data, "nbd.sock");
-  const server = new LaminaServer({ args: ["--listen", `unix:${path}`], capacity: "1G" });
-  const growth = new Growth();
-  try {
-    await server.start();
-    await server.createVolume("vol", "1G");
-    await server.createVolume("other", "64M");
+/** A server, and memory of it that must not grow. */
+class Target {
+  readonly server: LaminaServer;
+  readonly places: readonly [Place, Place];
+  readonly #growth = new Growth();
+
+  private constructor(server: LaminaServer, path: string) {
+    this.server = server;
     const tcp = { kind: "tcp", host: server.host, port: server.port } as const;
-    const places = [tcp, { kind: "unix", path } as const];
-    for (let done = 0; done < inputs; ) {
-      const count = Math.min(LIVE_STEP, inputs - done);
-      const { answered } = await fuzzLive(places, seed, done, count);
-      done += count;
-      const session = await openSession(tcp, "vol");
-      await session.read(0, 4096);
-      await session.leave();
-      // Not the pool: it is shared memory of a fixed size, whose pages come into use one by one.
-      const rss = processMemory(server.pid, "RssAnon");
-      growth.check(rss);
-      if (done % (10 * LIVE_STEP) === 0 || done === inputs) {
-        console.log(
-          `live: seed ${seed}, ${done} inputs, ${answered} bytes answered, ${Math.round(rss / MIB)} MiB`,
-        );
-      }
-    }
-    await server.stop();
-    const fsck = await server.fsck();
+    this.places = [tcp, { kind: "unix", path }];
+  }
+
+  static async start(): Promise<Target> {
+    const data = scratchDirectory();
+    const path = join(data, "nbd.sock");
+    const server = new LaminaServer({
+      data,
+      args: ["--listen", `unix:${path}`],
+      capacity: "1G",
+      heapMib: HEAP_MIB,
+    });
+    await server.start();
+    await server.createVolume("vol", VOLUME);
+    await server.createVolume("other", VOLUME);
+    return new Target(server, path);
+  }
+
+  /** A real client is served, and memory has not grown. Returns it in MiB. */
+  async check(): Promise<number> {
+    const session = await openSession(this.places[0], "vol");
+    await session.read(0, 4096);
+    await session.leave();
+    // Not the pool: it is shared memory of a fixed size, whose pages come into use one by one.
+    const anonymous = processMemory(this.server.pid, "RssAnon");
+    this.#growth.check(anonymous);
+    return Math.round(anonymous / MIB);
+  }
+
+  /** Every connection was let go of, the server ends in order, and its store is whole. */
+  async end(): Promise<void> {
+    await until("every connection is let go of", async () => {
+      return JSON.stringify(await this.server.json("status")).includes('"connections":0');
+    });
+    await this.server.stop();
+    const fsck = await this.server.fsck();
     if (fsck.code !== 0) throw new Error(`fsck after it:\n${fsck.stdout}`);
+  }
+
+  async dispose(): Promise<void> {
+    await this.server.dispose();
+    rmSync(this.server.data, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+async function fuzzServer(conversations: number, messages: number, seed: number): Promise<void> {
+  if (conversations + messages === 0) return;
+  const target = await Target.start();
+  try {
+    await fuzzConversations(target, conversations, seed);
+    await fuzzMessages(target, messages, seed);
+    await target.end();
   } catch (error) {
     // What the server leaves behind must not hide what was wrong.
-    await server.dispose().catch(() => {});
+    await target.dispose().catch(() => {});
     throw error;
   }
-  await server.dispose();
+  await target.dispose();
+}
+
+async function fuzzConversations(target: Target, inputs: number, seed: number): Promise<void> {
+  for (let done = 0; done < inputs; ) {
+    const count = Math.min(LIVE_STEP, inputs - done);
+    const { answered } = await fuzzLive(target.places, seed, done, count);
+    done += count;
+    const mib = await target.check();
+    if (done % LIVE_LINE === 0 || done === inputs) {
+      console.log(`live: seed ${seed}, ${done} inputs, ${answered} bytes answered, ${mib} MiB`);
+    }
+  }
+}
+
+async function fuzzMessages(target: Target, inputs: number, seed: number): Promise<void> {
+  let conversations = 0;
+  let refused = 0;
+  for (let done = 0; done < inputs; ) {
+    const count = Math.min(BURST_STEP, inputs - done);
+    const run = await fuzzBursts(target.places, VOLUME_BYTES, seed, conversations, count);
+    done += run.inputs;
+    refused += run.refused;
+    conversations += run.conversations;
+    const mib = await target.check();
+    const what = `${done} inputs, ${conversations} connections, ${refused} refused`;
+    console.log(`bursts: seed ${seed}, ${what}, ${mib} MiB`);
+  }
 }
 
 const { values } = parseArgs({
   options: {
     inputs: { type: "string", default: "1000000" },
     live: { type: "string", default: "20000" },
+    bursts: { type: "string", default: "1000000" },
     seed: { type: "string", default: String(Math.floor(Date.now() / 1000)) },
   },
 });
 const seed = Number(values.seed);
 fuzzMachines(Number(values.inputs), seed);
-await fuzzServer(Number(values.live), seed);
+await fuzzServer(Number(values.live), Number(values.bursts), seed);

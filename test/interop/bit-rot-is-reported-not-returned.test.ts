@@ -1,8 +1,20 @@
 import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
-import t from "tap";
+import {
+  NBD_CMD_READ,
+  NBD_EIO,
+  NBD_OPT_STRUCTURED_REPLY,
+  NBD_REPLY_FLAG_DONE,
+  NBD_REPLY_TYPE_ERROR_OFFSET,
+  NBD_REPLY_TYPE_NONE,
+  NBD_REPLY_TYPE_OFFSET_DATA,
+} from "nbd-protocol-ts";
+import t, { type Test } from "tap";
 import { decodeSectors, encodeSectors, SECTOR_BYTES } from "../cluster/support/sector-codec.js";
+import { go, request } from "../conformance/encode.js";
+import { Haggling } from "../conformance/raw-client.js";
 import { metrics, metricValue } from "./support/metrics.js";
 import { NbdClient, NbdError } from "./support/nbd-client.js";
+import { run } from "./support/process.js";
 import { requires } from "./support/requirements.js";
 import { LaminaServer } from "./support/server.js";
 import { VOLUME } from "./support/volume.js";
@@ -54,7 +66,8 @@ async function errorOf(promise: Promise<unknown>): Promise<number | null> {
   }
 }
 
-t.test("one flipped byte costs one block", requires({ lamina: true }), async (t) => {
+/** A server on a volume with DATA_BYTES of data, in which one byte of each of some blocks is another one. */
+async function serveRotten(t: Test, rotten: ReadonlyMap<number, number>): Promise<LaminaServer> {
   const server = new LaminaServer({ capacity: "1G" });
   t.teardown(async () => server.dispose());
   await server.start();
@@ -67,7 +80,16 @@ t.test("one flipped byte costs one block", requires({ lamina: true }), async (t)
   await writer.close();
   // A clean end leaves every slot cold.
   await server.stop();
+  for (const [block, byte] of rotten) {
+    const at = findBlock(server.backingFile(), block);
+    t.ok(at >= 0, `block ${block} is in the file`);
+    flipByte(server.backingFile(), at + byte);
+  }
+  await server.start();
+  return server;
+}
 
+t.test("one flipped byte costs one block", requires({ lamina: true }), async (t) => {
   // The first byte of a block, the last one, and one in the last extent.
   const blocks = DATA_BYTES / BLOCK_BYTES;
   const rotten = new Map([
@@ -75,12 +97,7 @@ t.test("one flipped byte costs one block", requires({ lamina: true }), async (t)
     [700, BLOCK_BYTES - 1],
     [blocks - 1, 1234],
   ]);
-  for (const [block, byte] of rotten) {
-    const at = findBlock(server.backingFile(), block);
-    t.ok(at >= 0, `block ${block} is in the file`);
-    flipByte(server.backingFile(), at + byte);
-  }
-  await server.start();
+  const server = await serveRotten(t, rotten);
 
   const client = await NbdClient.connect(server.host, server.port, VOLUME);
   t.teardown(() => client.destroy());
@@ -113,4 +130,80 @@ t.test("one flipped byte costs one block", requires({ lamina: true }), async (t)
   await server.stop();
   const fsck = await server.fsck();
   t.equal(fsck.code, 1, "fsck finds the blocks that are still bad");
+});
+
+interface Chunk {
+  readonly type: number;
+  readonly offset: number;
+  readonly body: Buffer;
+}
+
+/** The chunks of one structured READ, as they come over the wire. */
+async function chunksOf(server: LaminaServer, offset: number, length: number): Promise<Chunk[]> {
+  const client = await Haggling.begin({ kind: "tcp", host: server.host, port: server.port });
+  const { socket } = client;
+  await client.ask(NBD_OPT_STRUCTURED_REPLY);
+  client.send(go(VOLUME));
+  await client.answers();
+  client.send(request(NBD_CMD_READ, { offset, length }));
+  const chunks: Chunk[] = [];
+  for (let done = false; !done; ) {
+    const header = await socket.exactly(20);
+    const type = header.readUInt16BE(6);
+    const body = await socket.exactly(header.readUInt32BE(16));
+    done = (header.readUInt16BE(4) & NBD_REPLY_FLAG_DONE) !== 0;
+    if (type === NBD_REPLY_TYPE_NONE) continue;
+    // An error with an offset has it at its end, data at its beginning.
+    const at = type === NBD_REPLY_TYPE_OFFSET_DATA ? 0 : body.length - 8;
+    chunks.push({ type, offset: Number(body.readBigUInt64BE(at)), body });
+  }
+  socket.destroy();
+  return chunks;
+}
+
+t.test("C2: a bad block in a long read costs the piece it lies in", requires({ lamina: true }), async (t) => {
+  const bad = 700;
+  const badOffset = bad * BLOCK_BYTES;
+  const server = await serveRotten(t, new Map([[bad, 99]]));
+  const chunks = await chunksOf(server, 0, DATA_BYTES);
+  const errors = chunks.filter(({ type }) => type === NBD_REPLY_TYPE_ERROR_OFFSET);
+  t.equal(errors.length, 1, "one error with an offset");
+  const { offset, body } = errors[0]!;
+  t.equal(body.readUInt32BE(0), NBD_EIO);
+  t.ok(offset <= badOffset && badOffset < offset + MIB, `${offset} is where the piece begins`);
+  let bytes = 0;
+  for (const { type, offset, body } of chunks) {
+    if (type !== NBD_REPLY_TYPE_OFFSET_DATA) continue;
+    const data = body.subarray(8);
+    bytes += data.length;
+    t.ok(badOffset + BLOCK_BYTES <= offset || offset + data.length <= badOffset, "no byte of the bad block");
+    const ids = decodeSectors(data, offset / SECTOR_BYTES);
+    t.ok(
+      ids.every((id) => id === WRITE_ID),
+      `${data.length} bytes at ${offset} are what was written`,
+    );
+  }
+  t.ok(bytes > 0 && bytes < DATA_BYTES, `${bytes} bytes came nevertheless`);
+
+  await t.test(
+    "qemu-io: only a read that covers it fails",
+    requires({ commands: ["qemu-io"] }),
+    async (t) => {
+      const read = async (at: number, length: number): Promise<string> => {
+        const result = await run("qemu-io", ["-f", "raw", "-c", `read ${at} ${length}`, server.uri(VOLUME)]);
+        return result.stdout + result.stderr;
+      };
+      t.match(await read(0, badOffset), /^read \d+\/\d+ bytes/m, "everything before it");
+      t.match(await read(badOffset, BLOCK_BYTES), /Input\/output error/, "the block");
+      const behind = badOffset + BLOCK_BYTES;
+      t.match(await read(behind, DATA_BYTES - behind), /^read \d+\/\d+ bytes/m, "everything behind it");
+    },
+  );
+
+  await t.test("nbdcopy: fails and says why", requires({ commands: ["nbdcopy"] }), async (t) => {
+    const copy = await run("nbdcopy", [server.uri(VOLUME), "null:"]);
+    t.not(copy.code, 0);
+    t.match(copy.stderr, /Input\/output error/);
+  });
+  await server.stop();
 });

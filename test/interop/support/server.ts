@@ -37,6 +37,8 @@ export interface ServerOptions {
   readonly device?: string;
   /** Further arguments of `lamina serve`. */
   readonly args?: readonly string[];
+  /** MiB of objects that the server may keep: one that keeps more ends, instead of growing until somebody looks. */
+  readonly heapMib?: number;
 }
 
 export interface TestServer {
@@ -142,9 +144,11 @@ abstract class ServerBase implements TestServer {
 export class LaminaServer extends ServerBase {
   readonly #storage: readonly string[];
   readonly #args: readonly string[];
+  readonly #heapMib: number | undefined;
 
   constructor(options: ServerOptions = {}) {
     super(options);
+    this.#heapMib = options.heapMib;
     this.#storage =
       options.device === undefined
         ? ["--capacity", options.capacity ?? CAPACITY_DEFAULT]
@@ -187,7 +191,9 @@ export class LaminaServer extends ServerBase {
       "--admin",
       "127.0.0.1:0",
     ];
-    return new Program(LAMINA, [...args, ...this.#storage, ...THREADS, ...this.#args]);
+    const all = [...args, ...this.#storage, ...THREADS, ...this.#args];
+    if (this.#heapMib === undefined) return new Program(LAMINA, all);
+    return new Program(process.execPath, [`--max-old-space-size=${this.#heapMib}`, LAMINA, ...all]);
   }
 
   protected async untilReady(program: Program): Promise<void> {
