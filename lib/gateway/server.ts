@@ -45,6 +45,8 @@ export interface ServerOptions extends ConnectionOptions {
 export interface OtherConnections {
   /** As `GatewayServer.retire`. `done` not from inside the call. */
   retire(volume: number, done: () => void): void;
+  /** While shutting down, nothing but handshakes is left here: `then` when that is so everywhere. */
+  whenOnlyHandshakes(then: () => void): void;
 }
 
 /** What is running now; the counters are in `counters`. */
@@ -77,6 +79,8 @@ export class GatewayServer implements ConnectionOwner {
   #number = 0;
   #shuttingDown = false;
   #drained: (() => void) | null = null;
+  /** While shutting down: the others have been asked whether only handshakes are left with them too. */
+  #othersAsked = false;
   #closed: (() => void) | null = null;
 
   constructor(environment: ServerEnvironment, options: ServerOptions) {
@@ -203,9 +207,7 @@ export class GatewayServer implements ConnectionOwner {
     if (!this.#shuttingDown) return;
     const all = [...this.#connections];
     // Those in the handshake are told so as long as others use a volume anyway, and not longer.
-    if (!all.some((connection) => !connection.inHandshake && connection.usesVolume)) {
-      for (const connection of all) if (connection.inHandshake) connection.cut("the server is shutting down");
-    }
+    if (!all.some((connection) => !connection.inHandshake && connection.usesVolume)) this.#endHandshakes();
     if (all.some((connection) => connection.usesVolume)) return;
     const drained = this.#drained;
     this.#drained = null;
@@ -214,6 +216,20 @@ export class GatewayServer implements ConnectionOwner {
     const closed = this.#closed;
     this.#closed = null;
     closed?.();
+  }
+
+  #endHandshakes(): void {
+    const { elsewhere } = this.#options;
+    if (elsewhere === undefined) {
+      this.#cutHandshakes();
+    } else if (!this.#othersAsked) {
+      this.#othersAsked = true;
+      elsewhere.whenOnlyHandshakes(() => this.#cutHandshakes());
+    }
+  }
+
+  #cutHandshakes(): void {
+    for (const connection of [...this.#handshakes]) connection.cut("the server is shutting down");
   }
 
   // ---- Told by connections ----------------------------------------------------------------------------------

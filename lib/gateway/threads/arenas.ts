@@ -6,7 +6,7 @@ import { POOL_SHARE } from "../limits.js";
 /** Connection threads of one server. */
 export const THREADS_MAX = 16;
 /** Smallest part of one thread: a few pieces, and homes for some hundred connections. */
-export const ARENA_BYTES_MIN: number = 8 * MIB;
+export const ARENA_BYTES_MIN: number = 4 * MIB;
 /** What a thread should have: a read of 32 MiB is set aside as a whole by one connection of several. */
 const ARENA_BYTES_GOOD = 96 * MIB;
 

@@ -168,6 +168,12 @@ class ThreadGroup implements ThreadedGateway {
     }
   }
 
+  /** A thread has nothing left but handshakes, or has ended. */
+  threadIsQuiet(): void {
+    if (!this.#threads.every(({ quiet }) => quiet)) return;
+    for (const thread of this.#threads) thread.finish();
+  }
+
   stats(): GatewayStats {
     const sum = new Counters();
     const numbers = new Float64Array(NUMBER.plain);
@@ -236,6 +242,8 @@ class ConnectionThread {
   readonly #group: ThreadGroup;
   readonly #worker: Worker;
   readonly #port: VolumePort;
+  /** While closing: it has no connection left but in the handshake, or has ended. */
+  quiet = false;
   #bell = -1;
   #onReady: () => void = () => {};
   #onFailed: (error: Error) => void;
@@ -306,6 +314,11 @@ class ConnectionThread {
     this.tell({ kind: "retire", ticket, volume });
   }
 
+  /** Those in the handshake need not be told any more that the server ends. */
+  finish(): void {
+    if (!this.#gone) this.tell({ kind: "all-quiet" });
+  }
+
   /** Begins its end; resolves when its connections use no volume any more. */
   async drain(): Promise<void> {
     if (this.#gone) return;
@@ -343,6 +356,10 @@ class ConnectionThread {
       case "drained":
         this.#onDrained();
         break;
+      case "quiet":
+        this.quiet = true;
+        this.#group.threadIsQuiet();
+        break;
       case "lost":
         this.#options.onConnectionLost?.(message.peer, message.volume, message.reason);
         break;
@@ -378,6 +395,8 @@ class ConnectionThread {
 
   #exited(code: number): void {
     this.#gone = true;
+    this.quiet = true;
+    this.#group.threadIsQuiet();
     if (!this.#closing) this.#failed(new Error(`it ended with code ${code}`));
     for (const done of this.#retiring.values()) done();
     this.#retiring.clear();

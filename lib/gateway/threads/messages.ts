@@ -42,6 +42,8 @@ export type ToThread =
   /** The answer to "admit". */
   | { readonly kind: "admitted"; readonly ticket: number }
   | { readonly kind: "credentials"; readonly credentials: TlsCredentials }
+  /** While closing: every thread has said "quiet". */
+  | { readonly kind: "all-quiet" }
   /** End politely; the thread exits when it is done. */
   | { readonly kind: "close" };
 
@@ -54,4 +56,6 @@ export type ToOwner =
   | { readonly kind: "retired"; readonly ticket: number }
   /** On the way to its end: no connection of the thread uses a volume any more. */
   | { readonly kind: "drained" }
+  /** While closing: nothing but handshakes is left here. */
+  | { readonly kind: "quiet" }
   | { readonly kind: "lost"; readonly peer: string; readonly volume: string; readonly reason: string };

@@ -6,6 +6,7 @@ import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../core/assert.js";
 import { openEngine } from "../../uring/engine.js";
 import { createGateway } from "../index.js";
+import type { OtherConnections } from "../server.js";
 import { createTlsOf, type ReloadableTls } from "../tls.js";
 import { Channel } from "./channel.js";
 import type { ThreadOrder, ToOwner, ToThread } from "./messages.js";
@@ -72,6 +73,9 @@ function serve(order: ThreadOrder, port: MessagePort): void {
       case "admitted":
         elsewhere.admitted(message.ticket);
         break;
+      case "all-quiet":
+        elsewhere.allQuiet();
+        break;
       case "credentials":
         tls?.use(message.credentials);
         break;
@@ -84,10 +88,11 @@ function serve(order: ThreadOrder, port: MessagePort): void {
 }
 
 /** The connections of the other threads. */
-class Elsewhere {
+class Elsewhere implements OtherConnections {
   readonly #tell: (message: ToOwner) => void;
   readonly #waiting = new Map<number, () => void>();
   #ticket = 0;
+  #whenQuiet: () => void = () => {};
 
   constructor(tell: (message: ToOwner) => void) {
     this.#tell = tell;
@@ -97,6 +102,15 @@ class Elsewhere {
     const ticket = this.#ticket++;
     this.#waiting.set(ticket, done);
     this.#tell({ kind: "admit", ticket, volume });
+  }
+
+  whenOnlyHandshakes(then: () => void): void {
+    this.#whenQuiet = then;
+    this.#tell({ kind: "quiet" });
+  }
+
+  allQuiet(): void {
+    this.#whenQuiet();
   }
 
   admitted(ticket: number): void {
