@@ -130,7 +130,8 @@ abstract class ServerBase implements TestServer {
 
   async dispose(): Promise<void> {
     if (this.#program !== null) await this.kill();
-    if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 5 });
+    // The private Redis of a killed server writes its last words a moment later.
+    if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 12 });
   }
 
   protected abstract launch(replace: boolean): Program;
