@@ -137,7 +137,6 @@ async function serveUntilStopped(
   announce(server, resolved);
   const end = await Promise.race([stopSignal(), server.replaced]);
   tellEnd(end, log);
-  process.on("SIGINT", force).on("SIGTERM", force);
   return stop(server, json);
 }
 
@@ -182,9 +181,16 @@ async function stop(server: Server, json: boolean): Promise<number> {
   }
 }
 
+/** The first signal asks to stop, a second one does not wait. Between the two there is always a handler. */
 function stopSignal(): Promise<string> {
   return new Promise((resolve) => {
-    process.once("SIGINT", resolve).once("SIGTERM", resolve);
+    let asked = false;
+    const heard = (signal: string): void => {
+      if (asked) force();
+      asked = true;
+      resolve(signal);
+    };
+    process.on("SIGINT", heard).on("SIGTERM", heard);
   });
 }
 
