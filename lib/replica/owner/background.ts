@@ -32,8 +32,8 @@ export interface BackgroundHost extends Omit<CopyHost, "refused" | "lost"> {
   fencedBy(member: Member): void;
   endPass(member: Member, why: string): void;
   touched(extent: number): void;
-  /** Nothing is left to reconcile. */
-  reconciled(): void;
+  /** The member has, flushed, what a power loss may have taken from it: its LOSSY can end. */
+  putRight(member: Member): void;
   /** Look again at the end of the batch. */
   soon(): void;
   /** Work has ended after the owner's end. */
@@ -46,6 +46,8 @@ export class Background implements CopyHost {
   readonly #demanded = new Set<number>();
   /** By extent, the members that have bad blocks in it. */
   readonly #repairs = new Map<number, Set<Member>>();
+  /** Members that have got back what a power loss may have taken, not flushed yet. */
+  readonly #toPutRight = new Set<Member>();
   #copier: Copier | null = null;
   #busy = false;
   /** The last piece of work could not be done: the next one begins when time has passed or a member can be used. */
@@ -135,6 +137,10 @@ export class Background implements CopyHost {
     }
     for (const [extent, members] of this.#repairs) return this.#repairOne(copier, extent, members);
     for (const extent of this.#reconcile) return this.#reconcileOne(copier, extent);
+    for (const member of this.#toPutRight) {
+      if (!member.inSync || !member.lossy) this.#toPutRight.delete(member);
+      else if (member.usable) return this.#flushAndPutRight(copier, member);
+    }
     if (this.#host.environment.clock.now() < this.#pausedUntil) return null;
     for (const member of this.#host.members) {
       const { pass } = member;
@@ -165,7 +171,21 @@ export class Background implements CopyHost {
     this.#reconcile.delete(extent);
     this.#reconcile.add(extent);
     yield* this.#alone(extent, this.#reconcileAlone(copier, extent));
-    if (this.#reconcile.size === 0 && !this.#host.over) this.#host.reconciled();
+    if (this.#reconcile.size === 0) this.reconciled();
+  }
+
+  /** Nothing is left to reconcile: in-sync members lack nothing of the volume. */
+  reconciled(): void {
+    for (const member of this.#inSync()) if (member.lossy) this.#toPutRight.add(member);
+  }
+
+  *#flushAndPutRight(copier: Copier, member: Member): Routine<void> {
+    if (yield* copier.flush(member)) {
+      this.#toPutRight.delete(member);
+      this.#host.putRight(member);
+    } else {
+      this.#stalled = true;
+    }
   }
 
   *#reconcileAlone(copier: Copier, extent: number): Routine<void> {

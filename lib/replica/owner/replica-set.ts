@@ -97,7 +97,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.#leaseMark = environment.lease.mark();
     for (const member of this.members) this.#meet(member, activated);
     this.#supervise();
-    if (activated.reconcile.size === 0) this.reconciled();
+    if (activated.reconcile.size === 0) this.#background.reconciled();
     this.soon();
   }
 
@@ -201,17 +201,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.#fullAt ??= this.environment.clock.now();
   }
 
-  reconciled(): void {
-    for (const member of this.members) {
-      if (member.inSync && member.lossy && member.ready) this.#putRight(member);
-    }
-  }
-
-  /** Everything a power loss may have taken from the member has been put right: its LOSSY ends. */
-  #putRight(member: Member): void {
+  putRight(member: Member): void {
     const { session } = member;
     session?.reconciled(this.volume, this.epoch, (done) => {
-      if (done && member.session === session) member.lossy = false;
+      if (member.session !== session || this.#over) return;
+      if (done) member.lossy = false;
+      else this.#later(PROMISE_RETRY_MS, () => this.#background.reconciled());
     });
   }
 
@@ -407,7 +402,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.pass = null;
     this.events.joined(member.node);
     if (member.session === null || !member.ready) return;
-    if (member.lossy) this.#putRight(member);
+    if (member.lossy) this.putRight(member);
     this.#listHot(member, member.session);
   }
 

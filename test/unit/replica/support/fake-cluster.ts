@@ -4,6 +4,7 @@ import { ExtentOp, ExtentOpKind } from "../../../../lib/core/extent-io.js";
 import { epoch, generation, volumeId } from "../../../../lib/core/ids.js";
 import { BLOCK_BYTES } from "../../../../lib/core/limits.js";
 import type { AcceptedRecord, SessionListener } from "../../../../lib/replica/api.js";
+import { Activation, type ActivationOutcome } from "../../../../lib/replica/owner/activation.js";
 import type { NodeLinks, OwnerEnvironment, OwnerEvents } from "../../../../lib/replica/owner/api.js";
 import {
   type ClusterRecord,
@@ -183,6 +184,25 @@ export class FakeCluster {
     };
   }
 
+  /** Begins an activation; what becomes of it stands in the result. */
+  activate(epoch = 2): Activating {
+    const result: Activating = { outcome: null, activation: null };
+    result.activation = new Activation(this.environment, VOLUME, epoch, (outcome) => {
+      result.outcome = outcome;
+    });
+    this.engine.settle();
+    return result;
+  }
+
+  /** The owner of what was activated. */
+  own(activating: Activating): ReplicaSet {
+    const { outcome } = activating;
+    if (outcome === null || outcome.kind !== "activated") throw new Error("not activated");
+    const set = new ReplicaSet(this.environment, this.engine, outcome.activated, this.events);
+    this.engine.settle();
+    return set;
+  }
+
   /** An owner as if an activation had just ended. */
   serve(change: Partial<ClusterRecord> = {}, reconcile: readonly number[] = []): ReplicaSet {
     this.connect();
@@ -274,6 +294,11 @@ export class FakeCluster {
   read(set: ReplicaSet, extent: number, block = 0, blocks = EXTENT_BLOCKS): Asked {
     return this.ask(set, ExtentOpKind.Read, extent, block, blocks);
   }
+}
+
+export interface Activating {
+  outcome: ActivationOutcome | null;
+  activation: Activation | null;
 }
 
 export interface Asked {

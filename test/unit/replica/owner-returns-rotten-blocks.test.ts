@@ -1,0 +1,62 @@
+import t from "tap";
+import { Status } from "../../../lib/core/status.js";
+import { FakeCluster } from "./support/fake-cluster.js";
+import { EXTENT_BLOCKS } from "./support/fake-node.js";
+
+const CONTENT = [1, 2, 3, 4, 5, 6, 7, 8];
+
+function withContent(nodes = 3): FakeCluster {
+  const cluster = new FakeCluster(nodes);
+  for (const node of cluster.nodes) node.put(0, CONTENT, 1, false);
+  return cluster;
+}
+
+t.test("a rotten block is read from another copy, and the bad one is rewritten", async (t) => {
+  const cluster = withContent();
+  for (const block of [2, 5]) cluster.nodes[0]!.extents.get(0)!.rot.add(block);
+  const set = cluster.serve();
+  const reads = [0, 1, 2].map(() => cluster.read(set, 0));
+  cluster.pass(500);
+  for (const read of reads) t.same(read.fills, CONTENT);
+  t.equal(cluster.nodes[0]!.extents.get(0)!.rot.size, 0);
+  t.same(cluster.seen, ["n1 repaired 2 of 0"]);
+});
+
+t.test("different blocks rotten in every copy: each is there somewhere, so the read succeeds", async (t) => {
+  const cluster = withContent();
+  cluster.nodes.forEach((node, i) => {
+    node.extents.get(0)!.rot.add(i);
+  });
+  const set = cluster.serve();
+  const read = cluster.read(set, 0);
+  cluster.pass(500);
+  t.equal(read.status, Status.Ok);
+  t.same(read.fills, CONTENT);
+});
+
+t.test("a block that is rotten everywhere is an error, of that block only", async (t) => {
+  const cluster = withContent(2);
+  for (const node of cluster.nodes) node.extents.get(0)!.rot.add(4);
+  const set = cluster.serve();
+  const bad = cluster.read(set, 0, 4, 1);
+  const good = cluster.read(set, 0, 5, EXTENT_BLOCKS - 5);
+  cluster.pass(500);
+  t.equal(bad.status, Status.Io);
+  t.equal(bad.op.badBlock, 4);
+  t.same(good.fills, [6, 7, 8]);
+  t.same(new Set(cluster.seen), new Set(["n1 cannot repair 0:4", "n2 cannot repair 0:4"]));
+});
+
+t.test("rotten in one copy while the other is away: waits for it, and is no error", async (t) => {
+  const cluster = withContent(2);
+  cluster.nodes[0]!.extents.get(0)!.rot.add(4);
+  const set = cluster.serve();
+  cluster.nodes[1]!.down = true;
+  cluster.nodes[1]!.kill();
+  const read = cluster.read(set, 0);
+  cluster.pass(20_000);
+  t.equal(read.status, -1);
+  cluster.nodes[1]!.down = false;
+  cluster.pass(500);
+  t.same(read.fills, CONTENT);
+});
