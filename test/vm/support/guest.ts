@@ -32,6 +32,8 @@ export interface GuestOptions {
   readonly job: string;
   /** A disk of the guest (/dev/vda): anything that QEMU's block layer opens. */
   readonly disk?: string;
+  /** Further arguments of QEMU. */
+  readonly qemu?: readonly string[];
   /**
    * Further files of the guest: paths of this machine by their paths in the guest. /bin, /sbin and /lib are links
    * into /usr there.
@@ -63,7 +65,10 @@ export class Guest {
     copyFileSync(join(IMAGE, "base.cpio"), initrd);
     // The kernel unpacks archive after archive.
     appendFileSync(initrd, await jobArchive(folder, options));
-    return new Guest(new Program("qemu-system-x86_64", qemuArguments(initrd, options.disk)), folder);
+    return new Guest(
+      new Program("qemu-system-x86_64", [...qemuArguments(initrd, options.disk), ...(options.qemu ?? [])]),
+      folder,
+    );
   }
 
   /** Waits until the guest has powered itself off. */
