@@ -6,7 +6,7 @@
 import { ReplyMode } from "nbd-protocol-ts";
 import t from "tap";
 import { openSession, type Session } from "./raw-client.js";
-import { BLOCK, serveLive, VOL } from "./support/live.js";
+import { BLOCK, type Live, serveLive, VOL } from "./support/live.js";
 
 const ROUNDS = Number(process.env["LAMINA_ROUNDS"] ?? 4000);
 /** Writes that one writer has in flight; they go to different blocks. */
@@ -49,10 +49,19 @@ t.test(`${ROUNDS} rounds on one connection`, async (t) => {
   await session.leave();
 });
 
-t.test(`${ROUNDS} rounds on two connections`, async (t) => {
-  const left = await openSession(live.tcp, VOL);
-  const right = await openSession(live.unix, VOL, { mode: ReplyMode.Extended });
-  t.same(await duel(left, right), []);
+async function onTwoConnections({ tcp, unix }: Live): Promise<string[]> {
+  const left = await openSession(tcp, VOL);
+  const right = await openSession(unix, VOL, { mode: ReplyMode.Extended });
+  const wrong = await duel(left, right);
   await left.leave();
   await right.leave();
+  return wrong;
+}
+
+t.test(`${ROUNDS} rounds on two connections`, async (t) => {
+  t.same(await onTwoConnections(live), []);
+});
+
+t.test(`${ROUNDS} rounds on two connections of two threads`, async (t) => {
+  t.same(await onTwoConnections(await serveLive(t, { args: ["--threads", "2"] })), []);
 });

@@ -10,14 +10,14 @@ import {
   NBD_OPT_LIST,
   ReplyMode,
 } from "nbd-protocol-ts";
-import t from "tap";
+import t, { type Test } from "tap";
 import { run } from "../interop/support/process.js";
 import { LAMINA, pause } from "../interop/support/server.js";
 import { go, request, u32, write } from "./encode.js";
 import { Haggling, openSession } from "./raw-client.js";
 import { PeerClosed, RawSocket } from "./raw-socket.js";
 import { flipOneByteOf } from "./support/bit-rot.js";
-import { BLOCK, MIB, pattern, serveLive, tcpOf, VOL } from "./support/live.js";
+import { BLOCK, type Live, MIB, pattern, serveLive, tcpOf, VOL } from "./support/live.js";
 
 t.test("C6, D1, D2: a FLUSH on one connection keeps what all connections had completed", async (t) => {
   const live = await serveLive(t);
@@ -72,7 +72,14 @@ t.test("D3: a second server on the same data is refused", async (t) => {
 });
 
 t.test("D4: a write that was sent again is not overtaken by its stale first copy", async (t) => {
-  const live = await serveLive(t);
+  await sendAgain(t, await serveLive(t));
+});
+
+t.test("D4: nor when the two connections are on two threads", async (t) => {
+  await sendAgain(t, await serveLive(t, { args: ["--threads", "2"] }));
+});
+
+async function sendAgain(t: Test, live: Live): Promise<void> {
   const stale = Buffer.alloc(BLOCK, "old");
   const newer = Buffer.alloc(BLOCK, "new");
   for (let round = 0; round < 8; round++) {
@@ -111,7 +118,7 @@ t.test("D4: a write that was sent again is not overtaken by its stale first copy
     }
     await reader.leave();
   }
-});
+}
 
 t.test("X10, C2: a READ over rotten data is EIO in every mode, and no byte of it is made up", async (t) => {
   // The smallest pool: a simple reply of 32 MiB has to be begun before all of it is read.
