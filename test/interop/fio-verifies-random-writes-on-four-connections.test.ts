@@ -31,6 +31,7 @@ offset_increment=64m
 io_size=48m
 fsync=64
 verify=crc32c
+verify_state_save=0
 verify_fatal=1
 serialize_overlap=1
 randrepeat=0
