@@ -90,15 +90,23 @@ export class SimMirror {
     const names = new Map(records.map(({ id, name }) => [name, String(id)]));
     if (!isSame(this.#redis.hash(VOLUMES_KEY), wanted)) return "the list of volumes differs";
     if (!isSame(this.#redis.hash(NAMES_KEY), names)) return "the names of volumes differ";
-    for (const key of this.#redis.keys()) {
-      const volume = VOLUME_KEY.exec(key)?.[1];
-      if (volume !== undefined && !wanted.has(volume)) return `${key} belongs to no volume`;
-    }
     for (const record of records) {
       const difference = this.#volumeDifference(record.id, recordFields(record));
       if (difference !== null) return `volume ${record.name}: ${difference}`;
     }
     return null;
+  }
+
+  /**
+   * Keys of volumes that are on no list. A Redis that is emptied under a running mirror may keep a few: the mirror
+   * writes a volume anew, and the process dies before it has seen that the list is gone too. Nobody reads them.
+   */
+  orphans(): number {
+    const live = new Set(this.#registry.list().map(({ id }) => String(id)));
+    return this.#redis.keys().filter((key) => {
+      const volume = VOLUME_KEY.exec(key)?.[1];
+      return volume !== undefined && !live.has(volume);
+    }).length;
   }
 
   #volumeDifference(volume: number, fields: readonly string[]): string | null {

@@ -15,15 +15,16 @@ export const MUTANTS = [
   {
     name: "a write is acknowledged before its record is in the log",
     file: "lib/store/data-path.ts",
-    find: "    log.append();\n    this.#submitStaged();",
-    replace: "    if (device.env.random.u32() % 3 !== 0) log.append();\n    this.#submitStaged();",
+    find: "    log.append();\n    this.#changes.submitStaged();",
+    replace:
+      "    if (this.#parts.device.env.random.u32() % 3 !== 0) log.append();\n    this.#changes.submitStaged();",
     invariant: "I2: after kill -9 the log knows everything that the disk may hold",
   },
   {
     name: "a write does not wait for its slot to be settled",
-    file: "lib/store/data-path.ts",
-    find: "    if (this.#parts.unsettled.has(slot)) {\n      waitFor(",
-    replace: "    if (this.#parts.unsettled.has(slot) && op.kind !== ExtentOpKind.Write) {\n      waitFor(",
+    file: "lib/store/request-core.ts",
+    find: "    if (this.parts.unsettled.has(slot)) {\n      this.waiting.forSettling(",
+    replace: "    if (this.parts.unsettled.has(slot) && op.kind !== 2) {\n      this.waiting.forSettling(",
     invariant: "I21: a slot is settled before its table is checkpointed",
   },
   {
@@ -234,7 +235,7 @@ export const MUTANTS = [
   },
   {
     name: "the bytes of an absent block are served",
-    file: "lib/store/data-path.ts",
+    file: "lib/store/read-path.ts",
     find: "      const at = memory + (i << BLOCK_SHIFT);\n      pool.bytes.fill(0, at, at + BLOCK_BYTES);\n",
     replace: "",
     invariant: "I3: a block that was never written reads as zeros, whatever lies there",

@@ -470,6 +470,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     if (difference !== null) throw new Violation("I20", `Redis was equal, but now ${difference}`);
     this.#redis!.lose();
     await this.#untilMirrored(mirror);
+    this.world.coverage.count("redis:orphan-keys", mirror.orphans());
   }
 
   async #untilMirrored(mirror: SimMirror): Promise<void> {
