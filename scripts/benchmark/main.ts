@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { scratchDirectory } from "../../test/interop/support/server.js";
 import { measure, prefill, type Sample } from "./measure.js";
 import { type BenchReport, markdown, type RowResult } from "./report.js";
-import { type Medium, ROWS, type Row, RowSet, type Transport } from "./rows.js";
+import { type Medium, ROWS, type Row, RowSet, TRANSPORTS, type Transport } from "./rows.js";
 import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "./servers.js";
 import { plot } from "./svg.js";
 import { verdicts, verdictText } from "./verdict.js";
@@ -107,7 +107,9 @@ async function runMedium(
   if (rows.length === 0) return [];
   const folder = scratchDirectory(parent);
   // Page-cache servers answer disk rows from memory.
-  const servers = plan.servers.filter((server) => medium === "ram" || !server.cached);
+  const servers = plan.servers.filter(
+    (server) => (medium === "ram" || !server.cached) && (transport !== "tls" || server.speaksTls),
+  );
   try {
     for (const server of servers) {
       await server.start(folder, plan.sizeBytes, transport);
@@ -174,7 +176,7 @@ async function main(): Promise<void> {
   const chosen = plan();
   const rows: RowResult[] = [];
   for (const { medium, folder } of chosen.media) {
-    for (const transport of ["tcp", "unix"] as const) {
+    for (const transport of TRANSPORTS) {
       rows.push(...(await runMedium(chosen, medium, folder, transport)));
     }
   }

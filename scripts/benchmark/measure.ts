@@ -94,11 +94,6 @@ export async function measure(
 /** Writes every block once, so that no row measures allocation. */
 export async function prefill(server: BenchServer, sizeBytes: number): Promise<void> {
   const io = ["--ioengine=nbd", `--uri=${server.uri}`, "--rw=write", "--bs=1m", "--iodepth=4"];
-  await check("fio", [
-    "--name=prefill",
-    ...io,
-    `--size=${sizeBytes}`,
-    "--end_fsync=1",
-    "--output-format=json",
-  ]);
+  const size = [`--size=${sizeBytes}`, "--end_fsync=1", "--output-format=json"];
+  await check("fio", ["--name=prefill", ...io, ...size]);
 }

@@ -1,7 +1,10 @@
 /** What is measured: the rows of the table. */
 
 export type Medium = "ram" | "disk";
-export type Transport = "tcp" | "unix";
+/** "tls": over TCP, with a certificate of the server alone: fio cannot name one of its own. */
+export const TRANSPORTS = ["tcp", "unix", "tls"] as const;
+export type Transport = (typeof TRANSPORTS)[number];
+const TRANSPORT_NAMES: Readonly<Record<Transport, string>> = { tcp: "", unix: ", unix socket", tls: ", TLS" };
 
 /** Which run a row belongs to; a longer one has the rows of the shorter ones too. */
 export const RowSet = { Quick: 0, Usual: 1, Full: 2 } as const;
@@ -36,9 +39,8 @@ interface Extra {
 function random(kind: Kind, depth: number, set: RowSet, extra: Extra = {}): Row {
   const { connections = 1, transport = "tcp" } = extra;
   const clients = connections === 1 ? "" : `, ${connections} connections`;
-  const socket = transport === "tcp" ? "" : ", unix socket";
   return {
-    name: `4K ${kind}, depth ${depth}${clients}${socket}`,
+    name: `4K ${kind}, depth ${depth}${clients}${TRANSPORT_NAMES[transport]}`,
     rw: RANDOM[kind],
     blockBytes: 4 * KIB,
     depth,
@@ -57,9 +59,8 @@ function sequential(
 ): Row {
   const size = blockBytes < MIB ? `${blockBytes / KIB}K` : `${blockBytes / MIB}M`;
   const { transport = "tcp" } = extra;
-  const socket = transport === "tcp" ? "" : ", unix socket";
   return {
-    name: `${size} ${kind}, depth ${depth}${socket}`,
+    name: `${size} ${kind}, depth ${depth}${TRANSPORT_NAMES[transport]}`,
     rw: kind,
     blockBytes,
     depth,
@@ -112,4 +113,8 @@ export const ROWS: readonly Row[] = [
   random("write", 32, Full, { transport: "unix" }),
   sequential("read", 128 * KIB, 16, Full, { transport: "unix" }),
   sequential("write", 128 * KIB, 16, Full, { transport: "unix" }),
+  random("read", 32, Full, { transport: "tls" }),
+  random("write", 32, Full, { transport: "tls" }),
+  sequential("read", 128 * KIB, 16, Usual, { transport: "tls" }),
+  sequential("write", 128 * KIB, 16, Usual, { transport: "tls" }),
 ];

@@ -1,9 +1,10 @@
-/** The servers that are compared, each with a backing of its own in one folder, all on loopback TCP or unix sockets. */
+/** The servers that are compared, each with a backing of its own in one folder, all on loopback: TCP, unix sockets, TLS. */
 import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { connect, type NetConnectOpts } from "node:net";
 import { join } from "node:path";
 import { check, Program } from "../../test/interop/support/process.js";
 import { freePort, pause } from "../../test/interop/support/server.js";
+import { makeAuthority } from "../../test/interop/support/tls.js";
 import type { Transport } from "./rows.js";
 
 const HOST = "127.0.0.1";
@@ -15,6 +16,8 @@ export interface BenchServer {
   readonly name: string;
   /** Answers from the page cache: its disk rows say nothing about the disk. */
   readonly cached: boolean;
+  /** Has rows over TLS. */
+  readonly speaksTls: boolean;
   /** Starts it over a backing of `sizeBytes` in `folder`, reached by `transport`. */
   start(folder: string, sizeBytes: number, transport?: Transport): Promise<void>;
   readonly uri: string;
@@ -25,6 +28,9 @@ export interface BenchServer {
 abstract class ServerBase implements BenchServer {
   abstract readonly name: string;
   abstract readonly cached: boolean;
+  readonly speaksTls: boolean = true;
+  /** Folder with its certificate and key under TLS, else null. */
+  protected keys: string | null = null;
   /** Where it listens: a path, or null for the port. */
   protected socket: string | null = null;
   protected port = 0;
@@ -32,7 +38,8 @@ abstract class ServerBase implements BenchServer {
 
   get uri(): string {
     if (this.socket !== null) return `nbd+unix:///${EXPORT}?socket=${this.socket}`;
-    return `nbd://${HOST}:${this.port}/${EXPORT}`;
+    if (this.keys === null) return `nbd://${HOST}:${this.port}/${EXPORT}`;
+    return `nbds://${HOST}:${this.port}/${EXPORT}`;
   }
 
   get pid(): number {
@@ -45,6 +52,8 @@ abstract class ServerBase implements BenchServer {
     rmSync(own, { recursive: true, force: true });
     mkdirSync(own, { recursive: true });
     this.socket = transport === "unix" ? join(own, "nbd.sock") : null;
+    this.keys = null;
+    if (transport === "tls") this.keys = await (await makeAuthority(own, "tls")).issue("server", "localhost");
     this.port = await freePort();
     await this.launch(own, sizeBytes);
   }
@@ -104,7 +113,10 @@ export class Lamina extends ServerBase {
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const data = join(folder, "data");
     const at = this.socket === null ? `${HOST}:${this.port}` : `unix:${this.socket}`;
-    const listen = ["--listen", at, "--admin", `${HOST}:0`];
+    const tls = this.keys === null ? [] : ["--tls", "require", "--tls-dir", this.keys];
+    // With an authority it asks for certificates of its clients.
+    if (this.keys !== null) rmSync(join(this.keys, "ca-cert.pem"));
+    const listen = ["--listen", at, "--admin", `${HOST}:0`, ...tls];
     // Room for the volume and the reserve of free slots.
     const capacity = ["--capacity", String(2 * sizeBytes)];
     this.program = new Program(this.#program, [
@@ -127,7 +139,8 @@ export class NbdkitFile extends ServerBase {
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const file = sparseFile(folder, sizeBytes);
     const at = this.socket === null ? ["-i", HOST, "-p", String(this.port)] : ["-U", this.socket];
-    this.program = new Program("nbdkit", ["-f", ...at, "-e", EXPORT, "file", `file=${file}`]);
+    const tls = this.keys === null ? [] : ["--tls=require", `--tls-certificates=${this.keys}`];
+    this.program = new Program("nbdkit", ["-f", ...at, ...tls, "-e", EXPORT, "file", `file=${file}`]);
     await this.listening();
   }
 }
@@ -140,7 +153,10 @@ export class QemuNbd extends ServerBase {
     const file = sparseFile(folder, sizeBytes);
     const io = ["--cache=none", "--aio=io_uring", "--discard=unmap"];
     const at = this.socket === null ? ["-b", HOST, "-p", String(this.port)] : ["-k", this.socket];
-    this.program = new Program("qemu-nbd", ["-t", "-e", "16", "-f", "raw", ...io, ...at, "-x", EXPORT, file]);
+    const credentials = `tls-creds-x509,id=keys,endpoint=server,verify-peer=no,dir=${this.keys}`;
+    const tls = this.keys === null ? [] : ["--object", credentials, "--tls-creds", "keys"];
+    const common = ["-t", "-e", "16", "-f", "raw", ...io, ...at, ...tls];
+    this.program = new Program("qemu-nbd", [...common, "-x", EXPORT, file]);
     await this.listening();
   }
 }
@@ -149,6 +165,7 @@ export class QemuNbd extends ServerBase {
 export class NbdServer extends ServerBase {
   readonly name = "nbd-server";
   readonly cached = true;
+  override readonly speaksTls = false;
   readonly #binary: string;
   #daemon = 0;
 

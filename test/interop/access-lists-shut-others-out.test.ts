@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
+import { metrics, metricValue } from "./support/metrics.js";
 import { NbdClient, NbdError } from "./support/nbd-client.js";
 import { check, describe, run } from "./support/process.js";
 import { requires } from "./support/requirements.js";
@@ -106,6 +107,29 @@ t.test("a write to a read-only grant is refused by the server, not only by the c
   await t.rejects(client.trim(0, 4096), new NbdError(EPERM_NUMBER));
   t.ok((await client.read(0, 4096)).equals(Buffer.alloc(4096)), "nothing was written");
   await client.close();
+  await server.stop();
+});
+
+t.test("a changed list holds for open connections", TOOLS, async (t) => {
+  const { server } = await serve(t, "allow");
+  const set = (...rules: string[]) =>
+    server.lamina("volume", "set", "v", ...rules.flatMap((rule) => ["--allow", rule]));
+  await server.lamina("volume", "create", "v", "--size", "4M");
+  const writer = await NbdClient.connect(server.host, server.port, "v");
+  await writer.write(0, Buffer.alloc(4096, 1));
+  await set("address:127.0.0.1");
+  await writer.write(0, Buffer.alloc(4096, 2));
+  await set("address:127.0.0.1:ro");
+  await t.rejects(writer.write(0, Buffer.alloc(4096, 3)), "who was promised writing is disconnected");
+  writer.destroy();
+  const reader = await NbdClient.connect(server.host, server.port, "v");
+  t.ok((await reader.read(0, 4096)).equals(Buffer.alloc(4096, 2)), "what it had no right to was not written");
+  await set("psk:alice");
+  await t.rejects(reader.read(0, 4096), "who may nothing is disconnected");
+  reader.destroy();
+  t.not((await run("nbdinfo", ["--size", server.uri("v")])).code, 0, "and does not come back");
+  const withdrawn = metricValue(await metrics(server.data), "lamina_gateway_rights_withdrawn_total");
+  t.equal(withdrawn, 2);
   await server.stop();
 });
 
