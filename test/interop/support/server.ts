@@ -192,7 +192,9 @@ export class LaminaServer extends ServerBase {
       "--admin",
       "127.0.0.1:0",
     ];
-    const all = [...args, ...this.#storage, ...THREADS, ...this.#args];
+    // What the test says itself takes precedence.
+    const threads = this.#args.includes("--threads") ? [] : THREADS;
+    const all = [...args, ...this.#storage, ...threads, ...this.#args];
     if (this.#heapMib === undefined) return new Program(LAMINA, all);
     return new Program(process.execPath, [`--max-old-space-size=${this.#heapMib}`, LAMINA, ...all]);
   }
