@@ -127,6 +127,7 @@ export class FakeExtents implements ExtentIo {
           this.blocks.delete(key(i));
           break;
         case ExtentOpKind.Flush:
+        case ExtentOpKind.Stamp:
           break;
       }
     }
