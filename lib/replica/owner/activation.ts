@@ -16,6 +16,7 @@ import { LEASE_WAIT_MS } from "../limits.js";
 import type { Asking, PromiseOutcome } from "../register.js";
 import type { OwnerEnvironment } from "./api.js";
 import {
+  ACTIVATION_PAUSE_MAX_MS,
   ACTIVATION_PAUSE_MS,
   PROMISE_RETRY_MS,
   RECONNECT_GRACE_MS,
@@ -57,6 +58,7 @@ export class Activation implements SessionListener {
   readonly #members = new Map<NodeId, Heard | null>();
   readonly #timers = new Set<Timer>();
   #over = false;
+  #pauseMs = ACTIVATION_PAUSE_MS;
 
   /** Tries epochs from `epoch` on. `done` is called once, never from inside a call, unless it is cancelled before. */
   constructor(
@@ -141,7 +143,8 @@ export class Activation implements SessionListener {
   #again(seen: number): void {
     this.#forget();
     this.#ballot = { epoch: Math.max(seen, this.#ballot.epoch) + 1, owner: this.#ballot.owner };
-    const pause = ACTIVATION_PAUSE_MS + (this.#environment.random.u32() % ACTIVATION_PAUSE_MS);
+    const pause = this.#pauseMs + (this.#environment.random.u32() % this.#pauseMs);
+    this.#pauseMs = Math.min(2 * this.#pauseMs, ACTIVATION_PAUSE_MAX_MS);
     this.#later(pause, () => this.#promise());
   }
 

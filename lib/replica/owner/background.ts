@@ -20,7 +20,7 @@ import { REPAIRS_MAX, RESYNC_PAUSE_MAX_MS } from "./limits.js";
 import { Leaving, type Member } from "./member.js";
 import { PassStage, ResyncPass } from "./resync-pass.js";
 
-export interface BackgroundHost extends Omit<CopyHost, "refused" | "lost"> {
+export interface BackgroundHost extends Omit<CopyHost, "refused" | "absent" | "lost"> {
   readonly environment: OwnerEnvironment;
   readonly events: OwnerEvents;
   readonly members: readonly Member[];
@@ -29,6 +29,7 @@ export interface BackgroundHost extends Omit<CopyHost, "refused" | "lost"> {
   readonly changingRecord: boolean;
   leave(member: Member, why: Leaving): void;
   noLease(member: Member): void;
+  linkLost(member: Member): void;
   fencedBy(member: Member): void;
   endPass(member: Member, why: string): void;
   touched(extent: number): void;
@@ -316,13 +317,20 @@ export class Background implements CopyHost {
   refused(member: Member, status: Status, badBlock: number): void {
     const host = this.#host;
     const isRot = status === Status.Io && badBlock >= 0;
+    if (status === Status.LinkLost) host.linkLost(member);
     if (status === Status.Fenced) host.fencedBy(member);
     else if (status === Status.NoLease) host.noLease(member);
     else if (isRot) return;
     else if (!member.inSync) host.endPass(member, `status ${status}`);
-    else if (status === Status.LinkLost) member.wanted = true;
+    else if (status === Status.LinkLost) this.absent(member);
     else if (status === Status.NoSpace) host.leave(member, Leaving.Full);
     else if (status !== Status.Outdated) host.leave(member, Leaving.Failed);
+  }
+
+  /** Background work waits for it, or, if it is only being resynced, begins anew when it can be used again. */
+  absent(member: Member): void {
+    if (member.inSync) member.wanted = true;
+    else this.#host.endPass(member, "it cannot be used");
   }
 
   lost(member: Member, extent: number, block: number): void {

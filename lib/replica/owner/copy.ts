@@ -26,6 +26,8 @@ export interface CopyHost {
   nextSequence(): number;
   /** An answer of a member to background work that was not Ok. */
   refused(member: Member, status: Status, badBlock: number): void;
+  /** The member cannot be used now. */
+  absent(member: Member): void;
   /** A block that no copy can be read of. */
   lost(member: Member, extent: number, block: number): void;
 }
@@ -240,7 +242,7 @@ export class Copier {
   ): Routine<Status> {
     const host = this.#host;
     if (host.over || !member.usable) {
-      host.refused(member, Status.LinkLost, -1);
+      host.absent(member);
       return Status.LinkLost;
     }
     const { op } = ask;

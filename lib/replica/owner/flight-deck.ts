@@ -31,6 +31,8 @@ export interface DeckHost {
   answered(op: ExtentOp): void;
   leave(member: Member, why: Leaving): void;
   noLease(member: Member): void;
+  /** The member's session is ending: nothing can be sent on it any more. */
+  linkLost(member: Member): void;
   fencedBy(member: Member): void;
   endPass(member: Member, why: string): void;
   rotten(member: Member, extent: number): void;
@@ -282,6 +284,7 @@ export class FlightDeck implements FlightOwner {
 
   #refused(flight: Flight, member: Member, status: Status, counts: boolean): void {
     const host = this.#host;
+    if (status === Status.LinkLost) host.linkLost(member);
     if (status === Status.Fenced) {
       host.fencedBy(member);
     } else if (!member.inSync) {
@@ -371,10 +374,11 @@ export class FlightDeck implements FlightOwner {
     }
     if (op.status === Status.Fenced) host.fencedBy(member);
     else if (op.status === Status.NoLease) host.noLease(member);
+    else if (op.status === Status.LinkLost) host.linkLost(member);
     else if (op.status === Status.Io && op.badBlock >= 0) {
       flight.badCopies |= 1 << member.index;
       host.rotten(member, op.extent);
-    } else if (op.status !== Status.LinkLost && op.status !== Status.Outdated) {
+    } else if (op.status !== Status.Outdated) {
       host.leave(member, Leaving.Failed);
     }
     if (!host.over) this.#pump(flight);

@@ -13,8 +13,12 @@ export const SUPERVISE_MS = 250;
 export const STABLE_AFTER_LOOKS = 2;
 /** Pause before a node whose promise is not known is asked again. */
 export const PROMISE_RETRY_MS = 250;
-/** Pause before a new epoch is tried after a refusal, and as much again by chance. */
+/**
+ * Pause before a new epoch is tried after a refusal, and as much again by chance; doubled with every further one,
+ * because each try fences another that may just be waiting for leases.
+ */
 export const ACTIVATION_PAUSE_MS = 500;
+export const ACTIVATION_PAUSE_MAX_MS = 32_000;
 /** Blocks that are compared and copied at a time: one buffer of each owner. */
 export const COPY_BLOCKS = 64;
 /** Extents of which bad blocks wait to be repaired. More are forgotten: the next read finds them again. */

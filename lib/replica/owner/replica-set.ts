@@ -316,6 +316,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.leaseLostAt ??= this.environment.clock.now();
   }
 
+  /** Operations are answered LinkLost before the end of the session is told: none may be sent on it between. */
+  linkLost(member: Member): void {
+    member.ready = false;
+  }
+
   /** A node that was started anew, or heard of a newer owner, refuses until it is asked for its promise. */
   fencedBy(member: Member): void {
     const { session } = member;

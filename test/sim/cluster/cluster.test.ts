@@ -51,3 +51,25 @@ void t.test(
     t.ok(writes > 0 && activations > 0, `${seeds} seeds, ${writes} writes, ${activations} activations`);
   },
 );
+
+void t.test("the real owner of a volume loses nothing, and its copies are equal at rest", async (t) => {
+  const options = { seed: FIRST_SEED, subject: "volume", faultMs: 9000 } as const;
+  t.equal(runCluster(options).hash, runCluster(options).hash, "deterministic");
+  const until = Date.now() + SECONDS * 1000;
+  let seeds = 0;
+  const sums = { reads: 0, writes: 0, shrinks: 0, rebuilds: 0 };
+  while (seeds < SEEDS_MIN || Date.now() < until) {
+    const seed = FIRST_SEED + seeds;
+    const result = runCluster({ seed, subject: "volume", faultMs: FAULT_MS });
+    seeds++;
+    sums.reads += result.reads;
+    sums.writes += result.writes;
+    sums.shrinks += result.shrinks;
+    sums.rebuilds += result.rebuilds;
+    if (result.violation !== null) {
+      t.fail(`seed ${seed} (faults for ${FAULT_MS} ms): ${result.violation.message}`);
+      break;
+    }
+  }
+  t.ok(sums.writes > 0 && sums.reads > 0, `${seeds} seeds, ${JSON.stringify(sums)}`);
+});

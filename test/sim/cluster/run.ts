@@ -4,13 +4,17 @@ import type { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import { SimWorld, type TraceSink } from "../world.js";
 import { ClusterChecks, FORGED_LAYER } from "./checks.js";
+import { copiesDiffer } from "./copies.js";
 import { SimNetwork } from "./network.js";
 import { CLUSTER_ID, NodeHost, stationPool } from "./node-host.js";
 import { PROBE_VOLUME, ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
 import { Stranger } from "./stranger.js";
+import { clusterNameOf, VolumeOwner, VolumeRegisters } from "./volume-owner.js";
 
 export interface ClusterRunOptions {
   readonly seed: number;
+  /** Who owns the volume: the simple owner that tests the protocol, or the real one. */
+  readonly subject?: "probe" | "volume";
   /** Virtual time with faults. */
   readonly faultMs?: number;
   readonly trace?: TraceSink;
@@ -47,8 +51,10 @@ class ClusterRun {
   readonly #network: SimNetwork;
   readonly #checks: ClusterChecks;
   readonly #nodes: NodeHost[];
-  readonly #owners: (ProbeOwner | null)[] = [];
+  readonly #owners: (ProbeOwner | VolumeOwner | null)[] = [];
   readonly #registers = new Registers();
+  /** What the clients of the real owner know; null: the probe owns. */
+  readonly #volume: VolumeRegisters | null;
   readonly #configNodes: number;
   readonly #stranger: Stranger;
   readonly #faultUs: number;
@@ -58,7 +64,7 @@ class ClusterRun {
   #shrinks = 0;
   #rebuilds = 0;
 
-  constructor({ seed, faultMs, trace }: ClusterRunOptions) {
+  constructor({ seed, subject, faultMs, trace }: ClusterRunOptions) {
     Violation.raised = null;
     this.#world = new SimWorld(seed, trace ?? null);
     this.#random = this.#world.random.fork("cluster");
@@ -78,7 +84,8 @@ class ClusterRun {
     });
     this.#checks = new ClusterChecks(config);
     const arena = freshArena();
-    const host = { configNodes: config, nameOf: probeNameOf };
+    this.#volume = subject === "volume" ? new VolumeRegisters(this.#random.chance(0.5)) : null;
+    const host = { configNodes: config, nameOf: this.#volume === null ? probeNameOf : clusterNameOf };
     this.#nodes = Array.from(
       { length: nodes },
       (_, index) => new NodeHost(this.#world, arena, this.#network, this.#checks, index, host),
@@ -108,8 +115,8 @@ class ClusterRun {
     return {
       hash: this.#world.hash,
       events: this.#events,
-      writes: this.#registers.writes,
-      reads: this.#registers.reads,
+      writes: this.#writes,
+      reads: this.#volume?.reads ?? this.#registers.reads,
       activations: this.#activations,
       shrinks: this.#shrinks,
       rebuilds: this.#rebuilds,
@@ -118,6 +125,10 @@ class ClusterRun {
       faults: this.#faults,
       violation,
     };
+  }
+
+  get #writes(): number {
+    return this.#volume?.writes ?? this.#registers.writes;
   }
 
   #step(): void {
@@ -161,7 +172,10 @@ class ClusterRun {
       configNodes: this.#configNodes,
       registers: this.#registers,
     };
-    const owner = new ProbeOwner(host, OWNER_HOST + index, process, pool);
+    const owner =
+      this.#volume === null
+        ? new ProbeOwner(host, OWNER_HOST + index, process, pool)
+        : new VolumeOwner(host, this.#volume, OWNER_HOST + index, process, pool);
     this.#owners[index] = owner;
     this.#network.hostIsBack(OWNER_HOST + index);
     owner.start();
@@ -195,7 +209,7 @@ class ClusterRun {
   #fault(): void {
     const faults: readonly (readonly [string, () => void])[] = [
       ["kill", () => this.#killNode((node) => node.kill())],
-      ["power", () => this.#killNode((node) => node.powerLoss())],
+      ["power", () => this.#powerLoss()],
       ["owner", () => this.#killOwner()],
       ["pause", () => this.#pause()],
       ["block", () => this.#block()],
@@ -204,6 +218,7 @@ class ClusterRun {
       ["heal", () => this.#network.healAll()],
       ["break", () => void this.#network.breakOne()],
       ["forge", () => this.#stranger.forge(this.#newestEpoch())],
+      ["release", () => this.#release()],
     ];
     const [name, act] = this.#random.pick(faults);
     this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
@@ -227,6 +242,16 @@ class ClusterRun {
     this.#after(50 + this.#random.below(8000), () => {
       if (!node.alive) node.start();
     });
+  }
+
+  #powerLoss(): void {
+    if (this.#volume?.hasPower !== true) this.#killNode((node) => node.powerLoss());
+  }
+
+  /** A planned hand-over. */
+  #release(): void {
+    const owner = this.#owners.find((one) => one?.process.alive && one.serving);
+    if (owner instanceof VolumeOwner) owner.release();
   }
 
   #killOwner(): void {
@@ -279,17 +304,37 @@ class ClusterRun {
     this.#network.healAll();
     for (const node of this.#nodes) if (!node.alive) node.start();
     for (let i = 0; i < OWNERS; i++) if (!(this.#owners[i]?.process.alive ?? false)) this.#startOwner(i);
-    const wanted = this.#registers.writes + PEACE_WRITES;
+    const wanted = this.#writes + PEACE_WRITES;
     const whole = (): boolean =>
       this.#owners.some((owner) => owner?.serving && owner.inSync.length === this.#nodes.length);
-    const reached = this.#stepUntil(() => this.#registers.writes >= wanted && whole(), PEACE_MS * 1000);
+    const reached = this.#stepUntil(() => this.#writes >= wanted && whole(), PEACE_MS * 1000);
     if (!reached) {
       const owners = this.#owners.map((owner) => `${owner?.epoch}:${owner?.serving}:[${owner?.inSync}]`);
       throw new Violation(
         "I23",
-        `after ${PEACE_MS} ms of peace ${this.#registers.writes - wanted + PEACE_WRITES} writes, owners ${owners}`,
+        `after ${PEACE_MS} ms of peace ${this.#writes - wanted + PEACE_WRITES} writes, owners ${owners}${this.#waits()}`,
       );
     }
+    if (this.#volume !== null) this.#atRest(whole);
+  }
+
+  #waits(): string {
+    return this.#owners.map((owner) => (owner instanceof VolumeOwner ? `; ${owner.waiting}` : "")).join("");
+  }
+
+  /** Nobody asks for anything any more: all copies are equal (I7). */
+  #atRest(whole: () => boolean): void {
+    const owners = this.#owners.flatMap((owner) => (owner instanceof VolumeOwner ? [owner] : []));
+    for (const owner of owners) owner.quiet = true;
+    const isIdle = (): boolean => whole() && owners.every((owner) => !owner.serving || owner.isIdle);
+    if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);
+    const pool = stationPool(this.#nodes.length + OWNERS + 1);
+    let difference: string | null | undefined;
+    copiesDiffer(this.#nodes, pool, (found) => {
+      difference = found;
+    });
+    this.#stepUntil(() => difference !== undefined, 60_000_000);
+    if (difference !== null) throw new Violation("I7", difference ?? "the copies could not be compared");
   }
 }
 

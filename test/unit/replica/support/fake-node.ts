@@ -352,7 +352,11 @@ export class FakeSession implements ReplicaSession {
     if (this.#lost) return;
     this.#lost = true;
     if (this.#fake.session === this) this.#fake.session = null;
-    for (const op of [...this.#open]) this.#answer(op, Status.LinkLost);
+    // What is sent while the others are being answered is answered too, before the end is told.
+    for (let i = 0; this.#open.size > 0; i++) {
+      if (i > 10_000) throw new Error("operations are sent to a session that is ending");
+      for (const op of this.#open) this.#answer(op, Status.LinkLost);
+    }
     for (const lost of [...this.#asked]) {
       this.#asked.delete(lost);
       lost();

@@ -1,0 +1,57 @@
+/** Whether the copies of the volume are equal: entries and bytes of every extent on every node (DESIGN §10, I7). */
+import { ExtentFlag, type ExtentListener, ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.js";
+import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import { type Routine, startRoutine } from "../../../lib/core/routine.js";
+import { Status } from "../../../lib/core/status.js";
+import { type SimPool, simMemory } from "../memory.js";
+import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
+import { PROBE_VOLUME } from "./probe-owner.js";
+import { VOLUME_EXTENTS } from "./volume-owner.js";
+
+/** `done` with the first difference in words, or null. All nodes serve. */
+export function copiesDiffer(
+  nodes: readonly NodeHost[],
+  pool: SimPool,
+  done: (difference: string | null) => void,
+): void {
+  startRoutine(compare(nodes, pool), (error, difference) => {
+    if (error !== null) throw error;
+    done(difference ?? null);
+  });
+}
+
+function* compare(nodes: readonly NodeHost[], pool: SimPool): Routine<string | null> {
+  const memory = pool.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
+  const { bytes } = simMemory();
+  for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
+    let first: { readonly entries: Uint32Array; readonly content: Uint8Array } | null = null;
+    for (const node of nodes) {
+      const op = new ExtentOp();
+      bytes.fill(0, memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
+      yield* read(node, op, extent, memory);
+      const where = `extent ${extent} of node ${node.index}`;
+      if (op.status !== Status.Ok) return `${where} cannot be read: status ${op.status}`;
+      const entries = op.entries.slice(0, EXTENT_BLOCKS);
+      const content = bytes.slice(memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
+      first ??= { entries, content };
+      if (!entries.every((entry, i) => entry === first!.entries[i])) return `${where} has other entries`;
+      if (Buffer.compare(content, first.content) !== 0) return `${where} has other bytes`;
+    }
+  }
+  pool.free(memory);
+  return null;
+}
+
+function* read(node: NodeHost, op: ExtentOp, extent: number, memory: number): Routine<void> {
+  op.kind = ExtentOpKind.Read;
+  op.volume = PROBE_VOLUME;
+  op.extent = extent;
+  op.blocks = EXTENT_BLOCKS;
+  op.memory = memory;
+  op.flags = ExtentFlag.Entries;
+  yield (resume) => {
+    const listener: ExtentListener = { extentDone: () => resume(0) };
+    op.listener = listener;
+    node.store!.submit(op);
+  };
+}
