@@ -261,7 +261,8 @@ class ClusterRun {
     owner.process.kill();
     this.#network.died(owner.process, this.#random.chance(0.7));
     this.#after(50 + this.#random.below(4000), () => {
-      if (!owner.process.alive) this.#startOwner(index);
+      // In peace it may have been started already.
+      if (this.#owners[index] === owner) this.#startOwner(index);
     });
   }
 
