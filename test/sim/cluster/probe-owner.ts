@@ -34,6 +34,7 @@ export const PROBE_EXTENTS = 3;
 const REGISTERS = PROBE_EXTENTS * EXTENT_BLOCKS;
 const PARALLEL = 4;
 const RETRY_MS = 100;
+const HOLE_READ_MS = 100;
 /** A member without a lease for so many tries is taken out. */
 const LEASE_TRIES = 30;
 /** A member that owes an answer for so long is given up (the session is cut). */
@@ -165,6 +166,13 @@ export class ProbeOwner {
     this.#lease.start();
     this.#later(this.#random.below(3000), () => this.#activate());
     this.#tend();
+    this.#answerHoles();
+  }
+
+  /** Clients that read where nothing was ever written: answered by the owner alone, as long as it has its lease. */
+  #answerHoles(): void {
+    this.#mayAnswer();
+    this.#later(HOLE_READ_MS, () => this.#answerHoles());
   }
 
   #later(ms: number, run: () => void): void {

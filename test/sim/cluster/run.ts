@@ -212,8 +212,10 @@ class ClusterRun {
       ["power", () => this.#powerLoss()],
       ["owner", () => this.#killOwner()],
       ["pause", () => this.#pause()],
+      ["slow", () => this.#slowDevice()],
       ["block", () => this.#block()],
-      ["isolate", () => this.#isolate()],
+      ["isolate", () => this.#isolate(this.#random.pick(this.#hosts()))],
+      ["isolate-owner", () => this.#isolate(OWNER_HOST + this.#random.below(OWNERS))],
       ["heal", () => this.#network.healAll()],
       ["heal", () => this.#network.healAll()],
       ["break", () => void this.#network.breakOne()],
@@ -275,6 +277,12 @@ class ClusterRun {
     process.pausedUntilUs = this.#world.nowUs + 1000 * this.#random.pick([100, 2000, 4000, 9000]);
   }
 
+  /** A device that takes a thousand times as long: promises meet operations in the store. */
+  #slowDevice(): void {
+    const { device } = this.#random.pick(this.#nodes);
+    device.slowUntilUs = this.#world.nowUs + 1000 * this.#random.pick([200, 1000, 3000]);
+  }
+
   #hosts(): number[] {
     return [...this.#nodes.map(({ index }) => index), ...this.#owners.map((_, i) => OWNER_HOST + i)];
   }
@@ -287,9 +295,8 @@ class ClusterRun {
   }
 
   /** One host hears nobody, or nobody hears it, or both. */
-  #isolate(): void {
+  #isolate(one: number): void {
     const hosts = this.#hosts();
-    const one = this.#random.pick(hosts);
     const ways = 1 + this.#random.below(3);
     for (const other of hosts) {
       if (other === one) continue;
