@@ -39,4 +39,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 700896, front: "nbd", plain: true },
     was: "the simulator's own: its janitor asked on connections whose clients had said goodbye",
   },
+  {
+    options: { seed: 522247466547, front: "nbd" },
+    was: "a process that had stood still let a new connection in while a dead one's write was on its way to the disk",
+  },
 ];
