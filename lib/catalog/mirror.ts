@@ -85,6 +85,8 @@ export class Mirror {
   #deepCheckedAt = 0;
   /** Checks that somebody asked for: wanted, and done. */
   #checkAsked = false;
+  /** A volume's keys were not what they should be: the list of volumes may be gone too. */
+  #checkNeeded = false;
   #checks = 0;
   #closed = false;
   #dirty = true;
@@ -189,8 +191,9 @@ export class Mirror {
     let checkedAt = Number.NEGATIVE_INFINITY;
     while (!this.#closed) {
       const asked = this.#checkAsked;
-      if (asked || this.#clock.now() - checkedAt >= this.#checkMs) {
+      if (asked || this.#checkNeeded || this.#clock.now() - checkedAt >= this.#checkMs) {
         this.#checkAsked = false;
+        this.#checkNeeded = false;
         if (!(await this.#check(client, writer))) return;
         checkedAt = this.#clock.now();
       }
@@ -289,7 +292,11 @@ export class Mirror {
       if (error instanceof StaleError) throw new Error("Redis lost the list of volumes", { cause: error });
       throw error;
     }
-    for (const record of records) await this.#writeVolume(writer, record);
+    for (const record of records) {
+      await this.#writeVolume(writer, record);
+      // No keys are written that no list covers.
+      if (this.#checkNeeded) return;
+    }
     await this.#writeEvents(client);
   }
 
@@ -337,6 +344,7 @@ export class Mirror {
       this.#makeStale(track);
       if (!(error instanceof StaleError)) throw error;
       this.#setState("rebuilding", null);
+      this.#checkNeeded = true;
       this.#dirty = true;
     }
   }

@@ -53,9 +53,10 @@ export type FrontKind = "store" | "volume" | "nbd";
  * - `full-rot`: blocks rot while the file system is full.
  * - `rot-zeros`: bits of blocks that nobody has written rot.
  * - `redis`: Redis loses and gets back things while volumes come and go.
+ * - `frames`: frames of the log are all of one length, so that what a crash lost leaves a gap that others fit.
  * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
  */
-export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros", "redis"] as const;
+export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros", "redis", "frames"] as const;
 export type Focus = (typeof FOCI)[number];
 
 export interface RunOptions {
@@ -170,9 +171,10 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     tunables: { checkpointAbove: 0.05, checkpointBelow: 0.02, syncIntervalMs: 1000 },
   },
   reuse: {
-    on: ["power", "kill", "free"],
+    on: ["power", "free"],
+    off: ["kill", "clean", "kill-while-opening"],
     sizes: { volumes: 2, extentsPerVolume: 4, extentBlocks: 16 },
-    mix: { thinkUs: 0, freeShare: 0.35, writeShare: 0.9, flushShare: 0.02, blocksMax: 2 },
+    mix: { thinkUs: 0, freeShare: 0.35, writeShare: 0.9, flushShare: 0.02, blocksMax: 2, checkShare: 1 },
     tunables: { checkpointAbove: 0.02, checkpointBelow: 0, syncIntervalMs: 1000, coolAfterMs: 1 },
   },
   "full-rot": {
@@ -200,6 +202,13 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     sizes: { volumes: 3, extentsPerVolume: 6, extentBlocks: 16 },
     mix: { freeShare: 0.15, thinkUs: 20_000, blocksMax: 2 },
     tunables: {},
+  },
+  frames: {
+    on: ["power", "kill"],
+    off: ["clean", "full", "zero", "free", "no-hole", "zero-payload", "drop", "kill-while-opening", "scrub"],
+    sizes: { volumes: 1, extentsPerVolume: 2, extentBlocks: 16 },
+    mix: { clients: 1, blocksMax: 1, writeShare: 0.9, flushShare: 0.005, thinkUs: 10, logBytes: 128 * KIB },
+    tunables: { syncIntervalMs: 1000, checkpointAbove: 0.8, coolAfterMs: 5000, hotSlotsMax: 64, preHotSlots: 8 },
   },
 };
 const FOCUS_SHARE = 0.1;

@@ -271,6 +271,7 @@ export const MUTANTS = [
     file: "lib/store/open-store.ts",
     find: "const incarnation = found.incarnation + 1;",
     replace: "const incarnation = found.incarnation;",
+    focus: "frames",
     invariant: "I21: what a lost life left in the log is never taken for this one's",
   },
   {
