@@ -208,7 +208,13 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     off: ["clean", "full", "zero", "free", "no-hole", "zero-payload", "drop", "kill-while-opening", "scrub"],
     sizes: { volumes: 1, extentsPerVolume: 2, extentBlocks: 16 },
     mix: { clients: 1, blocksMax: 1, writeShare: 0.9, flushShare: 0.005, thinkUs: 10, logBytes: 128 * KIB },
-    tunables: { syncIntervalMs: 1000, checkpointAbove: 0.8, coolAfterMs: 5000, hotSlotsMax: 64, preHotSlots: 8 },
+    tunables: {
+      syncIntervalMs: 1000,
+      checkpointAbove: 0.8,
+      coolAfterMs: 5000,
+      hotSlotsMax: 64,
+      preHotSlots: 8,
+    },
   },
 };
 const FOCUS_SHARE = 0.1;
