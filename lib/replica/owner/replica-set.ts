@@ -241,8 +241,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.leaseLostAt = null;
     if (member.inSync || member.pass?.stage === PassStage.Proposed) {
       const isSameLife = member.bootId === greeting.bootId && (member.lossy || !greeting.lossy);
+      // Whatever it was to leave for is over; that it is not whole is not, until a record says so.
+      if (member.leaving !== Leaving.Rebooted) member.leaving = null;
       if (!isSameLife) this.leave(member, Leaving.Rebooted);
-      else if (member.leaving !== Leaving.Rebooted) member.leaving = null;
     }
     this.#askPromise(member, session);
   }

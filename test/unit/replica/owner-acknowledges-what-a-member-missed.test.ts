@@ -281,3 +281,18 @@ t.test("a flush reaches every in-sync member, and follows a shrink", async (t) =
   t.same(cluster.seen, ["n3 left: its device fails"]);
   for (const node of cluster.nodes.slice(0, 2)) t.equal(node.durable.has(0), true);
 });
+
+t.test("gone for long and then back without what it had not flushed: the second reason counts", async (t) => {
+  const cluster = new FakeCluster(2);
+  const set = cluster.serve();
+  cluster.nodes[1]!.down = true;
+  cluster.nodes[1]!.kill();
+  const write = cluster.write(set, 0, 0, [5]);
+  cluster.pass(5000);
+  t.equal(cluster.chosen.length, 1, "below minReplicas it may return whole");
+  cluster.nodes[1]!.powerLoss();
+  cluster.nodes[1]!.down = false;
+  cluster.pass(2000);
+  t.equal(write.status, Status.Ok);
+  t.match(cluster.seen[0], /^n2 left: it came back without/);
+});
