@@ -326,17 +326,19 @@ export class Activation implements SessionListener {
   }
 }
 
-/** Extents that are hot with any valid member, or that not all of them have. */
+/** Extents that are hot with any valid member, or that not all of them have, or of which they have different lives. */
 export function extentsInDoubt(lists: readonly (readonly InventoryEntry[])[]): Set<number> {
-  const count = new Map<number, number>();
+  const copies = new Map<number, { count: number; readonly created: number }>();
   const doubt = new Set<number>();
   for (const entries of lists) {
-    for (const { extent, hot } of entries) {
-      count.set(extent, (count.get(extent) ?? 0) + 1);
-      if (hot) doubt.add(extent);
+    for (const { extent, hot, created } of entries) {
+      const known = copies.get(extent);
+      if (known === undefined) copies.set(extent, { count: 1, created });
+      else known.count++;
+      if (hot || (known !== undefined && known.created !== created)) doubt.add(extent);
     }
   }
-  for (const [extent, copies] of count) if (copies < lists.length) doubt.add(extent);
+  for (const [extent, { count }] of copies) if (count < lists.length) doubt.add(extent);
   return doubt;
 }
 

@@ -44,17 +44,18 @@ export class ResyncPass {
   }
 
   /**
-   * Stamped since it left ∪ its own hot ones ∪ what it lacks ∪ what it has and no valid member has ∪ what was
-   * changed while the lists were read. `valid` is what a valid member lists, `own` what the member itself lists.
+   * Stamped since it left ∪ its own hot ones ∪ what it lacks ∪ what it has and no valid member has ∪ another life of
+   * the extent (a power loss took its Free and Alloc, and the slot of the life before is cool) ∪ what was changed
+   * while the lists were read. `valid` is what a valid member lists, `own` what the member itself lists.
    */
   listed(since: number, valid: readonly InventoryEntry[], own: readonly InventoryEntry[]): void {
     assert(this.stage === PassStage.Listing, "a pass lists once");
     const theirs = new Set<number>();
-    const its = new Set<number>();
-    for (const { extent } of own) its.add(extent);
-    for (const { extent, generation } of valid) {
+    const its = new Map<number, number>();
+    for (const { extent, created } of own) its.set(extent, created);
+    for (const { extent, generation, created } of valid) {
       theirs.add(extent);
-      if (generation >= since || !its.has(extent)) this.todo.add(extent);
+      if (generation >= since || its.get(extent) !== created) this.todo.add(extent);
     }
     for (const { extent, hot } of own) if (hot || !theirs.has(extent)) this.todo.add(extent);
     this.total = this.todo.size;

@@ -247,7 +247,9 @@ class ClusterRun {
   }
 
   #powerLoss(): void {
-    if (this.#volume?.hasPower !== true) this.#killNode((node) => node.powerLoss());
+    if (this.#volume?.hasPower === true) return;
+    this.#killNode((node) => node.powerLoss());
+    this.#volume?.powerLost();
   }
 
   /** A planned hand-over. */

@@ -33,6 +33,8 @@ const REGISTERS = VOLUME_EXTENTS * EXTENT_BLOCKS;
 const PARALLEL = 6;
 const RUN_MAX = 6;
 const ZEROS = 0;
+/** What a device writes whole or not at all. */
+const SECTOR_BYTES = 512;
 
 export function clusterNameOf(bytes: Uint8Array): string | null {
   return decodeClusterRecord(bytes).name;
@@ -64,6 +66,11 @@ export class VolumeRegisters {
   written(register: number, id: number, isStable: boolean): void {
     this.acked[register] = id;
     if (isStable || this.hasPower) this.stable(register, id);
+  }
+
+  /** Whatever was not flushed may be gone: a later flush does not bring it back. */
+  powerLost(): void {
+    this.acked.set(this.floor);
   }
 
   /** A read that was asked for when the floor was `floor` has shown `id`. */
@@ -373,8 +380,8 @@ export class VolumeOwner {
     const floors = Array.from({ length: op.blocks }, (_, i) => registers.floor[first + i]!);
     this.#submit(set, op, () => {
       for (let i = 0; i < op.blocks; i++) {
-        const id = op.presentCount === 0 ? ZEROS : this.#idAt(op.memory + i * BLOCK_BYTES);
-        registers.seen(first + i, id, floors[i]!);
+        const ids = op.presentCount === 0 ? [ZEROS] : this.#idsAt(op.memory + i * BLOCK_BYTES);
+        for (const id of ids) registers.seen(first + i, id, floors[i]!);
       }
       registers.reads++;
     });
@@ -415,12 +422,25 @@ export class VolumeOwner {
     set.submit(op);
   }
 
-  #idAt(memory: number): number {
+  /**
+   * Numbers of the writes that the block shows. More than one, whole sectors each, only where power may fail: of what
+   * was not flushed any sectors may be lost when all copies lose theirs. What was flushed is held against each.
+   */
+  #idsAt(memory: number): ReadonlySet<number> {
     const { words } = simMemory();
-    const id = words[memory >>> 2]!;
-    for (let i = memory >>> 2; i < (memory + BLOCK_BYTES) >>> 2; i++) {
-      if (words[i] !== id) throw new Violation("I8", `a block of two writes, ${id} and ${words[i]}`);
+    const ids = new Set<number>();
+    for (let at = memory; at < memory + BLOCK_BYTES; at += SECTOR_BYTES) {
+      const id = words[at >>> 2]!;
+      ids.add(id);
+      for (let i = at >>> 2; i < (at + SECTOR_BYTES) >>> 2; i++) {
+        if (words[i] !== id) throw new Violation("I8", `a sector of two writes, ${id} and ${words[i]}`);
+      }
     }
-    return id;
+    if (this.#registers.hasPower && ids.size > 1)
+      throw new Violation(
+        "I8",
+        `a block of ${ids.size} writes, ${[...ids].join(", ")}, and nobody lost power`,
+      );
+    return ids;
   }
 }

@@ -198,3 +198,17 @@ t.test("idle extents are called stable, to in-sync members only, and again after
   cluster.pass(2000);
   t.equal(cluster.nodes[1]!.extents.get(5)!.hot, false);
 });
+
+t.test("a power loss took Free and Alloc of an extent: the cool life before is not believed", async (t) => {
+  const cluster = new FakeCluster();
+  const [a, b, c] = cluster.nodes;
+  for (const node of [a!, b!]) {
+    node.put(1, [2], 3, false);
+    node.extents.get(1)!.created = 40;
+  }
+  c!.put(1, [1], 3, false);
+  const set = cluster.serve(staleThird(cluster));
+  cluster.pass(1000);
+  t.equal(isInSync(set), true);
+  t.equal(c!.fills(1)[0], 2);
+});
