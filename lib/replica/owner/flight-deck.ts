@@ -312,8 +312,20 @@ export class FlightDeck implements FlightOwner {
       else if (state === PartState.NoSpace) full++;
       else return;
     }
-    if (full > 0) this.#full(flight, done);
-    else if (this.#host.enough) this.#answer(flight, Status.Ok);
+    if (full > 0) {
+      this.#full(flight, done);
+    } else if (this.#host.enough) {
+      this.#noteMissed(flight);
+      this.#answer(flight, Status.Ok);
+    }
+  }
+
+  /** A member that is only being resynced, and could not be sent the change, has the extent to do again. */
+  #noteMissed(flight: Flight): void {
+    if (flight.op.kind === ExtentOpKind.Flush) return;
+    for (const member of this.#host.members) {
+      if (flight.states[member.index] === PartState.Wait) member.pass?.todo.add(flight.op.extent);
+    }
   }
 
   /** The volume's policy decides where all are full; where some are, they go. */

@@ -212,3 +212,19 @@ t.test("a power loss took Free and Alloc of an extent: the cool life before is n
   t.equal(isInSync(set), true);
   t.equal(c!.fills(1)[0], 2);
 });
+
+t.test("a change that could not be sent to it for the moment is to do again", async (t) => {
+  const cluster = new FakeCluster();
+  const [a, b, c] = cluster.nodes;
+  for (const node of [a!, b!]) node.put(1, [1], 5, false);
+  const set = cluster.serve(staleThird(cluster));
+  let refused = 0;
+  c!.script = ({ kind }) => (kind === ExtentOpKind.Map && refused++ === 0 ? Status.NoLease : null);
+  while (refused === 0) cluster.pass(50);
+  const write = cluster.write(set, 9, 0, [7]);
+  cluster.engine.settle();
+  t.equal(write.status, Status.Ok);
+  cluster.pass(2000);
+  t.equal(isInSync(set), true);
+  t.same(c!.fills(9), a!.fills(9));
+});
