@@ -7,7 +7,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
-import { scratchDirectory } from "../../test/interop/support/server.js";
+import { scratchDirectory } from "../../test/interop/support/scratch.js";
 import { measure, prefill, type Sample } from "./measure.js";
 import { type BenchReport, markdown, type RowResult } from "./report.js";
 import { type Medium, ROWS, type Row, RowSet, TRANSPORTS, type Transport } from "./rows.js";

@@ -3,7 +3,8 @@
  * Ends with 1 as soon as something is wrong, and leaves the data directory behind for inspection.
  */
 import { parseArgs } from "node:util";
-import { scratchDirectory, startServer } from "../interop/support/server.js";
+import { scratchDirectory } from "../interop/support/scratch.js";
+import { startServer } from "../interop/support/server.js";
 import { type KillRoundsReport, killRounds } from "./support/kill-rounds.js";
 
 const MIB = 1 << 20;

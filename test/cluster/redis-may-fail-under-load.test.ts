@@ -1,9 +1,10 @@
-import { readdirSync, rmSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { dump, OwnRedis, redisCli, redisPidsBelow } from "../interop/support/redis.js";
 import { requires } from "../interop/support/requirements.js";
-import { LaminaServer, scratchDirectory } from "../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
+import { LaminaServer } from "../interop/support/server.js";
 import { until } from "../interop/support/until.js";
 import { VOLUME } from "../interop/support/volume.js";
 import { History } from "./support/history.js";
@@ -70,7 +71,7 @@ const needs = requires({ lamina: true, commands: ["redis-cli", "redis-check-rdb"
 
 t.test("wiped, killed and restored to an old copy", needs, async (t) => {
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const redis = new OwnRedis(join(folder, "redis"));
   await redis.start();
   t.teardown(async () => redis.kill());

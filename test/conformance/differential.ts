@@ -4,11 +4,11 @@
  *
  *     node dist/test/conformance/differential.js      prints every difference (NBD_SERVER names nbd-server's binary)
  */
-import { existsSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "../../scripts/benchmark/servers.js";
 import { hasCommand } from "../interop/support/process.js";
-import { scratchDirectory } from "../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
 import { DEVIATIONS, type Deviation } from "./deviations.js";
 import { answerOf, PROBE_BYTES, PROBES } from "./probes.js";
 import type { Place } from "./raw-socket.js";
@@ -46,7 +46,7 @@ async function askAll(server: BenchServer): Promise<Map<string, string>> {
     return answers;
   } finally {
     await server.stop();
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+    await removeScratch(folder);
   }
 }
 

@@ -21,7 +21,7 @@ import {
 } from "nbd-protocol-ts";
 import t from "tap";
 import { requires } from "../interop/support/requirements.js";
-import { scratchDirectory } from "../interop/support/server.js";
+import { scratchDirectory } from "../interop/support/scratch.js";
 import { contextData, go, infoData, option, request } from "./encode.js";
 import { Haggling, openSession } from "./raw-client.js";
 import type { Place } from "./raw-socket.js";

@@ -7,12 +7,12 @@
  * the same server, many to a connection. A line now and then, with memory; ends with 1 and the seed and number of
  * what failed.
  */
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openSession } from "../conformance/raw-client.js";
 import type { Place } from "../conformance/raw-socket.js";
-import { LaminaServer, processMemory, scratchDirectory } from "../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
+import { LaminaServer, processMemory } from "../interop/support/server.js";
 import { until } from "../interop/support/until.js";
 import { fuzzOne } from "../unit/nbd/fuzzer.js";
 import { fuzzBursts } from "./burst-fuzzer.js";
@@ -123,7 +123,7 @@ class Target {
 
   async dispose(): Promise<void> {
     await this.server.dispose();
-    rmSync(this.server.data, { recursive: true, force: true, maxRetries: 5 });
+    await removeScratch(this.server.data);
   }
 }
 

@@ -1,8 +1,9 @@
-import { rmSync, statfsSync } from "node:fs";
+import { statfsSync } from "node:fs";
 import t from "tap";
 import { NbdClient } from "./support/nbd-client.js";
 import { requires } from "./support/requirements.js";
-import { LaminaServer, processMemory, scratchDirectory } from "./support/server.js";
+import { removeScratch, scratchDirectory } from "./support/scratch.js";
+import { LaminaServer, processMemory } from "./support/server.js";
 import { VOLUME } from "./support/volume.js";
 
 const MIB = 1 << 20;
@@ -46,7 +47,7 @@ t.test(`${EXTENTS} mapped extents`, room(), async (t) => {
   const server = new LaminaServer({ data, capacity: "1100G" });
   t.teardown(async () => {
     await server.dispose();
-    rmSync(data, { recursive: true, force: true });
+    await removeScratch(data);
   });
   await server.start();
   await server.createVolume(VOLUME, "1T");

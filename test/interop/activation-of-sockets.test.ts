@@ -1,10 +1,11 @@
 /** Sockets that are handed over: libnbd's [ COMMAND ], and systemd's own tool where it is installed. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { check, Program, run } from "./support/process.js";
 import { requires } from "./support/requirements.js";
+import { removeScratch } from "./support/scratch.js";
 import { freePort, LAMINA, LaminaServer } from "./support/server.js";
 import { until } from "./support/until.js";
 
@@ -13,7 +14,7 @@ const SIZE = 4 * 2 ** 20;
 /** A stopped store with the volume "v". */
 async function prepared(t: Test): Promise<LaminaServer> {
   const data = mkdtempSync(join(tmpdir(), "lamina-"));
-  t.teardown(() => rmSync(data, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(data));
   const server = new LaminaServer({ data, capacity: "1G", args: ["--redis", "none"] });
   t.teardown(async () => server.dispose());
   await server.start();

@@ -2,7 +2,7 @@
  * A server with connection threads is the same server: one volume on several threads at once, control operations
  * seen by all of them, kills survived. Any other test runs on threads with LAMINA_TEST_THREADS=2.
  */
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
 import t from "tap";
@@ -11,7 +11,8 @@ import { metrics, metricValue } from "./support/metrics.js";
 import { NbdClient } from "./support/nbd-client.js";
 import { check, run } from "./support/process.js";
 import { requires } from "./support/requirements.js";
-import { LAMINA, LaminaServer, scratchDirectory } from "./support/server.js";
+import { removeScratch, scratchDirectory } from "./support/scratch.js";
+import { LAMINA, LaminaServer } from "./support/server.js";
 import { until } from "./support/until.js";
 
 const THREADS = ["--threads", "2"];
@@ -102,7 +103,7 @@ t.test("control operations are seen by every thread", async (t) => {
 
 t.test("fio finds every block as it wrote it", requires({ commands: ["fio"] }), async (t) => {
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const server = await serve(t, "128M");
   writeFileSync(
     join(folder, "job.fio"),
@@ -142,7 +143,7 @@ t.test("rounds of SIGKILL under a verified load", async (t) => {
 
 t.test("more threads than the pool has memory for are refused", async (t) => {
   const data = scratchDirectory();
-  t.teardown(() => rmSync(data, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(data));
   const place = ["--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
   const small = await run(LAMINA, ["serve", ...place, "--threads", "16", "--pool", "16M"]);
   t.equal(small.code, 64);

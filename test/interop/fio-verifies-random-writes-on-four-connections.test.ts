@@ -1,9 +1,9 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { check } from "./support/process.js";
 import { requires } from "./support/requirements.js";
-import { scratchDirectory } from "./support/server.js";
+import { removeScratch, scratchDirectory } from "./support/scratch.js";
 import { serveVolume } from "./support/volume.js";
 
 interface FioJob {
@@ -16,7 +16,7 @@ const CONNECTIONS = 4;
 
 t.test("fio finds every block as it wrote it", requires({ commands: ["fio"] }), async (t) => {
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const { uri } = await serveVolume(t, "256M");
   // Each job has a connection and a quarter of the volume; sizes that are not whole blocks among them.
   const job = `[global]

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
-import { createReadStream, rmSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { check } from "./support/process.js";
 import { requires } from "./support/requirements.js";
-import { scratchDirectory } from "./support/server.js";
+import { removeScratch, scratchDirectory } from "./support/scratch.js";
 import { serveVolume } from "./support/volume.js";
 
 async function digest(path: string): Promise<string> {
@@ -15,7 +15,7 @@ async function digest(path: string): Promise<string> {
 
 t.test("nbdcopy of 1 GiB of random bytes, in and out", requires({ commands: ["nbdcopy"] }), async (t) => {
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const { uri } = await serveVolume(t, "1G");
   const image = join(folder, "image");
   const copy = join(folder, "copy");

@@ -1,10 +1,10 @@
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { dataBytes, qemuMap } from "./support/map.js";
 import { check } from "./support/process.js";
 import { requires } from "./support/requirements.js";
-import { allocatedBytes, scratchDirectory } from "./support/server.js";
+import { removeScratch, scratchDirectory } from "./support/scratch.js";
+import { allocatedBytes } from "./support/server.js";
 import { serveVolume, VOLUME } from "./support/volume.js";
 
 const MIB = 1 << 20;
@@ -18,7 +18,7 @@ t.test(
   requires({ commands: ["qemu-img", "qemu-io"] }),
   async (t) => {
     const folder = scratchDirectory();
-    t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+    t.teardown(() => removeScratch(folder));
     const { server, uri } = await serveVolume(t, "1G");
     const image = join(folder, "image.qcow2");
     const back = join(folder, "back.qcow2");

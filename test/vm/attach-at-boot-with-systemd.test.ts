@@ -2,12 +2,11 @@
  * The recipe of docs/attach.md at work: units, udev rule and fstab line in a guest that boots with systemd. The
  * file system is there after boot, survives a restart of its server, and is clean after shutdown.
  */
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { check } from "../interop/support/process.js";
 import { requires } from "../interop/support/requirements.js";
-import { scratchDirectory } from "../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
 import { serveVolume } from "../interop/support/volume.js";
 import { ATTACH_NEEDS, attachProgram, keepConsole, NO_REDIS, Telephone } from "./support/attach.js";
 import { Guest } from "./support/guest.js";
@@ -134,7 +133,7 @@ t.test("units, udev rule and fstab", requires(ATTACH_NEEDS), async (t) => {
 
   // Shutdown unmounted it and detached: nothing of the journal is left to replay.
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const image = join(folder, "image");
   await check("nbdcopy", [uri, image]);
   t.notMatch(await check("dumpe2fs", ["-h", image]), /needs_recovery/, "shutdown unmounted it");

@@ -2,13 +2,13 @@
  * QEMU as docs/attach.md says it: the machine is started before its server, and a full store stops it until there is
  * room again. Its guest sees neither.
  */
-import { rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import t from "tap";
 import { NbdClient } from "../interop/support/nbd-client.js";
 import { requires } from "../interop/support/requirements.js";
-import { LaminaServer, pause, scratchDirectory } from "../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
+import { LaminaServer, pause } from "../interop/support/server.js";
 import { until } from "../interop/support/until.js";
 import { NO_REDIS } from "./support/attach.js";
 import { GUEST_NEEDS, Guest } from "./support/guest.js";
@@ -69,7 +69,7 @@ class Monitor {
 
 t.test("open-timeout and werror=enospc", requires({ ...GUEST_NEEDS, lamina: true }), async (t) => {
   const folder = scratchDirectory();
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(folder));
   const server = new LaminaServer({ ...NO_REDIS, capacity: "256M" });
   t.teardown(async () => server.dispose());
   await server.start();

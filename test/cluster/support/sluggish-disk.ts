@@ -6,7 +6,8 @@ import { rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LOOP_NEEDS, LoopDevice } from "../../interop/support/loop-device.js";
 import { Program } from "../../interop/support/process.js";
-import { freePort, pause, scratchDirectory } from "../../interop/support/server.js";
+import { scratchDirectory } from "../../interop/support/scratch.js";
+import { freePort, pause } from "../../interop/support/server.js";
 
 export const SLUGGISH_NEEDS = { ...LOOP_NEEDS, commands: [...LOOP_NEEDS.commands, "nbdkit", "fallocate"] };
 

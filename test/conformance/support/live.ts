@@ -5,7 +5,8 @@
 import { join } from "node:path";
 import type { Test } from "tap";
 import t from "tap";
-import { LaminaServer, scratchDirectory } from "../../interop/support/server.js";
+import { scratchDirectory } from "../../interop/support/scratch.js";
+import { LaminaServer } from "../../interop/support/server.js";
 import type { Place } from "../raw-socket.js";
 import { RawSocket } from "../raw-socket.js";
 

@@ -5,7 +5,8 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { check, Program, run } from "./process.js";
-import { pause, scratchDirectory } from "./server.js";
+import { scratchDirectory } from "./scratch.js";
+import { pause } from "./server.js";
 
 export const LOOP_NEEDS = {
   root: true,

@@ -5,7 +5,6 @@
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -13,9 +12,9 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { check, Program, type RunResult, run } from "./process.js";
+import { removeScratch, scratchDirectory } from "./scratch.js";
 
 const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "");
 
@@ -76,11 +75,6 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   return server;
 }
 
-/** A new directory with a short path: unix sockets inside it must fit into 107 bytes. */
-export function scratchDirectory(parent: string = process.env["LAMINA_TEST_DIR"] ?? tmpdir()): string {
-  return mkdtempSync(join(parent, "lamina-"));
-}
-
 abstract class ServerBase implements TestServer {
   readonly host = "127.0.0.1";
   readonly data: string;
@@ -130,8 +124,7 @@ abstract class ServerBase implements TestServer {
 
   async dispose(): Promise<void> {
     if (this.#program !== null) await this.kill();
-    // The private Redis of a killed server writes its last words a moment later.
-    if (this.#ownsData) rmSync(this.data, { recursive: true, force: true, maxRetries: 12 });
+    if (this.#ownsData) await removeScratch(this.data);
   }
 
   protected abstract launch(replace: boolean): Program;

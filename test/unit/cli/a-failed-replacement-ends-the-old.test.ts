@@ -1,5 +1,5 @@
 /** What happens to the running server when another one is to take over: nothing, unless that one can. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -7,7 +7,8 @@ import { Errno } from "../../../lib/uring/abi.js";
 import { addon } from "../../../lib/uring/addon.js";
 import { NbdClient } from "../../interop/support/nbd-client.js";
 import { check, Program, run } from "../../interop/support/process.js";
-import { freePort, LAMINA, LaminaServer, scratchDirectory } from "../../interop/support/server.js";
+import { removeScratch, scratchDirectory } from "../../interop/support/scratch.js";
+import { freePort, LAMINA, LaminaServer } from "../../interop/support/server.js";
 import { until } from "../../interop/support/until.js";
 
 const VOLUME = "v";
@@ -15,7 +16,7 @@ const PSK = "alice:1f2e3d4c5b6a79880123456789abcdef0123456789abcdef0123456789abc
 
 function folder(t: Test): string {
   const path = scratchDirectory();
-  t.teardown(() => rmSync(path, { recursive: true, force: true }));
+  t.teardown(() => removeScratch(path));
   return path;
 }
 

@@ -14,7 +14,7 @@ import {
 import { dirname, join } from "node:path";
 import { check, Program, type RunResult } from "../../interop/support/process.js";
 import type { Requirements } from "../../interop/support/requirements.js";
-import { scratchDirectory } from "../../interop/support/server.js";
+import { scratchDirectory } from "../../interop/support/scratch.js";
 
 const ROOT = new URL("../../../", import.meta.url).pathname.replace(/dist\/$/, "");
 const IMAGE = join(process.env["LAMINA_CACHE"] ?? join(ROOT, ".cache"), "vm");
