@@ -80,7 +80,7 @@ export class Background implements CopyHost {
     for (const member of this.#host.members) {
       const { pass } = member;
       if (pass === null) continue;
-      if (pass.stage <= PassStage.Copying) pass.todo.add(extent);
+      if (pass.stage <= PassStage.Copying) pass.owed.add(extent);
       else if (pass.stage === PassStage.Final) this.#host.endPass(member, "members came to differ");
     }
     this.#host.soon();
@@ -146,7 +146,7 @@ export class Background implements CopyHost {
     for (const member of this.#host.members) {
       const { pass } = member;
       if (pass === null || pass.stage !== PassStage.Copying || !member.usable) continue;
-      for (const extent of pass.todo) return this.#resyncOne(copier, member, pass, extent);
+      for (const extent of pass.owed) return this.#resyncOne(copier, member, pass, extent);
       return this.#finalFlush(copier, member, pass);
     }
     return null;
@@ -275,7 +275,7 @@ export class Background implements CopyHost {
     const equal = yield* copier.equalise(extent, sources, [member], [member]);
     if (!equal || host.over || member.pass !== pass || host.generation !== generation) return;
     this.#stalled = false;
-    pass.todo.delete(extent);
+    pass.owed.delete(extent);
     host.deck.taken(member, extent);
     host.touched(extent);
   }

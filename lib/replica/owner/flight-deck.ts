@@ -324,7 +324,7 @@ export class FlightDeck implements FlightOwner {
   #noteMissed(flight: Flight): void {
     if (flight.op.kind === ExtentOpKind.Flush) return;
     for (const member of this.#host.members) {
-      if (flight.states[member.index] === PartState.Wait) member.pass?.todo.add(flight.op.extent);
+      if (flight.states[member.index] === PartState.Wait) member.pass?.owed.add(flight.op.extent);
     }
   }
 

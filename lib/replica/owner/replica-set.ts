@@ -130,7 +130,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   /** Extents that wait for their reconcile, and blocks of resync that are to do. */
   get work(): { readonly reconcile: number; readonly resync: number } {
     let resync = 0;
-    for (const { pass } of this.members) resync += pass?.todo.size ?? 0;
+    for (const { pass } of this.members) resync += pass?.owed.size ?? 0;
     return { reconcile: this.#background.toReconcile, resync };
   }
 

@@ -2,7 +2,7 @@
  * One attempt to bring a stale member back (docs/architecture/replica.md "Reconcile, return, resync").
  *
  * Invariants
- *  1. From Copying on, every extent in which the member may differ from the in-sync ones is in `todo`; a change
+ *  1. From Copying on, every extent in which the member may differ from the in-sync ones is in `owed`; a change
  *     of any other extent goes to the member too.
  *  2. From Final on nothing is to do, and whatever changes or flushes is answered only when the member has
  *     answered too.
@@ -24,14 +24,14 @@ export type PassStage = (typeof PassStage)[keyof typeof PassStage];
 
 export class ResyncPass {
   stage: PassStage = PassStage.Listing;
-  readonly todo = new Set<number>();
+  readonly owed = new Set<number>();
   /** Its final flush is done. */
   flushed = false;
-  /** Size of `todo` at its making. */
+  /** Size of `owed` at its making. */
   total = 0;
 
   takes(extent: number): boolean {
-    return this.stage !== PassStage.Listing && !this.todo.has(extent);
+    return this.stage !== PassStage.Listing && !this.owed.has(extent);
   }
 
   get isWaitedFor(): boolean {
@@ -40,7 +40,7 @@ export class ResyncPass {
 
   /** A change of the extent is being sent, or it may differ among the valid members. */
   touched(extent: number): void {
-    if (this.stage === PassStage.Listing) this.todo.add(extent);
+    if (this.stage === PassStage.Listing) this.owed.add(extent);
   }
 
   /**
@@ -55,10 +55,10 @@ export class ResyncPass {
     for (const { extent, created } of own) its.set(extent, created);
     for (const { extent, generation, created } of valid) {
       theirs.add(extent);
-      if (generation >= since || its.get(extent) !== created) this.todo.add(extent);
+      if (generation >= since || its.get(extent) !== created) this.owed.add(extent);
     }
-    for (const { extent, hot } of own) if (hot || !theirs.has(extent)) this.todo.add(extent);
-    this.total = this.todo.size;
+    for (const { extent, hot } of own) if (hot || !theirs.has(extent)) this.owed.add(extent);
+    this.total = this.owed.size;
     this.stage = PassStage.Copying;
   }
 }

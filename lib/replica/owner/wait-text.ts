@@ -46,7 +46,7 @@ function reasonsOf(
 function stateOf(member: Member): string | null {
   if (member.session === null) return `down since ${timeOf(member.goneWall)}`;
   if (member.leaving !== null) return `is to be taken out: ${member.leaving}`;
-  if (member.pass !== null) return `is resynced, ${member.pass.todo.size} extents to go`;
+  if (member.pass !== null) return `is resynced, ${member.pass.owed.size} extents to go`;
   if (!member.ready) return "has not promised the epoch yet";
   return null;
 }
