@@ -33,7 +33,7 @@ export class Command extends RequestHeader {
   /** VolumeFlag bits of every piece. */
   volumeFlags = 0;
   answer: Answer = Answer.Status;
-  /** First error of any piece, the offset it belongs to (or −1), and a sentence for a person (or nothing). */
+  /** First error of any piece, the lowest offset it belongs to (or −1), and a sentence for a person (or nothing). */
   status = 0;
   errorOffset = -1;
   text: Uint8Array = NO_TEXT;
@@ -59,9 +59,12 @@ export class Command extends RequestHeader {
   receivedAt = 0;
   next: Command | null = null;
 
-  /** Keeps the first error. */
+  /** Keeps the first error, and of the offsets at which it happened the lowest: pieces end in any order. */
   fail(status: number, offset: number, text: Uint8Array): void {
-    if (this.status !== 0) return;
+    if (this.status !== 0) {
+      if (status === this.status && offset >= 0 && offset < this.errorOffset) this.errorOffset = offset;
+      return;
+    }
     this.status = status;
     this.errorOffset = offset;
     this.text = text;

@@ -184,6 +184,7 @@ export class Executor implements VolumeListener, MapAsker {
     piece.flags = piece.command.volumeFlags;
     piece.status = Status.Ok;
     piece.allHole = false;
+    piece.badOffset = -1;
     piece.done = false;
     piece.listener = this;
     piece.next = null;
@@ -363,7 +364,8 @@ export class Executor implements VolumeListener, MapAsker {
   #failed(command: Command, piece: Piece): void {
     const { status } = piece;
     const located = status === Status.Io && (piece.op === VolumeOp.Read || piece.op === VolumeOp.Write);
-    command.fail(status, located ? piece.offset : -1, WORDS[status] ?? NO_WORDS);
+    const offset = piece.badOffset >= 0 ? piece.badOffset : piece.offset;
+    command.fail(status, located ? offset : -1, WORDS[status] ?? NO_WORDS);
     if (command.type === NBD_CMD_WRITE) return;
     // What has not been cut will not be. A read that is only partly cut is the first in the queue.
     const queued = !command.allCut;

@@ -45,6 +45,11 @@ export class VolumeRequest {
    */
   allHole = false;
   /**
+   * Read that failed with Io: where in the volume the first bytes of the range lie that cannot be had, when that
+   * is known; else −1. The asker sets it to −1 before it submits.
+   */
+  badOffset = -1;
+  /**
    * Read, partly holes: bit i says whether block i of the enclosing blocks has bytes. Valid when not
    * `allHole`.
    */

@@ -56,10 +56,22 @@ export class ReadJob implements LockOwner, ExtentListener {
   }
 
   extentDone(op: ExtentOp): void {
-    if (op.status !== Status.Ok && this.#status === Status.Ok) this.#status = op.status;
+    if (op.status !== Status.Ok) this.#failed(op);
     if (op.presentCount > 0) this.#merge(op);
     this.#volume.owner.giveOp(op);
     this.#finishOne();
+  }
+
+  /** Keeps the first error, and of all bad blocks the lowest: the operations end in any order. */
+  #failed(op: ExtentOp): void {
+    if (this.#status === Status.Ok) this.#status = op.status;
+    if (op.status !== Status.Io) return;
+    const request = this.#request!;
+    const known = op.badBlock >= op.block && op.badBlock < op.block + op.blocks;
+    const block = this.#first + op.tag + (known ? op.badBlock - op.block : 0);
+    // The first block may begin before the range.
+    const offset = Math.max(block * BLOCK_BYTES, request.offset);
+    if (request.badOffset < 0 || offset < request.badOffset) request.badOffset = offset;
   }
 
   /** Copies the operation's presence bits to their place in the request. */

@@ -23,6 +23,8 @@ const MIB = 1 << 20;
 const BLOCK_BYTES = 4096;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / SECTOR_BYTES;
 const DATA_BYTES = 12 * MIB;
+/** The longest READ that every server must take. */
+const LONGEST_READ_BYTES = 32 * MIB;
 const EIO = 5;
 const WRITE_ID = 1;
 
@@ -66,14 +68,18 @@ async function errorOf(promise: Promise<unknown>): Promise<number | null> {
   }
 }
 
-/** A server on a volume with DATA_BYTES of data, in which one byte of each of some blocks is another one. */
-async function serveRotten(t: Test, rotten: ReadonlyMap<number, number>): Promise<LaminaServer> {
+/** A server on a volume with some data, in which one byte of each of some blocks is another one. */
+async function serveRotten(
+  t: Test,
+  rotten: ReadonlyMap<number, number>,
+  dataBytes = DATA_BYTES,
+): Promise<LaminaServer> {
   const server = new LaminaServer({ capacity: "1G" });
   t.teardown(async () => server.dispose());
   await server.start();
   await server.createVolume(VOLUME, "64M");
   const writer = await NbdClient.connect(server.host, server.port, VOLUME);
-  for (let at = 0; at < DATA_BYTES; at += MIB) {
+  for (let at = 0; at < dataBytes; at += MIB) {
     await writer.write(at, encodeSectors(WRITE_ID, at / SECTOR_BYTES, MIB / SECTOR_BYTES));
   }
   await writer.flush();
@@ -161,29 +167,44 @@ async function chunksOf(server: LaminaServer, offset: number, length: number): P
   return chunks;
 }
 
-t.test("C2: a bad block in a long read costs the piece it lies in", requires({ lamina: true }), async (t) => {
-  const bad = 700;
+t.test("C2: an error in a long read names the first bad block", requires({ lamina: true }), async (t) => {
+  const bad = (LONGEST_READ_BYTES / BLOCK_BYTES) >>> 1;
   const badOffset = bad * BLOCK_BYTES;
-  const server = await serveRotten(t, new Map([[bad, 99]]));
-  const chunks = await chunksOf(server, 0, DATA_BYTES);
+  const lastBad = bad + 1200;
+  const rotten = new Map([
+    [bad, 99],
+    [bad + 1, 5],
+    [lastBad, 7],
+  ]);
+  const server = await serveRotten(t, rotten, LONGEST_READ_BYTES);
+  const chunks = await chunksOf(server, 0, LONGEST_READ_BYTES);
   const errors = chunks.filter(({ type }) => type === NBD_REPLY_TYPE_ERROR_OFFSET);
   t.equal(errors.length, 1, "one error with an offset");
   const { offset, body } = errors[0]!;
   t.equal(body.readUInt32BE(0), NBD_EIO);
-  t.ok(offset <= badOffset && badOffset < offset + MIB, `${offset} is where the piece begins`);
+  t.equal(offset, badOffset, "which is that of the first bad block");
+  const within = await chunksOf(server, badOffset + 4 + BLOCK_BYTES, BLOCK_BYTES);
+  t.same(
+    within.map(({ offset }) => offset),
+    [badOffset + 4 + BLOCK_BYTES],
+    "and lies inside the request where the block begins before it",
+  );
   let bytes = 0;
   for (const { type, offset, body } of chunks) {
     if (type !== NBD_REPLY_TYPE_OFFSET_DATA) continue;
     const data = body.subarray(8);
     bytes += data.length;
-    t.ok(badOffset + BLOCK_BYTES <= offset || offset + data.length <= badOffset, "no byte of the bad block");
+    for (const block of rotten.keys()) {
+      const at = block * BLOCK_BYTES;
+      t.ok(at + BLOCK_BYTES <= offset || offset + data.length <= at, `no byte of bad block ${block}`);
+    }
     const ids = decodeSectors(data, offset / SECTOR_BYTES);
     t.ok(
       ids.every((id) => id === WRITE_ID),
       `${data.length} bytes at ${offset} are what was written`,
     );
   }
-  t.ok(bytes > 0 && bytes < DATA_BYTES, `${bytes} bytes came nevertheless`);
+  t.ok(bytes > 0 && bytes < LONGEST_READ_BYTES, `${bytes} bytes came nevertheless`);
 
   await t.test(
     "qemu-io: only a read that covers it fails",
@@ -195,8 +216,12 @@ t.test("C2: a bad block in a long read costs the piece it lies in", requires({ l
       };
       t.match(await read(0, badOffset), /^read \d+\/\d+ bytes/m, "everything before it");
       t.match(await read(badOffset, BLOCK_BYTES), /Input\/output error/, "the block");
-      const behind = badOffset + BLOCK_BYTES;
-      t.match(await read(behind, DATA_BYTES - behind), /^read \d+\/\d+ bytes/m, "everything behind it");
+      const behind = (lastBad + 1) * BLOCK_BYTES;
+      t.match(
+        await read(behind, LONGEST_READ_BYTES - behind),
+        /^read \d+\/\d+ bytes/m,
+        "everything behind it",
+      );
     },
   );
 

@@ -40,7 +40,10 @@ export const RECORD = {
   memory: 6,
   /** Answer: Status, and ANSWER_ALL_HOLE. */
   status: 7,
-  /** Answer of a Read: `present`. Of a Map: word 8 is the number of runs. */
+  /**
+   * Answer of a Read: `present`, or if it failed, word 8 is where in its range the bad bytes begin (−1: not
+   * known). Of a Map: word 8 is the number of runs.
+   */
   present: 8,
 } as const;
 export const OP_BITS = 8;

@@ -11,7 +11,7 @@
 import { assert } from "../../core/assert.js";
 import type { Ticker, TickTask } from "../../core/clock.js";
 import { BLOCK_BYTES } from "../../core/limits.js";
-import type { Status } from "../../core/status.js";
+import { Status } from "../../core/status.js";
 import type { Mailbox } from "../../uring/api.js";
 import { type Volume, VolumeOp, type VolumeRequest } from "../../volume/api.js";
 import { MAPS_MAX } from "../limits.js";
@@ -178,7 +178,10 @@ export class RemoteVolumes implements Mailbox, TickTask {
     const answer = records[at + RECORD.status]!;
     request.status = (answer & (ANSWER_ALL_HOLE - 1)) as Status;
     request.allHole = (answer & ANSWER_ALL_HOLE) !== 0;
-    if (request.op === VolumeOp.Read) {
+    if (request.op === VolumeOp.Read && request.status !== Status.Ok) {
+      const into = records[at + RECORD.present]!;
+      request.badOffset = into < 0 ? -1 : request.offset + into;
+    } else if (request.op === VolumeOp.Read) {
       const words = presentWords(request);
       for (let i = 0; i < words; i++) request.present[i] = records[at + RECORD.present + i]!;
     } else if (request.op === VolumeOp.Map) {

@@ -109,6 +109,7 @@ export class VolumePort implements Mailbox, TickTask, VolumeListener {
     request.area = memory;
     request.status = Status.Ok;
     request.allHole = false;
+    request.badOffset = -1;
     const entry = this.#volumes[request.handle];
     assert(entry !== undefined && entry !== null, "a request is for an open volume");
     entry.inFlight++;
@@ -128,7 +129,10 @@ export class VolumePort implements Mailbox, TickTask, VolumeListener {
     const { records } = this.#channel;
     const at = request.tag * RECORD_WORDS;
     records[at + RECORD.status] = request.status | (request.allHole ? ANSWER_ALL_HOLE : 0);
-    if (request.op === VolumeOp.Read) {
+    if (request.op === VolumeOp.Read && request.status !== Status.Ok) {
+      const { badOffset } = request;
+      records[at + RECORD.present] = badOffset < 0 ? -1 : badOffset - request.offset;
+    } else if (request.op === VolumeOp.Read) {
       const words = presentWords(request);
       for (let i = 0; i < words; i++) records[at + RECORD.present + i] = request.present[i]!;
     } else if (request.op === VolumeOp.Map) {

@@ -144,6 +144,13 @@ void t.test("an answer carries what the volume said", (t) => {
   pair.volume.fails = () => Status.NoSpace;
   t.equal(ask(asker.make(VolumeOp.Zero, 0, MIB, 0, VolumeFlag.NoHole)).status, Status.NoSpace);
   t.equal(ask(asker.make(VolumeOp.Map, 0, MIB)).runCount, 0, "no runs with an error");
+  pair.volume.fails = (request) => {
+    request.badOffset = request.offset + 77;
+    return Status.Io;
+  };
+  t.equal(ask(asker.make(VolumeOp.Read, MIB + 512, 4096, memory)).badOffset, MIB + 512 + 77);
+  pair.volume.fails = () => Status.Io;
+  t.equal(ask(asker.make(VolumeOp.Read, MIB + 512, 4096, memory)).badOffset, -1, "where is not known");
   t.end();
 });
 

@@ -69,6 +69,8 @@ export class FakeExtents implements ExtentIo {
   readonly pool: Pool;
   readonly seen: number[] = [];
   readonly fail = new Set<number>();
+  /** "extent:block" of blocks that no Read can have. */
+  readonly rotten = new Set<string>();
 
   constructor(pool: Pool) {
     this.pool = pool;
@@ -101,9 +103,14 @@ export class FakeExtents implements ExtentIo {
     op.status = this.fail.has(op.kind) ? 5 : 0;
     op.present.fill(0);
     op.presentCount = 0;
-    if (op.status !== 0) return;
+    op.badBlock = -1;
     const { bytes } = this.pool;
     const key = (i: number): string => `${op.extent}:${op.block + i}`;
+    for (let i = op.blocks - 1; i >= 0; i--) {
+      if (op.kind === ExtentOpKind.Read && this.rotten.has(key(i))) op.badBlock = op.block + i;
+    }
+    if (op.badBlock >= 0) op.status = 5;
+    if (op.status !== 0) return;
     for (let i = 0; i < op.blocks; i++) {
       const at = op.memory + i * BLOCK_BYTES;
       switch (op.kind) {

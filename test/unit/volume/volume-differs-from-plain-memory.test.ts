@@ -249,3 +249,37 @@ t.test("one failed operation fails its request only, and leaves nothing behind",
   rigged.owner.close();
   t.equal(rigged.pool.freeBytes, rigged.freeAtStart);
 });
+
+t.test(
+  "a failed read names the lowest bad byte of its range, in whatever order its parts fail",
+  async (t) => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const dice = new Dice(seed);
+      const rigged = rig({ blocks: BLOCKS, stripeCount: 3, unitBlocks: 4 });
+      const { layout } = rigged.volume;
+      const write = { op: VolumeOp.Write, offset: 0, length: 48 * BLOCK_BYTES };
+      ask(rigged, { ...write, data: new Uint8Array(write.length).fill(1) }, () => {});
+      settle(rigged, dice);
+      const bad = [20 + dice.below(20), 20 + dice.below(20)];
+      for (const block of bad) {
+        layout.locate(block);
+        rigged.io.rotten.add(`${layout.extent}:${layout.block}`);
+      }
+      const lowest = Math.min(...bad) * BLOCK_BYTES;
+      const wanted = [
+        { offset: 512, length: 47 * BLOCK_BYTES, badOffset: lowest },
+        { offset: lowest + 100, length: 10, badOffset: lowest + 100 },
+        { offset: 0, length: 20 * BLOCK_BYTES, badOffset: -1 },
+      ];
+      let answers = 0;
+      for (const { offset, length, badOffset } of wanted) {
+        ask(rigged, { op: VolumeOp.Read, offset, length }, (request) => {
+          answers++;
+          t.equal(request.badOffset, badOffset, `seed ${seed}: read of ${length} at ${offset}`);
+        });
+        settle(rigged, dice);
+      }
+      t.equal(answers, wanted.length);
+    }
+  },
+);
