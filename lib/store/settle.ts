@@ -8,6 +8,11 @@
  *     and the block keeps an entry that they fail, so that it can never be served.
  *  3. What was decided is in both copies of the table, durably, before the slot answers anything, unless
  *     both copies said it already.
+ *  4. A matching checksum names the block, and so proves that the read has reached it. Bytes that no checksum
+ *     vouches for (zeros, bytes to be adopted, bytes to be called rotten) are believed when two readings in
+ *     succession agree: one read that went astray decides nothing. A block that is read READINGS_MAX times and
+ *     never twice the same is unreadable, and so is one that the device cannot read: it keeps the entry that
+ *     an older or newer write gave it, and fails it or not when it is read.
  */
 
 import { ENTRY_ABSENT, extentSeed, volumeSeed } from "../core/checksum.js";
@@ -23,6 +28,8 @@ import type { TableIo } from "./table-io.js";
 /** Data is read in pieces of this many blocks. */
 export const SETTLE_BLOCKS = 64;
 export const SETTLE_BYTES = SETTLE_BLOCKS * BLOCK_BYTES;
+/** Readings of bytes that no checksum vouches for, at most: one more than it takes to outvote two strays. */
+export const READINGS_MAX = 4;
 
 export interface Settled {
   readonly slot: number;
@@ -53,7 +60,12 @@ export class Settler {
   /** Final entries of the slot that is being settled. */
   readonly entries: Uint32Array;
   readonly #decided: Uint8Array;
+  /** Per block of the piece that is being read: its entry by the last reading, and whether it is all zeros. */
   readonly #computed = new Uint32Array(SETTLE_BLOCKS);
+  readonly #zero = new Uint8Array(SETTLE_BLOCKS);
+  /** 1: what the last reading brought is believed (invariant 4), or does not matter. */
+  readonly #sure = new Uint8Array(SETTLE_BLOCKS);
+  readonly #reading = new Uint32Array(SETTLE_BLOCKS);
   /** Per block: a candidate that is not "absent", kept for a block that rotted: its bytes fail them all. */
   readonly #fallback: Uint32Array;
 
@@ -100,12 +112,14 @@ export class Settler {
       const from = this.#firstOpen(first, count);
       if (from < 0) continue;
       const to = this.#lastOpen(first, count);
-      const readable = yield* this.#readBlocks(slot, from, to - from + 1);
-      if (readable) this.#match(slot, image.position, from, to);
+      this.#sure.fill(1);
+      this.#sure.set(this.#decided.subarray(from, to + 1));
+      yield* this.#observe(slot, from, () => this.#vouchByCandidates(slot, image.position, from, to));
+      this.#match(slot, image.position, from, to);
       for (let block = from; block <= to; block++) {
         if (this.#decided[block] !== 0) continue;
         changed = true;
-        if (lossy && readable) {
+        if (lossy && this.#sure[block - from] !== 0) {
           this.#adoptInto(this.entries, block, block - from);
           adopted.push(block);
         } else if (this.#fallback[block] !== ENTRY_ABSENT) {
@@ -131,7 +145,15 @@ export class Settler {
     let mixed = false;
     for (let done = 0; done < count; done += SETTLE_BLOCKS) {
       const step = Math.min(SETTLE_BLOCKS, count - done);
-      if (!(yield* this.#readBlocks(table.slot, block + done, step))) {
+      this.#sure.fill(1);
+      this.#sure.fill(0, 0, step);
+      yield* this.#observe(table.slot, block + done, () => {
+        for (let i = 0; i < step; i++) {
+          this.#vouch(i, wanted[done + i]!);
+          this.#vouch(i, table.entries[block + done + i]!);
+        }
+      });
+      if (this.#sure.includes(0)) {
         throw new DeviceFailure("a write failed and its blocks cannot be read back");
       }
       for (let i = 0; i < step; i++) {
@@ -153,7 +175,7 @@ export class Settler {
   }
 
   #adoptInto(entries: Uint32Array, block: number, index: number): void {
-    entries[block] = this.#isZeroBlock(index) ? ENTRY_ABSENT : this.#computed[index]!;
+    entries[block] = this.#zero[index] !== 0 ? ENTRY_ABSENT : this.#computed[index]!;
   }
 
   #firstOpen(first: number, count: number): number {
@@ -167,15 +189,44 @@ export class Settler {
     return block;
   }
 
-  /** Reads the blocks and computes their entries; false when the device cannot read them. */
-  *#readBlocks(slot: number, from: number, count: number): Routine<boolean> {
+  /**
+   * Reads the blocks from `from` on that are not sure, until they are or are given up. `vouch` is called after each
+   * reading and marks those that match the checksum of a candidate.
+   */
+  *#observe(slot: number, from: number, vouch: () => void): Routine<void> {
     const { layout, env, io } = this.#device;
-    const offset = layout.slotsStart + slot * layout.slotBytes + from * BLOCK_BYTES;
-    const result = yield* io.read(offset, this.#dataBuffer, count * BLOCK_BYTES);
-    if (result < 0) return false;
+    const start = layout.slotsStart + slot * layout.slotBytes + from * BLOCK_BYTES;
     const seed = extentSeed(volumeSeed(this.#directory.volume[slot]!), this.#directory.extent[slot]!);
-    env.checksums.blockEntries(this.#dataBuffer, count, seed, from, this.#computed, 0);
-    return true;
+    for (let readings = 1; readings <= READINGS_MAX; readings++) {
+      const first = this.#sure.indexOf(0);
+      if (first < 0) return;
+      const count = this.#sure.lastIndexOf(0) + 1 - first;
+      const skipped = first * BLOCK_BYTES;
+      const memory = this.#dataBuffer + skipped;
+      if ((yield* io.read(start + skipped, memory, count * BLOCK_BYTES)) < 0) return;
+      env.checksums.blockEntries(memory, count, seed, from + first, this.#reading, first);
+      for (let i = first; i < first + count; i++) if (this.#sure[i] === 0) this.#take(i, readings > 1);
+      vouch();
+    }
+  }
+
+  /** A reading of a block; `again`: it is sure if the reading before was the same. */
+  #take(index: number, again: boolean): void {
+    const entry = this.#reading[index]!;
+    if (again && entry === this.#computed[index]) this.#sure[index] = 1;
+    this.#computed[index] = entry;
+    this.#zero[index] = this.#isZeroBlock(index) ? 1 : 0;
+  }
+
+  #vouch(index: number, entry: number): void {
+    if (entry !== ENTRY_ABSENT && this.#computed[index] === entry) this.#sure[index] = 1;
+  }
+
+  #vouchByCandidates(slot: number, position: number, from: number, to: number): void {
+    this.#pending.visit(slot, position, (_sequence, block, entry) => {
+      if (block >= from && block <= to) this.#vouch(block - from, entry);
+    });
+    for (let block = from; block <= to; block++) this.#vouch(block - from, this.entries[block]!);
   }
 
   /** Decides the blocks whose bytes match a candidate, newest first. */
@@ -193,7 +244,8 @@ export class Settler {
   }
 
   #matches(index: number, entry: number): boolean {
-    return entry === ENTRY_ABSENT ? this.#isZeroBlock(index) : entry === this.#computed[index];
+    if (this.#sure[index] === 0) return false;
+    return entry === ENTRY_ABSENT ? this.#zero[index] !== 0 : entry === this.#computed[index];
   }
 
   #isZeroBlock(index: number): boolean {

@@ -31,6 +31,7 @@ export const FEATURES = [
   "sync-eio",
   "misdirected-read",
   "misdirected-write",
+  "misdirected-part",
   "rot",
   "full",
   "slow",
@@ -54,9 +55,19 @@ export type FrontKind = "store" | "volume" | "nbd";
  * - `rot-zeros`: bits of blocks that nobody has written rot.
  * - `redis`: Redis loses and gets back things while volumes come and go.
  * - `frames`: frames of the log are all of one length, so that what a crash lost leaves a gap that others fit.
+ * - `strays`: reads bring other blocks' bytes while a power loss is got over.
  * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
  */
-export const FOCI = ["tables", "reuse", "full-rot", "rot-copy", "rot-zeros", "redis", "frames"] as const;
+export const FOCI = [
+  "tables",
+  "reuse",
+  "full-rot",
+  "rot-copy",
+  "rot-zeros",
+  "redis",
+  "frames",
+  "strays",
+] as const;
 export type Focus = (typeof FOCI)[number];
 
 export interface RunOptions {
@@ -127,6 +138,7 @@ export interface RunConfig {
 const RARE: Partial<Record<Feature, number>> = {
   "misdirected-write": 0.15,
   "misdirected-read": 0.25,
+  "misdirected-part": 0.15,
   "sync-eio": 0.2,
   "write-eio": 0.3,
   "read-eio": 0.3,
@@ -142,7 +154,7 @@ const RARE: Partial<Record<Feature, number>> = {
 };
 const USUAL = 0.7;
 /** Features that came later: drawn apart, so that the draw of the others has not changed. */
-const LATER: ReadonlySet<Feature> = new Set(["rot-zeros", "rot-log", "redis"]);
+const LATER: ReadonlySet<Feature> = new Set(["rot-zeros", "rot-log", "redis", "misdirected-part"]);
 /** What ends in a power loss, or in what is opened again like one. */
 const POWER_LOSSES: readonly Feature[] = ["power", "sync-eio", "write-eio"];
 /** Granules of the longest operation, about: each is a register of the checker. */
@@ -202,6 +214,13 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     sizes: { volumes: 3, extentsPerVolume: 6, extentBlocks: 16 },
     mix: { freeShare: 0.15, thinkUs: 20_000, blocksMax: 2 },
     tunables: {},
+  },
+  strays: {
+    on: ["misdirected-read", "misdirected-part", "power"],
+    off: ["rot", "rot-zeros", "rot-metadata", "misdirected-write", "write-eio", "sync-eio"],
+    sizes: { volumes: 2, extentsPerVolume: 4, extentBlocks: 16 },
+    mix: { thinkUs: 0, flushShare: 0.02, writeShare: 0.7, checkShare: 1 },
+    tunables: { syncIntervalMs: 1000, coolAfterMs: 50 },
   },
   frames: {
     on: ["power", "kill"],
@@ -338,4 +357,5 @@ export const FAULT_RATE: Partial<Record<Feature, number>> = {
   "sync-eio": 0.005,
   "misdirected-read": 0.02,
   "misdirected-write": 0.01,
+  "misdirected-part": 0.02,
 };

@@ -16,7 +16,9 @@
  *  - EIO: of a read nothing is delivered; of a write any sectors may have landed; of a sync any of the
  *    covered versions are marked clean without ever becoming durable, and the next sync does not try them
  *    again (ATC'20 "Can applications recover from fsync failures?").
- *  - Misdirected writes land on another data block; misdirected reads bring another block's bytes.
+ *  - Misdirected writes land on another data block; misdirected reads bring another data block's bytes, or, of a
+ *    read of any length, the bytes of any block (of zeros too) in the place of one. Never the same wrong bytes for
+ *    one block twice running: what repeats itself cannot be told from what is there.
  *  - Rot: one bit at rest changes: of a data block, of a block that nobody uses, of one copy of metadata that has
  *    two, or of the log.
  *  - Full: a write into a hole fails with ENOSPC while the device has no page left.
@@ -53,6 +55,8 @@ export interface DeviceFaults {
   syncEio: number;
   misdirectedRead: number;
   misdirectedWrite: number;
+  /** One block of a read of data brings what lies in another. */
+  misdirectedPart: number;
 }
 
 export interface DeviceOptions {
@@ -94,6 +98,7 @@ export class SimDevice {
     syncEio: 0,
     misdirectedRead: 0,
     misdirectedWrite: 0,
+    misdirectedPart: 0,
   };
   witness: DeviceWitness | null = null;
   /** Virtual time until which the device is slow. */
@@ -118,6 +123,8 @@ export class SimDevice {
   /** Decides what crashes leave; apart, so that a crash can be repeated with other losses. */
   #losses: Prng;
   readonly #pages: number;
+  /** Per block that was read astray: the bytes that came. */
+  readonly #strays = new Map<number, Buffer>();
   readonly #current: Int32Array;
   readonly #durable: Int32Array;
   readonly #changing: Uint8Array;
@@ -441,6 +448,8 @@ export class SimDevice {
       to += stop - at;
       at = stop;
     }
+    if (this.faults.misdirectedPart > 0 && this.#random.chance(this.faults.misdirectedPart))
+      this.#misdirectPart(request);
     return request.length;
   }
 
@@ -534,10 +543,42 @@ export class SimDevice {
   #misdirectedRead(request: Request): number {
     if (request.length !== BLOCK_BYTES || !this.#holdsData(request.offset >>> BLOCK_SHIFT)) return -1;
     const other = this.#findData();
-    if (other < 0 || other === request.offset >>> BLOCK_SHIFT) return -1;
+    const page = request.offset >>> BLOCK_SHIFT;
+    if (other < 0 || other === page || !this.#goesAstray(page, other)) return -1;
     this.world.coverage.count("fault:misdirected-read");
     this.#readFaulted();
     return other * BLOCK_BYTES;
+  }
+
+  /** One block of a read brings the bytes of another block, behind the metadata like itself. */
+  #misdirectPart(request: Request): void {
+    if (request.offset < this.provisionedBelow || request.length % BLOCK_BYTES !== 0) return;
+    const index = this.#random.below(request.length >>> BLOCK_SHIFT);
+    const first = Math.ceil(this.provisionedBelow / BLOCK_BYTES);
+    const other = first + this.#random.below(this.#pages - first);
+    const page = (request.offset >>> BLOCK_SHIFT) + index;
+    if (other === page || this.#changing[page] !== 0 || !this.#goesAstray(page, other)) return;
+    const source = this.#arena.offsetOf(this.#current[other]!);
+    simMemory().bytes.copyWithin(request.memory + index * BLOCK_BYTES, source, source + BLOCK_BYTES);
+    this.world.coverage.count("fault:misdirected-part");
+    this.#readFaulted();
+  }
+
+  /** Whether reading `other` in the place of `page` is wrong, and wrong in another way than the last time. */
+  #goesAstray(page: number, other: number): boolean {
+    const bytes = this.#bytesOf(other);
+    if (this.#bytesOf(page).equals(bytes) || this.#strays.get(page)?.equals(bytes) === true) return false;
+    this.#strays.set(page, Buffer.from(bytes));
+    return true;
+  }
+
+  #bytesOf(page: number): Buffer {
+    const { bytes } = simMemory();
+    return Buffer.from(
+      bytes.buffer,
+      bytes.byteOffset + this.#arena.offsetOf(this.#current[page]!),
+      BLOCK_BYTES,
+    );
   }
 
   /** Lands a one-block data write on another data block; false when that cannot be done now. */

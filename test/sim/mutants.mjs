@@ -169,8 +169,8 @@ export const MUTANTS = [
   {
     name: "bytes that match nothing are always adopted",
     file: "lib/store/settle.ts",
-    find: "        if (lossy && readable) {",
-    replace: "        if (readable) {",
+    find: "        if (lossy && this.#sure[block - from] !== 0) {",
+    replace: "        if (this.#sure[block - from] !== 0) {",
     invariant: "I8: without a power loss, bytes that match no candidate are bit rot",
   },
   {
@@ -308,6 +308,14 @@ export const MUTANTS = [
     find: "table.dirtySince = position < log.nextSequence ? position : CLEAN;",
     replace: "table.dirtySince = CLEAN;",
     invariant: "I2: the log is kept for what has not landed",
+  },
+  {
+    name: "settling believes one reading of bytes that no checksum vouches for",
+    file: "lib/store/settle.ts",
+    find: "    if (again && entry === this.#computed[index]) this.#sure[index] = 1;\n",
+    replace: "    this.#sure[index] = 1;\n",
+    focus: "strays",
+    invariant: "I21: a read that went astray decides nothing",
   },
   {
     name: "a failed write takes over whatever it finds",

@@ -43,4 +43,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 522247466547, front: "nbd" },
     was: "a process that had stood still let a new connection in while a dead one's write was on its way to the disk",
   },
+  {
+    options: { seed: 214132909209, front: "nbd" },
+    was: "after a power loss one read that had gone astray was enough: another block's bytes became a block's content",
+  },
 ];

@@ -803,6 +803,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     faults.syncEio = rate("sync-eio");
     faults.misdirectedRead = rate("misdirected-read");
     faults.misdirectedWrite = rate("misdirected-write");
+    faults.misdirectedPart = rate("misdirected-part");
     this.#faulty = true;
     this.#nextFault();
   }
