@@ -63,17 +63,23 @@ export class Link implements StreamListener, TickTask {
   #closing = false;
   #reason = "";
 
-  /** Null: the pool has no room for its buffers. The stream is the link's from then on. */
+  /**
+   * The stream is the link's from then on. Null: the pool has no room for its buffers; the stream is closed, and
+   * `lost` is told.
+   */
   static open(environment: LinkEnvironment, stream: ByteStream, owner: LinkOwner): Link | null {
     const { pool } = environment;
     const incoming = pool.allocate(LINK_BUFFER_BYTES);
-    if (incoming < 0) return null;
-    const outgoing = pool.allocate(LINK_BUFFER_BYTES);
-    if (outgoing < 0) {
-      pool.free(incoming);
-      return null;
-    }
-    return new Link(environment, stream, owner, incoming, outgoing);
+    const outgoing = incoming < 0 ? -1 : pool.allocate(LINK_BUFFER_BYTES);
+    if (outgoing >= 0) return new Link(environment, stream, owner, incoming, outgoing);
+    if (incoming >= 0) pool.free(incoming);
+    stream.setListener({
+      streamReceived: () => undefined,
+      streamSent: () => undefined,
+      streamClosed: () => owner.lost("no memory for a connection"),
+    });
+    stream.close();
+    return null;
   }
 
   private constructor(

@@ -108,13 +108,6 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       if (this.#state === State.Silent) this.close("no Hello in time");
     });
     this.#link = Link.open(this.#environment, this.#stream, this);
-    if (this.#link !== null) return;
-    this.#stream.setListener({
-      streamReceived: () => undefined,
-      streamSent: () => undefined,
-      streamClosed: () => this.lost(),
-    });
-    this.#stream.close();
   }
 
   close(reason: string): void {

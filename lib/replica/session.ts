@@ -136,16 +136,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     this.node = options.node;
     this.#deadline = environment.clock.setTimer(HELLO_DEADLINE_MS, () => this.#fail("no greeting in time"));
     this.#link = Link.open(environment, stream, this);
-    if (this.#link === null) {
-      stream.setListener({
-        streamReceived: () => undefined,
-        streamSent: () => undefined,
-        streamClosed: () => this.lost("no memory for a connection"),
-      });
-      stream.close();
-    } else {
-      this.#link.wantSend();
-    }
+    this.#link?.wantSend();
   }
 
   get silentSince(): number | null {

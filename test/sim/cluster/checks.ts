@@ -4,7 +4,7 @@
  */
 
 import type { ExtentIo, ExtentOp } from "../../../lib/core/extent-io.js";
-import type { AcceptedRecord, Ballot } from "../../../lib/replica/api.js";
+import type { AcceptedRecord, AcceptorPeer, Ballot } from "../../../lib/replica/api.js";
 import { Violation } from "../violation.js";
 
 /** Layer of operations that nobody may execute: they carry something wrong. */
@@ -157,4 +157,31 @@ export class ClusterChecks {
     if (epoch < newest)
       throw new Violation("FENCE", `epoch ${epoch} answered a client while ${newest} was serving`);
   }
+}
+
+/** A node as the checks know it: one life of it after the other. */
+interface Living {
+  readonly index: number;
+  readonly alive: boolean;
+  readonly life: number;
+}
+
+/** An acceptor whose answers the checks hear of. */
+export function watchedAcceptor(checks: ClusterChecks, node: Living, peer: AcceptorPeer): AcceptorPeer {
+  return {
+    promise: (volume, ballot, done) => {
+      const { life } = node;
+      peer.promise(volume, ballot, (answer) => {
+        const isSameLife = node.alive && node.life === life;
+        if (answer.kind === "promised") checks.promiseAnswered(node.index, volume, ballot, isSameLife);
+        done(answer);
+      });
+    },
+    accept: (volume, record, done) => {
+      peer.accept(volume, record, (answer) => {
+        if (answer.kind === "accepted") checks.acceptAnswered(node.index, volume, record);
+        done(answer);
+      });
+    },
+  };
 }

@@ -11,27 +11,21 @@
  *  - A dial that cannot reach its node fails after a while, or at once where nobody listens.
  */
 
-import type { ByteStream, PeerAddress, StreamListener } from "../../../lib/core/stream.js";
+import type { ByteStream } from "../../../lib/core/stream.js";
 import type { Network, NodeId } from "../../../lib/replica/api.js";
 import type { SimPool } from "../memory.js";
 import type { Prng } from "../prng.js";
 import type { EventTarget } from "../queue.js";
-import { Violation } from "../violation.js";
+import { StreamEnd, StreamEvent } from "../stream-end.js";
 import type { SimProcess, SimWorld } from "../world.js";
 
-const ECANCELED = -125;
-const ECONNRESET = -104;
 /** Bytes that a path holds before its sender must wait. */
 const PATH_BYTES = 64 * 1024;
 const CONNECT_TIMEOUT_US = 1_000_000;
 /** A blocked path is looked at again after this time. */
 const BLOCKED_RETRY_US = 20_000;
 
-const EVENT_TAKE = 40;
 const EVENT_ARRIVE = 41;
-const EVENT_RECEIVE = 42;
-const EVENT_CLOSE = 43;
-const EVENT_CLOSED = 44;
 const EVENT_BREAK = 45;
 const EVENT_DIAL = 46;
 
@@ -184,75 +178,25 @@ class Dial implements EventTarget {
 }
 
 /** One end of a connection. */
-class SimEnd implements ByteStream, EventTarget {
-  readonly peer: PeerAddress = { family: "tcp", host: "10.0.0.1", port: 1 };
+class SimEnd extends StreamEnd {
   readonly station: Station;
   other!: SimEnd;
   /** The other host has lost its power. */
   orphaned = false;
   readonly #network: SimNetwork;
-  #listener: StreamListener | null = null;
-  #reset = false;
   #breaking = false;
-  #closing = false;
   #done = false;
-  // Arrived, not received yet.
-  readonly #inbox: Uint8Array[] = [];
-  #inboxBytes = 0;
-  /** The other side has ended in order, behind what is in the inbox. */
-  #ended = false;
-  #receiveAt = 0;
-  #receiveBytes = 0;
-  #receivePosted = false;
   // On its way from here; arrives in order.
   readonly #path: Uint8Array[] = [];
   #pathBytes = 0;
   #arrivePosted = false;
   #endBehindPath = false;
-  #pieces: Uint32Array = new Uint32Array(0);
-  #pieceCount = 0;
-  #pieceAt = 0;
-  #pieceDone = 0;
-  #sending = false;
-  #takePosted = false;
+  #sendPosted = false;
 
   constructor(network: SimNetwork, station: Station) {
+    super(station.pool, network.random, network.options.partMax);
     this.#network = network;
     this.station = station;
-  }
-
-  setListener(listener: StreamListener): void {
-    this.#listener = listener;
-  }
-
-  receive(offset: number, length: number): void {
-    if (this.#receiveBytes > 0 || this.#closing || length <= 0)
-      throw new Violation(
-        "CONTRACT",
-        `a receive of ${length} bytes while another, or none, may be asked for`,
-      );
-    this.#receiveAt = offset;
-    this.#receiveBytes = length;
-    this.#tryReceive();
-  }
-
-  send(pieces: Uint32Array, count: number): void {
-    if (this.#sending || this.#closing || count < 1 || count > 512)
-      throw new Violation("CONTRACT", `a send of ${count} pieces while another, or none, may be asked for`);
-    this.#pieces = pieces.slice(0, 2 * count);
-    this.#pieceCount = count;
-    this.#pieceAt = 0;
-    this.#pieceDone = 0;
-    this.#sending = true;
-    this.#tryTake();
-  }
-
-  shutdown(): void {}
-
-  close(): void {
-    if (this.#closing) throw new Violation("CONTRACT", "a stream was closed twice");
-    this.#closing = true;
-    this.#own(EVENT_CLOSE, 5);
   }
 
   /** The connection breaks for this end, some time from now. */
@@ -262,113 +206,46 @@ class SimEnd implements ByteStream, EventTarget {
     this.#network.world.at(this.#network.delay(), this, this.station.process, EVENT_BREAK, 0);
   }
 
-  simEvent(code: number): void {
-    switch (code) {
-      case EVENT_TAKE:
-        this.#take();
-        break;
-      case EVENT_ARRIVE:
-        this.#arrive();
-        break;
-      case EVENT_RECEIVE:
-        this.#receiveNow();
-        break;
-      case EVENT_BREAK:
-        this.#reset = true;
-        this.#tryReceive();
-        this.#tryTake();
-        break;
-      case EVENT_CLOSE:
-        this.#closeNow();
-        break;
-      case EVENT_CLOSED:
-        this.#done = true;
-        this.#network.ended(this);
-        this.#listener!.streamClosed();
-        break;
+  override simEvent(code: number): void {
+    if (code === EVENT_ARRIVE) {
+      this.#arrive();
+    } else if (code === EVENT_BREAK) {
+      this.reset = true;
+      this.tryReceive();
+      this.wantSend();
+    } else {
+      if (code === StreamEvent.Send) this.#sendPosted = false;
+      if (code === StreamEvent.Close) this.#endBehindPath = true;
+      super.simEvent(code);
+      if (code === StreamEvent.Close) this.#postArrival();
     }
   }
 
   /** An event of this end's process. */
-  #own(code: number, withinUs: number): void {
-    this.#network.world.at(1 + this.#network.random.below(withinUs), this, this.station.process, code, 0);
+  protected post(code: number): void {
+    this.#network.world.at(1 + this.#network.random.below(5), this, this.station.process, code, 0);
   }
 
-  // ---- Receiving ---------------------------------------------------------------------------------------
-
-  #tryReceive(): void {
-    if (this.#receivePosted || this.#receiveBytes === 0) return;
-    if (this.#inbox.length === 0 && !this.#reset && !this.#ended) return;
-    this.#receivePosted = true;
-    this.#own(EVENT_RECEIVE, 5);
+  protected wantSend(): void {
+    if (this.#sendPosted || !this.outgoing.sending || this.#done) return;
+    if (this.#pathBytes + this.other.incoming.bytes >= PATH_BYTES && !this.reset) return;
+    this.#sendPosted = true;
+    this.post(StreamEvent.Send);
   }
 
-  #receiveNow(): void {
-    this.#receivePosted = false;
-    if (this.#receiveBytes === 0) return;
-    const { random } = this.#network;
-    // What had arrived before the connection broke may be read, or be lost with it.
-    const broken = this.#reset && (this.#inbox.length === 0 || random.chance(0.3));
-    const result = broken ? ECONNRESET : this.#moveIn();
-    this.#receiveBytes = 0;
-    this.#listener!.streamReceived(result);
-  }
-
-  #moveIn(): number {
-    let room = Math.min(this.#receiveBytes, 1 + this.#network.random.below(this.#network.options.partMax));
-    let moved = 0;
-    while (room > 0 && this.#inbox.length > 0) {
-      const first = this.#inbox[0]!;
-      const count = Math.min(room, first.length);
-      this.station.pool.bytes.set(first.subarray(0, count), this.#receiveAt + moved);
-      moved += count;
-      room -= count;
-      if (count === first.length) this.#inbox.shift();
-      else this.#inbox[0] = first.subarray(count);
-    }
-    this.#inboxBytes -= moved;
-    this.other.#tryTake();
-    return moved;
-  }
-
-  // ---- Sending -----------------------------------------------------------------------------------------
-
-  #tryTake(): void {
-    if (this.#takePosted || !this.#sending || this.#done) return;
-    if (this.#pathBytes + this.other.#inboxBytes >= PATH_BYTES && !this.#reset) return;
-    this.#takePosted = true;
-    this.#own(EVENT_TAKE, 5);
-  }
-
-  #take(): void {
-    this.#takePosted = false;
-    if (!this.#sending) return;
-    if (this.#reset) {
-      this.#sending = false;
-      this.#listener!.streamSent(ECONNRESET);
-      return;
-    }
-    let room = 1 + this.#network.random.below(this.#network.options.partMax);
-    while (room > 0 && this.#pieceAt < this.#pieceCount) {
-      const offset = this.#pieces[2 * this.#pieceAt]! + this.#pieceDone;
-      const left = this.#pieces[2 * this.#pieceAt + 1]! - this.#pieceDone;
-      const count = Math.min(room, left);
-      this.#path.push(this.station.pool.bytes.slice(offset, offset + count));
-      this.#pathBytes += count;
-      room -= count;
-      this.#pieceDone += count;
-      if (count === left) {
-        this.#pieceAt++;
-        this.#pieceDone = 0;
-      }
-    }
+  protected sendPart(bytes: Uint8Array): void {
+    this.#path.push(bytes);
+    this.#pathBytes += bytes.length;
     this.#postArrival();
-    if (this.#pieceAt < this.#pieceCount) {
-      this.#tryTake();
-      return;
-    }
-    this.#sending = false;
-    this.#listener!.streamSent(0);
+  }
+
+  protected received(): void {
+    this.other.wantSend();
+  }
+
+  protected closed(): void {
+    this.#done = true;
+    this.#network.ended(this);
   }
 
   #postArrival(): void {
@@ -391,31 +268,14 @@ class SimEnd implements ByteStream, EventTarget {
     while (count-- > 0) {
       const part = this.#path.shift()!;
       this.#pathBytes -= part.length;
-      other.#inbox.push(part);
-      other.#inboxBytes += part.length;
+      other.incoming.push(part);
     }
     if (this.#path.length === 0 && this.#endBehindPath) {
       this.#endBehindPath = false;
-      other.#ended = true;
+      other.incoming.ended = true;
     }
-    if (other.station.process.alive) other.#tryReceive();
-    if (this.station.process.alive) this.#tryTake();
+    if (other.station.process.alive) other.tryReceive();
+    if (this.station.process.alive) this.wantSend();
     this.#postArrival();
-  }
-
-  // ---- End ---------------------------------------------------------------------------------------------
-
-  #closeNow(): void {
-    if (this.#receiveBytes > 0) {
-      this.#receiveBytes = 0;
-      this.#listener!.streamReceived(ECANCELED);
-    }
-    if (this.#sending) {
-      this.#sending = false;
-      this.#listener!.streamSent(ECANCELED);
-    }
-    this.#endBehindPath = true;
-    this.#postArrival();
-    this.#own(EVENT_CLOSED, 5);
   }
 }

@@ -25,7 +25,7 @@ import { simMemory } from "../memory.js";
 import type { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import type { SimProcess, SimWorld } from "../world.js";
-import type { ClusterChecks } from "./checks.js";
+import { type ClusterChecks, watchedAcceptor } from "./checks.js";
 import type { SimNetwork } from "./network.js";
 import { CLUSTER_ID, EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 
@@ -135,7 +135,7 @@ export class ProbeOwner {
       };
       return new NodePeer(link, network, { cluster: CLUSTER_ID, node: id, peer: this.peerId, listener });
     });
-    this.#watched = this.#peers.map((peer, index) => this.#watch(peer, at.nodes[index]!));
+    this.#watched = this.#peers.map((peer, index) => watchedAcceptor(at.checks, at.nodes[index]!, peer));
     const acceptors = this.#watched
       .slice(0, at.configNodes)
       .map((peer, index) => ({ node: at.nodes[index]!.id, peer }));
@@ -177,27 +177,6 @@ export class ProbeOwner {
 
   #later(ms: number, run: () => void): void {
     this.process.setTimer(ms, run);
-  }
-
-  /** A peer whose answers the checks hear of. */
-  #watch(peer: AcceptorPeer, node: NodeHost): AcceptorPeer {
-    const { checks } = this.#at;
-    return {
-      promise: (volume, ballot, done) => {
-        const { life } = node;
-        peer.promise(volume, ballot, (answer) => {
-          const sameLife = node.alive && node.life === life;
-          if (answer.kind === "promised") checks.promiseAnswered(node.index, volume, ballot, sameLife);
-          done(answer);
-        });
-      },
-      accept: (volume, record, done) => {
-        peer.accept(volume, record, (answer) => {
-          if (answer.kind === "accepted") checks.acceptAnswered(node.index, volume, record);
-          done(answer);
-        });
-      },
-    };
   }
 
   // ---- Activation --------------------------------------------------------------------------------------

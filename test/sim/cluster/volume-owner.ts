@@ -8,7 +8,6 @@ import { ExtentFlag, ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.
 import { epoch, generation, volumeId } from "../../../lib/core/ids.js";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { Status } from "../../../lib/core/status.js";
-import type { AcceptorPeer } from "../../../lib/replica/api.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { Activation } from "../../../lib/replica/owner/activation.js";
 import type { OwnerEnvironment, OwnerEvents } from "../../../lib/replica/owner/api.js";
@@ -25,7 +24,8 @@ import { simMemory } from "../memory.js";
 import type { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import type { SimProcess } from "../world.js";
-import { CLUSTER_ID, EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
+import { watchedAcceptor } from "./checks.js";
+import { CLUSTER_ID, EXTENT_BLOCKS } from "./node-host.js";
 import { PROBE_VOLUME, type ProbeHost } from "./probe-owner.js";
 
 export const VOLUME_EXTENTS = 6;
@@ -127,7 +127,10 @@ export class VolumeOwner {
     const config = at.nodes.slice(0, at.configNodes);
     this.#register = new RecordRegister(
       process,
-      config.map((node) => ({ node: node.id, peer: this.#watched(node) })),
+      config.map((node) => ({
+        node: node.id,
+        peer: watchedAcceptor(at.checks, node, this.#links.peer(node.id)),
+      })),
     );
     this.#lease = new LeaseKeeper(
       process,
@@ -176,28 +179,6 @@ export class VolumeOwner {
 
   #later(ms: number, run: () => void): void {
     this.process.setTimer(ms, run);
-  }
-
-  /** A config node whose answers the checks hear of. */
-  #watched(node: NodeHost): AcceptorPeer {
-    const { checks } = this.#at;
-    const peer = this.#links.peer(node.id);
-    return {
-      promise: (volume, ballot, done) => {
-        const { life } = node;
-        peer.promise(volume, ballot, (answer) => {
-          const isSameLife = node.alive && node.life === life;
-          if (answer.kind === "promised") checks.promiseAnswered(node.index, volume, ballot, isSameLife);
-          done(answer);
-        });
-      },
-      accept: (volume, record, done) => {
-        peer.accept(volume, record, (answer) => {
-          if (answer.kind === "accepted") checks.acceptAnswered(node.index, volume, record);
-          done(answer);
-        });
-      },
-    };
   }
 
   // ---- Owning ------------------------------------------------------------------------------------------
