@@ -15,6 +15,7 @@ export type EventKind =
   | "volume-removed"
   | "volume-opened"
   | "volume-closed"
+  | "volume-lost"
   | "bit-rot"
   | "store-full"
   | "store-has-room"

@@ -417,6 +417,67 @@ export const CATALOGUE = {
     exit: 1,
     http: 500,
   },
+  // Clusters
+  CLUSTER_KEY_INVALID: {
+    message: "the cluster key {path} cannot be used: {what}",
+    next: "make one with lamina cluster init, and give every node and gateway a copy of it",
+    exit: 1,
+    http: 500,
+  },
+  CLUSTER_KEY_WRONG: {
+    message: "{address} has another cluster key",
+    next: "give every node and gateway of the cluster the same key file; nothing was changed",
+    exit: 1,
+    http: 503,
+  },
+  CLUSTER_NODE_STRANGE: {
+    message: "{address} is not the node that this cluster knows: {what}",
+    next: "start the node with the data directory that it had",
+    exit: 1,
+    http: 409,
+  },
+  CLUSTER_FILE_DAMAGED: {
+    message: "{path} cannot be read: {what}",
+    next: "copy it from the data directory of another node of the cluster",
+    exit: 1,
+    http: 500,
+  },
+  CLUSTER_UNREACHABLE: {
+    message: "no majority of the config nodes answers: {what}",
+    next: "start them, or correct --cluster",
+    exit: 1,
+    http: 503,
+  },
+  CLUSTER_UNDECIDED: {
+    message: "the config nodes have not decided within {seconds} s: {what}",
+    next: "see lamina cluster status; the change may still happen",
+    exit: 1,
+    http: 503,
+  },
+  CLUSTER_DEVICE_FOREIGN: {
+    message: "{path} belongs to another cluster ({found}, this one is {own})",
+    next: "use the key of its cluster, or another --data directory",
+    exit: 1,
+    http: 409,
+  },
+  VOLUME_ELSEWHERE: {
+    message: "volume '{name}' is owned by another gateway, or by one that died with it",
+    next: "ask that gateway; if it is gone, attach the volume here once and detach it",
+    exit: 1,
+    http: 409,
+  },
+  VOLUME_MOVED: {
+    message: "volume '{name}' was taken over by another gateway a moment ago",
+    next: "use that gateway, or try again in {seconds} s",
+    exit: 1,
+    http: 409,
+  },
+  VOLUME_UNSERVABLE: {
+    message: "volume '{name}' cannot be served: {what}",
+    next: "see lamina cluster status",
+    exit: 1,
+    http: 503,
+  },
   // Attaching
   ATTACH_MISSING: {
     message: "the program lamina-attach is not there",

@@ -116,6 +116,7 @@ class EngineGateway implements LocalGateway {
     );
     registry.onEvent((event) => {
       if (event.kind === "changed") this.server.recordChanged(event.record);
+      else if (event.kind === "lost") this.server.volumeLost(event.record.id, event.reason);
     });
   }
 

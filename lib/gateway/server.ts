@@ -180,6 +180,13 @@ export class GatewayServer implements ConnectionOwner {
     }
   }
 
+  /** The volume cannot be served here any more: its connections are ended, and nothing they asked for is answered. */
+  volumeLost(volume: number, reason: string): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.volume === volume) connection.cut(reason);
+    }
+  }
+
   /**
    * Refuses new connections, answers the requests that have arrived, closes all connections, then calls `done`
    * once; before that, `drained` once no connection uses a volume any more. Requests that come later get no

@@ -4,7 +4,8 @@
  *
  * Invariants
  *  1. An asker is told of an answer from `tick` only, never from inside `submit` or another completion.
- *  2. Scratch blocks are taken all at once or not at all, in the order of asking, by jobs that hold their
+ *  2. While the gate is shut no answer is given, of whatever kind; those that are due keep their order.
+ *  3. Scratch blocks are taken all at once or not at all, in the order of asking, by jobs that hold their
  *     range locks; a holder needs nothing further to finish. So waiting for scratch cannot deadlock.
  */
 import { assert } from "../core/assert.js";
@@ -19,6 +20,12 @@ import type { VolumeRequest } from "./api.js";
 /** Blocks for read-modify-write at the ends of unaligned requests; at the bound such requests wait. */
 export const SCRATCH_BLOCKS = 64;
 
+/** The right to answer at all (the serving lease of a cluster). */
+export interface AnswerGate {
+  /** Asked before answers are given. After a "no", whoever shut the gate calls `VolumeOwner.resume` when it opens. */
+  mayAnswer(): boolean;
+}
+
 export interface OwnerEnvironment {
   readonly io: ExtentIo;
   readonly pool: Pool;
@@ -26,6 +33,8 @@ export interface OwnerEnvironment {
   readonly checksums: Checksums;
   /** Blocks of an extent on the device. */
   readonly extentBlocks: number;
+  /** Left out: always open. */
+  readonly gate?: AnswerGate;
 }
 
 export interface ScratchWaiter {
@@ -42,6 +51,7 @@ export class VolumeOwner implements TickTask {
   /** The pool as 32-bit words, for looking at blocks. */
   readonly words: Int32Array;
   readonly #ticker: Ticker;
+  readonly #gate: AnswerGate | null;
   #freeOp: ExtentOp | null = null;
   readonly #scratch: number[] = [];
   #waiterFirst: ScratchWaiter | null = null;
@@ -56,6 +66,7 @@ export class VolumeOwner implements TickTask {
     this.checksums = environment.checksums;
     this.extentBlocks = environment.extentBlocks;
     this.#ticker = environment.ticker;
+    this.#gate = environment.gate ?? null;
     const { bytes } = environment.pool;
     this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >>> 2);
     for (let i = 0; i < SCRATCH_BLOCKS; i++) {
@@ -121,14 +132,23 @@ export class VolumeOwner implements TickTask {
     if (this.#doneLast === null) this.#doneFirst = request;
     else this.#doneLast.next = request;
     this.#doneLast = request;
-    if (!this.#tickAsked) {
-      this.#tickAsked = true;
-      this.#ticker.atTickEnd(this);
-    }
+    this.#askTick();
+  }
+
+  /** The gate is open again: gives the answers that are due. */
+  resume(): void {
+    if (this.#doneFirst !== null) this.#askTick();
+  }
+
+  #askTick(): void {
+    if (this.#tickAsked) return;
+    this.#tickAsked = true;
+    this.#ticker.atTickEnd(this);
   }
 
   tick(): void {
     this.#tickAsked = false;
+    if (this.#gate !== null && !this.#gate.mayAnswer()) return;
     let request = this.#doneFirst;
     this.#doneFirst = null;
     this.#doneLast = null;

@@ -42,7 +42,9 @@ export interface OpenVolume {
 export type RegistryEvent =
   | { readonly kind: "created" | "changed"; readonly record: VolumeRecord }
   | { readonly kind: "removed"; readonly record: VolumeRecord }
-  | { readonly kind: "opened" | "closed"; readonly record: VolumeRecord };
+  | { readonly kind: "opened" | "closed"; readonly record: VolumeRecord }
+  /** It is open no more: somebody else has it. Nothing is answered; who holds it open lets go of it. */
+  | { readonly kind: "lost"; readonly record: VolumeRecord; readonly reason: string };
 
 /** Every rejected promise carries a LaminaError; nothing was changed then. */
 export interface VolumeRegistry {

@@ -17,6 +17,7 @@ const REGISTRY_KINDS = {
   removed: "volume-removed",
   opened: "volume-opened",
   closed: "volume-closed",
+  lost: "volume-lost",
 } as const satisfies Record<string, EventKind>;
 
 export function followRegistry(registry: VolumeRegistry, events: EventLog, later: Later): void {

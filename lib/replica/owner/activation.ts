@@ -307,6 +307,7 @@ export class Activation implements SessionListener {
       record,
       lives,
       reconcile: extentsInDoubt(lists),
+      extents: new Set(lists.flatMap((entries) => entries.map(({ extent }) => extent))),
       sequence: highestCreated(lists),
     };
     this.#finish({ kind: "activated", activated });

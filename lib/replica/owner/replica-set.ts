@@ -44,8 +44,18 @@ export interface Activated {
   readonly lives: ReadonlyMap<string, { readonly bootId: string; readonly lossy: boolean }>;
   /** Extents in which the in-sync members may differ. */
   readonly reconcile: ReadonlySet<number>;
+  /** Extents that any of them has: no other one exists. */
+  readonly extents: ReadonlySet<number>;
   /** Highest write sequence that any node named. */
   readonly sequence: number;
+}
+
+/** What people may change of a record while the volume is owned. */
+export type RecordEdit = Pick<ClusterRecord, "size" | "description" | "readOnly" | "access" | "policy">;
+
+interface Amendment {
+  readonly edit: (record: ClusterRecord) => RecordEdit;
+  readonly done: (chosen: ClusterRecord | null) => void;
 }
 
 export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, TickTask {
@@ -73,6 +83,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   /** Answers that wait for the lease, linked through `next`. */
   #firstLate: ExtentOp | null = null;
   #lastLate: ExtentOp | null = null;
+  readonly #amendments: Amendment[] = [];
   #releasing: ((released: boolean) => void) | null = null;
   #closed: (() => void) | null = null;
 
@@ -111,6 +122,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   get over(): boolean {
     return this.#over;
+  }
+
+  /** What it says needs the lease: also what no copy has to be asked for, like a hole. */
+  get mayAnswer(): boolean {
+    return !this.#over && this.environment.lease.holds(this.#leaseMark);
   }
 
   get changingRecord(): boolean {
@@ -349,7 +365,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.#end("every copy came back without what it had not flushed");
       return;
     }
-    if (plan.kind === "none") return;
+    if (plan.kind === "none") {
+      this.#amendNext();
+      return;
+    }
     const next = generationOf(this.#record.generation + 1);
     for (const member of plan.joining) member.pass!.stage = PassStage.Proposed;
     const record: ClusterRecord = {
@@ -368,6 +387,37 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       for (const member of plan.joining) this.#joined(member);
       this.deck.recordChanged();
     });
+  }
+
+  /** Changes the record between two changes of the member list. `done(null)`: the owner was over before. */
+  amend(edit: Amendment["edit"], done: Amendment["done"]): void {
+    if (this.#over || this.#releasing !== null) {
+      done(null);
+      return;
+    }
+    this.#amendments.push({ edit, done });
+    this.soon();
+  }
+
+  #amendNext(): void {
+    const amendment = this.#amendments[0];
+    if (amendment === undefined) return;
+    const { size, description, readOnly, access, policy } = amendment.edit(this.#record);
+    const record: ClusterRecord = {
+      ...this.#record,
+      ...{ size, description, readOnly, access, policy },
+      generation: generationOf(this.#record.generation + 1),
+      version: this.#record.version + 1,
+    };
+    this.#accept(record, () => {
+      this.#amendments.shift();
+      amendment.done(record);
+    });
+  }
+
+  /** A config node has promised `epoch`: who is not its owner says nothing more. */
+  learn(epoch: number): void {
+    if (epoch > this.epoch) this.#end(`epoch ${epoch} has taken over`);
   }
 
   #accept(record: ClusterRecord, chosen: () => void): void {
@@ -509,7 +559,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #proceedRelease(): void {
     const done = this.#releasing;
     if (done === null || this.deck.begun > 0 || this.#firstLate !== null) return;
-    if (this.#proposal !== null || this.#background.isBusy) return;
+    if (this.#proposal !== null || this.#background.isBusy || this.#amendments.length > 0) return;
     const record: ClusterRecord = {
       ...this.#record,
       generation: generationOf(this.#record.generation + 1),
@@ -535,6 +585,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
     this.#proposal?.cancel();
+    for (const { done } of this.#amendments.splice(0)) done(null);
   }
 
   /**

@@ -12,7 +12,7 @@ import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
 import { Pool } from "../../../lib/core/pool.js";
 import type { VolumeRecord } from "../../../lib/replica/record.js";
 import { VolumeOp, VolumeRequest } from "../../../lib/volume/api.js";
-import { VolumeOwner } from "../../../lib/volume/owner.js";
+import { type AnswerGate, VolumeOwner } from "../../../lib/volume/owner.js";
 import { VolumeCore } from "../../../lib/volume/volume.js";
 
 /** xorshift32: a test's own randomness, from its seed. */
@@ -179,6 +179,7 @@ export function rig(options: {
   stripeCount?: number;
   unitBlocks?: number;
   extentBlocks?: number;
+  gate?: AnswerGate;
 }): Rig {
   const pool = new Pool(new Uint8Array(16 * MIB));
   const freeAtStart = pool.freeBytes;
@@ -190,6 +191,7 @@ export function rig(options: {
     ticker,
     checksums: fakeChecksums(pool),
     extentBlocks: options.extentBlocks ?? 16,
+    ...(options.gate === undefined ? {} : { gate: options.gate }),
   });
   const volume = new VolumeCore(
     owner,

@@ -216,6 +216,7 @@ export class FakeCluster {
         record,
         lives: new Map(this.nodes.map(({ id, bootId, lossy }) => [id, { bootId, lossy }])),
         reconcile: new Set(reconcile),
+        extents: new Set(),
         sequence: 0,
       },
       this.events,

@@ -1,0 +1,56 @@
+import t from "tap";
+import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
+import { FakeCluster } from "./support/fake-cluster.js";
+
+t.test("a change that people ask for is a chosen record of the next generation", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  const { size } = set.record;
+  const told: (ClusterRecord | null)[] = [];
+  cluster.registerDown = true;
+  set.amend(
+    (record) => ({ ...record, size: 2 * size }),
+    (chosen) => told.push(chosen),
+  );
+  set.amend(
+    (record) => ({ ...record, description: `was ${record.size}` }),
+    (chosen) => told.push(chosen),
+  );
+  cluster.pass(1000);
+  t.same(told, [], "not before it is chosen");
+  cluster.registerUp();
+  cluster.pass(1000);
+  t.same(
+    told.map((record) => [record?.generation, record?.size, record?.description]),
+    [
+      [2, 2 * size, ""],
+      [3, 2 * size, `was ${2 * size}`],
+    ],
+  );
+  t.equal(set.record.description, `was ${2 * size}`);
+  t.same(
+    cluster.chosen.map(({ generation }) => generation),
+    [1, 2, 3],
+  );
+});
+
+t.test("an owner that is over says so to whoever wants a change", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  const told: (ClusterRecord | null)[] = [];
+  const want = (): void =>
+    set.amend(
+      (record) => record,
+      (chosen) => told.push(chosen),
+    );
+  cluster.registerDown = true;
+  want();
+  cluster.engine.settle();
+  set.learn(set.epoch);
+  t.ok(!set.over, "its own epoch is no news");
+  set.learn(set.epoch + 1);
+  t.ok(set.over);
+  t.equal(set.mayAnswer, false);
+  want();
+  t.same(told, [null, null]);
+});
