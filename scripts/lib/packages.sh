@@ -73,6 +73,33 @@ apt_install() {
       "see $CACHE/apt.log"
 }
 
+# Unpacks the program of a package that would enable a service, and names it in $NBD_SERVER. Says so and returns 1
+# where it cannot be had: nothing depends on it but comparisons.
+unpack_nbd_server() {
+  local home=$CACHE/nbd-server
+  if [ ! -x "$home/bin/nbd-server" ]; then
+    say "unpacking nbd-server"
+    mkdir -p "$home"
+    download_nbd_server "$home" || {
+      say "nbd-server cannot be downloaded and is left out"
+      return 1
+    }
+  fi
+  export NBD_SERVER=$home/bin/nbd-server
+}
+
+download_nbd_server() {
+  have apt-get && have dpkg-deb || return 1
+  (
+    cd "$1" || return 1
+    if ! apt-get download -q nbd-server >/dev/null 2>&1; then
+      [ "$(id -u)" = 0 ] && apt-get update -qq >/dev/null 2>&1
+      apt-get download -q nbd-server >/dev/null 2>&1 || return 1
+    fi
+    dpkg-deb -x nbd-server_*.deb . && ./bin/nbd-server -V >/dev/null 2>&1
+  )
+}
+
 # Debian asks /usr/sbin/policy-rc.d before a package may start a service; 101 forbids it.
 with_services_forbidden() {
   local policy=/usr/sbin/policy-rc.d

@@ -1,59 +1,88 @@
 /**
- * How other servers are known to answer otherwise than Lamina, and who is right. "may": the specification leaves it
- * open; "theirs": they break a rule; "unsupported": they do not have the feature. Seen with nbd-server 3.24, nbdkit
- * 1.32.5 and qemu-nbd 7.2.22 of Debian 12.
+ * How other servers are known to answer otherwise than Lamina, and who is right; docs/nbd-deviations.md is made of it.
+ * Seen with nbd-server 3.24, nbdkit 1.32.5 and qemu-nbd 7.2.22 of Debian 12.
  */
+export type Peer = "nbdkit" | "qemu-nbd" | "nbd-server";
+/** "may": the specification leaves it open; "theirs": they break a rule; "unsupported": they have no such feature. */
+export type Why = "may" | "theirs" | "unsupported";
+
 export interface Deviation {
-  readonly server: "nbdkit" | "qemu-nbd" | "nbd-server";
+  readonly server: Peer;
   readonly probe: string;
   readonly answer: string;
-  readonly why: "may" | "theirs" | "unsupported";
+  readonly why: Why;
 }
 
-export const DEVIATIONS: readonly Deviation[] = [
-  { server: "nbdkit", probe: "STRUCTURED_REPLY twice", answer: "ACK ACK", why: "may" },
-  {
-    server: "nbdkit",
-    probe: "two queries for one context",
-    answer: "META_CONTEXT META_CONTEXT ACK",
-    why: "theirs",
-  },
-  { server: "nbdkit", probe: "write of nothing", answer: "NBD_ENOSPC", why: "may" },
-  { server: "qemu-nbd", probe: "zero past the end", answer: "NBD_EINVAL", why: "theirs" },
-  { server: "qemu-nbd", probe: "write past the end", answer: "NBD_EINVAL", why: "theirs" },
-  { server: "qemu-nbd", probe: "write longer than the export", answer: "NBD_EINVAL", why: "theirs" },
-  { server: "qemu-nbd", probe: "FLUSH with a range", answer: "success", why: "may" },
-  { server: "qemu-nbd", probe: "read of nothing", answer: "success", why: "may" },
-  { server: "qemu-nbd", probe: "write of nothing", answer: "success", why: "may" },
-  { server: "nbd-server", probe: "ABORT", answer: "closed", why: "theirs" },
-  { server: "nbd-server", probe: "STRUCTURED_REPLY with data", answer: "ERR_UNSUP", why: "unsupported" },
-  { server: "nbd-server", probe: "GO with fewer requests than it says", answer: "silence", why: "theirs" },
-  { server: "nbd-server", probe: "GO without data", answer: "silence", why: "theirs" },
-  {
-    server: "nbd-server",
-    probe: "contexts before STRUCTURED_REPLY",
-    answer: "ERR_UNSUP",
-    why: "unsupported",
-  },
-  {
-    server: "nbd-server",
-    probe: "STRUCTURED_REPLY twice",
-    answer: "ERR_UNSUP ERR_UNSUP",
-    why: "unsupported",
-  },
-  { server: "nbd-server", probe: "two queries for one context", answer: "ERR_UNSUP", why: "unsupported" },
-  { server: "nbd-server", probe: "list of contexts", answer: "ERR_UNSUP", why: "unsupported" },
-  { server: "nbd-server", probe: "INFO and GO agree", answer: "no", why: "theirs" },
-  { server: "nbd-server", probe: "an option of 4 GiB", answer: "silence", why: "theirs" },
-  { server: "nbd-server", probe: "NO_HOLE on READ", answer: "success", why: "theirs" },
-  { server: "nbd-server", probe: "FLUSH with a range", answer: "success", why: "may" },
-  { server: "nbd-server", probe: "read of nothing", answer: "success", why: "may" },
-  { server: "nbd-server", probe: "write of nothing", answer: "success", why: "may" },
-  { server: "nbd-server", probe: "CACHE", answer: "NBD_EINVAL", why: "unsupported" },
-  {
-    server: "nbd-server",
-    probe: "structured read over data and holes",
-    answer: "unsupported",
-    why: "unsupported",
-  },
-];
+/** Lamina's answer to a probe that some server answers otherwise, and what the specification has to say. */
+export interface Question {
+  readonly lamina: string;
+  readonly rule: string;
+}
+
+const NEEDS_STRUCTURED = "contexts need structured replies first";
+const EMPTY = "a request of length 0 is unspecified, and must not end the connection";
+const PAST_THE_END = "writing past the end should be ENOSPC";
+
+export const QUESTIONS: Readonly<Record<string, Question>> = {
+  ABORT: { lamina: "ACK", rule: "the server acknowledges, then closes" },
+  "STRUCTURED_REPLY with data": { lamina: "ERR_INVALID", rule: "the option has no data" },
+  "STRUCTURED_REPLY twice": { lamina: "ACK ERR_INVALID", rule: "the second one may be refused" },
+  "GO with fewer requests than it says": { lamina: "ERR_INVALID", rule: "wrong lengths are ERR_INVALID" },
+  "GO without data": { lamina: "ERR_INVALID", rule: "wrong lengths are ERR_INVALID" },
+  "INFO and GO agree": { lamina: "yes", rule: "both tell the same of an export" },
+  "an option of 4 GiB": { lamina: "closed", rule: "a server may end what looks like an attack" },
+  "contexts before STRUCTURED_REPLY": { lamina: "ERR_INVALID", rule: NEEDS_STRUCTURED },
+  "two queries for one context": { lamina: "META_CONTEXT ACK", rule: "a context is selected once" },
+  "list of contexts": { lamina: "META_CONTEXT ACK", rule: "`base:` lists the contexts of that namespace" },
+  "zero past the end": { lamina: "NBD_ENOSPC", rule: PAST_THE_END },
+  "write past the end": { lamina: "NBD_ENOSPC", rule: PAST_THE_END },
+  "write longer than the export": { lamina: "NBD_ENOSPC", rule: PAST_THE_END },
+  "NO_HOLE on READ": { lamina: "NBD_EINVAL", rule: "a flag of another command is EINVAL" },
+  "FLUSH with a range": { lamina: "NBD_EINVAL", rule: "offset and length are reserved and zero" },
+  "read of nothing": { lamina: "NBD_EINVAL", rule: EMPTY },
+  "write of nothing": { lamina: "NBD_EINVAL", rule: EMPTY },
+  CACHE: { lamina: "success", rule: "a server that does not advertise it refuses it" },
+  "structured read over data and holes": { lamina: "as written", rule: "chunks cover the range exactly" },
+};
+
+type Answers = readonly (readonly [probe: string, answer: string, why: Why])[];
+
+const ANSWERS: Readonly<Record<Peer, Answers>> = {
+  nbdkit: [
+    ["STRUCTURED_REPLY twice", "ACK ACK", "may"],
+    ["two queries for one context", "META_CONTEXT META_CONTEXT ACK", "theirs"],
+    ["write of nothing", "NBD_ENOSPC", "may"],
+  ],
+  "qemu-nbd": [
+    ["zero past the end", "NBD_EINVAL", "theirs"],
+    ["write past the end", "NBD_EINVAL", "theirs"],
+    ["write longer than the export", "NBD_EINVAL", "theirs"],
+    ["FLUSH with a range", "success", "may"],
+    ["read of nothing", "success", "may"],
+    ["write of nothing", "success", "may"],
+  ],
+  "nbd-server": [
+    ["ABORT", "closed", "theirs"],
+    ["GO with fewer requests than it says", "silence", "theirs"],
+    ["GO without data", "silence", "theirs"],
+    ["INFO and GO agree", "no", "theirs"],
+    ["an option of 4 GiB", "silence", "theirs"],
+    ["NO_HOLE on READ", "success", "theirs"],
+    ["FLUSH with a range", "success", "may"],
+    ["read of nothing", "success", "may"],
+    ["write of nothing", "success", "may"],
+    ["STRUCTURED_REPLY with data", "ERR_UNSUP", "unsupported"],
+    ["STRUCTURED_REPLY twice", "ERR_UNSUP ERR_UNSUP", "unsupported"],
+    ["contexts before STRUCTURED_REPLY", "ERR_UNSUP", "unsupported"],
+    ["two queries for one context", "ERR_UNSUP", "unsupported"],
+    ["list of contexts", "ERR_UNSUP", "unsupported"],
+    ["CACHE", "NBD_EINVAL", "unsupported"],
+    ["structured read over data and holes", "unsupported", "unsupported"],
+  ],
+};
+
+export const PEERS = Object.keys(ANSWERS) as readonly Peer[];
+
+export const DEVIATIONS: readonly Deviation[] = PEERS.flatMap((server) =>
+  ANSWERS[server].map(([probe, answer, why]) => ({ server, probe, answer, why })),
+);

@@ -9,13 +9,11 @@ import { pathToFileURL } from "node:url";
 import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "../../scripts/benchmark/servers.js";
 import { hasCommand } from "../interop/support/process.js";
 import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
-import { DEVIATIONS, type Deviation } from "./deviations.js";
+import { DEVIATIONS, type Deviation, type Peer } from "./deviations.js";
 import { answerOf, PROBE_BYTES, PROBES } from "./probes.js";
 import type { Place } from "./raw-socket.js";
 
 const ROOT = new URL("../../", import.meta.url).pathname.replace(/dist\/$/, "");
-
-export type PeerName = Deviation["server"];
 
 export interface Difference {
   readonly probe: string;
@@ -24,9 +22,9 @@ export interface Difference {
   readonly known: Deviation | undefined;
 }
 
-/** Peers that are on this machine. nbd-server counts when $NBD_SERVER or PATH has it; it need not be installed. */
-export function peers(): Map<PeerName, () => BenchServer> {
-  const found = new Map<PeerName, () => BenchServer>();
+/** Peers that are on this machine. nbd-server counts when $NBD_SERVER or PATH has it; ./scripts/test unpacks it. */
+export function peers(): Map<Peer, () => BenchServer> {
+  const found = new Map<Peer, () => BenchServer>();
   if (hasCommand("nbdkit")) found.set("nbdkit", () => new NbdkitFile());
   if (hasCommand("qemu-nbd")) found.set("qemu-nbd", () => new QemuNbd());
   const unpacked = process.env["NBD_SERVER"] ?? `${ROOT}.cache/nbd-server/bin/nbd-server`;
@@ -35,14 +33,20 @@ export function peers(): Map<PeerName, () => BenchServer> {
   return found;
 }
 
-async function askAll(server: BenchServer): Promise<Map<string, string>> {
+/** `peer`: whose silence is known; null for Lamina, which has none. */
+async function askAll(server: BenchServer, peer: Peer | null): Promise<Map<string, string>> {
   const folder = scratchDirectory();
   try {
     await server.start(folder, PROBE_BYTES);
     const { hostname, port } = new URL(server.uri.replace("nbd:", "http:"));
     const place: Place = { kind: "tcp", host: hostname, port: Number(port) };
     const answers = new Map<string, string>();
-    for (const probe of PROBES) answers.set(probe.name, await answerOf(probe, place));
+    for (const probe of PROBES) {
+      answers.set(
+        probe.name,
+        await answerOf(probe, place, knownAs(peer, probe.name, "silence") !== undefined),
+      );
+    }
     return answers;
   } finally {
     await server.stop();
@@ -51,22 +55,25 @@ async function askAll(server: BenchServer): Promise<Map<string, string>> {
 }
 
 export async function laminaAnswers(): Promise<Map<string, string>> {
-  return askAll(new Lamina("lamina", ROOT, ["--redis", "none", "--pool", "64M"]));
+  return askAll(new Lamina("lamina", ROOT, ["--redis", "none", "--pool", "64M"]), null);
 }
 
 export async function differencesWith(
-  peer: PeerName,
+  peer: Peer,
   make: () => BenchServer,
   ours: ReadonlyMap<string, string>,
 ): Promise<Difference[]> {
   const differences: Difference[] = [];
-  for (const [probe, theirs] of await askAll(make())) {
+  for (const [probe, theirs] of await askAll(make(), peer)) {
     const own = ours.get(probe)!;
     if (own === theirs) continue;
-    const known = DEVIATIONS.find((d) => d.server === peer && d.probe === probe && d.answer === theirs);
-    differences.push({ probe, ours: own, theirs, known });
+    differences.push({ probe, ours: own, theirs, known: knownAs(peer, probe, theirs) });
   }
   return differences;
+}
+
+function knownAs(peer: Peer | null, probe: string, answer: string): Deviation | undefined {
+  return DEVIATIONS.find((d) => d.server === peer && d.probe === probe && d.answer === answer);
 }
 
 async function main(): Promise<void> {

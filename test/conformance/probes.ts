@@ -32,8 +32,9 @@ import { pattern } from "./support/live.js";
 export const PROBE_EXPORT = "v";
 export const PROBE_BYTES: number = 16 << 20;
 
-/** A server that says nothing for so long has its answer called "silence". */
-const SILENCE_MS = 3000;
+/** A server that says nothing for so long has its answer called "silence": where that is known, and elsewhere. */
+const KNOWN_SILENCE_MS = 3000;
+const SILENCE_MS = 30_000;
 
 export interface Probe {
   readonly name: string;
@@ -42,11 +43,14 @@ export interface Probe {
 
 const BLOCK = 4096;
 
-/** What `step` comes to: its own word, "closed", "silence", or the rule that the server broke. */
-export async function answerOf(probe: Probe, place: Place): Promise<string> {
+/**
+ * What `probe` comes to: its own word, "closed", "silence", or the rule that the server broke. `silent`: silence is
+ * what is expected, and not waited for as long as an answer that is only late.
+ */
+export async function answerOf(probe: Probe, place: Place, silent: boolean): Promise<string> {
   let timer: NodeJS.Timeout | undefined;
   const silence = new Promise<string>((resolve) => {
-    timer = setTimeout(() => resolve("silence"), SILENCE_MS);
+    timer = setTimeout(() => resolve("silence"), silent ? KNOWN_SILENCE_MS : SILENCE_MS);
   });
   const asked = probe.ask(place).catch((error: unknown) => {
     if (error instanceof PeerClosed) return "closed";

@@ -1,7 +1,9 @@
-// docs/nbd-conformance.md is what its generator would write, and no row of it is without a test.
-import { readFileSync } from "node:fs";
+// docs/nbd-conformance.md and docs/nbd-deviations.md are what their generators would write, and no row of the table is
+// without a test.
+import { readFileSync, writeFileSync } from "node:fs";
 import t from "tap";
 import { run } from "../interop/support/process.js";
+import { deviationsPage } from "./deviations-page.js";
 
 const ROOT = new URL("../../", import.meta.url).pathname.replace(/dist\/$/, "");
 
@@ -18,4 +20,11 @@ t.test("every row has a test", async (t) => {
     rows.filter((row) => /\| open +\|/.test(row)),
     [],
   );
+});
+
+t.test("the list of deviations is current", async (t) => {
+  const page = `${ROOT}docs/nbd-deviations.md`;
+  if (process.env["LAMINA_WRITE_DOCS"] === "1") writeFileSync(page, deviationsPage());
+  const same = readFileSync(page, "utf8") === deviationsPage();
+  t.ok(same, "write it anew with: LAMINA_WRITE_DOCS=1 npx tap test/conformance/the-table-is-stale.test.ts");
 });
