@@ -8,8 +8,11 @@
 export interface ByteStream {
   readonly peer: PeerAddress;
   setListener(listener: StreamListener): void;
-  /** Up to `length` bytes into memory at `offset`. One at a time. Completion: `streamReceived`. */
-  receive(offset: number, length: number): void;
+  /**
+   * Up to `length` bytes into memory at `offset`. One at a time. Completion: `streamReceived`. `whole`: fewer are of no
+   * use yet, so a stream that can waits for all of them, or for the end of the stream.
+   */
+  receive(offset: number, length: number, whole?: boolean): void;
   /**
    * Sends `count` pieces, given as (offset, length) pairs in `pieces`, in order and whole. One at a time.
    * `pieces` may be reused on return; the memory it names may not until `streamSent`. `count` ≤ 512.

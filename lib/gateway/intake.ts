@@ -421,7 +421,7 @@ export class Intake {
     if (piece !== null && piece.length - piece.filledBytes >= DIRECT_RECEIVE_MIN) {
       this.#direct = true;
       const to = piece.memory + (piece.offset % BLOCK_BYTES) + piece.filledBytes;
-      this.#stream.receive(to, piece.length - piece.filledBytes);
+      this.#stream.receive(to, piece.length - piece.filledBytes, true);
       return;
     }
     this.#makeRoom();

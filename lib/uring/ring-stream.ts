@@ -98,7 +98,7 @@ export class RingStream implements ByteStream {
     this.#listener = listener;
   }
 
-  receive(offset: number, length: number): void {
+  receive(offset: number, length: number, whole = false): void {
     assert(!this.#receiving && length > 0, "one receive at a time");
     this.#receiving = true;
     if (this.#closing) {
@@ -119,6 +119,7 @@ export class RingStream implements ByteStream {
     words[at + SQE_WORD.addr] = address;
     words[at + SQE_WORD.addr + 1] = address / TWO_32;
     words[at + SQE_WORD.len] = length;
+    if (whole) words[at + SQE_WORD.opFlags] = MSG_WAITALL;
   }
 
   send(pieces: Uint32Array, count: number): void {

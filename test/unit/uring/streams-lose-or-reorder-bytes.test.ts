@@ -52,6 +52,32 @@ onEachEngine(t, "gather lists of any shape arrive whole and in order", async (t,
   await pair.close();
 });
 
+onEachEngine(t, "what is wanted whole comes whole, but for the end of the stream", async (t, engine) => {
+  const pair = await connectedPair(engine);
+  const { bytes } = engine.pool;
+  const out = engine.pool.allocate(64 * KIB);
+  const back = engine.pool.allocate(64 * KIB);
+  fillPattern(bytes.subarray(out, out + 64 * KIB), 13);
+  const wanted = bytes.subarray(out, out + 48 * KIB);
+  let got = pair.server.receive(back, wanted.length, true);
+  // In parts, each of which has arrived before the next is sent.
+  for (let at = 0; at < wanted.length; at += 16 * KIB) {
+    await pair.client.send([out + at, 16 * KIB]);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  let count = await got;
+  // An engine may ignore the wish.
+  if (engine.kind === "ring") t.equal(count, wanted.length, "one completion");
+  else count += await pair.server.receiveAll(back + count, wanted.length - count);
+  t.ok(same(bytes.subarray(back, back + count), wanted), "the bytes are the bytes");
+  got = pair.server.receive(back, wanted.length, true);
+  await pair.client.send([out, 1000]);
+  pair.client.stream.shutdown();
+  t.equal(await got, 1000, "no more than there was");
+  t.equal(await pair.server.receive(back, wanted.length, true), 0, "the end");
+  await pair.close();
+});
+
 onEachEngine(t, "a reader that is slow gets everything: short sends are continued", async (t, engine) => {
   const pair = await connectedPair(engine);
   const { bytes } = engine.pool;

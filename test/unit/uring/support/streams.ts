@@ -39,10 +39,10 @@ export class TestStream implements StreamListener {
     this.#onClosed();
   }
 
-  receive(offset: number, length: number): Promise<number> {
+  receive(offset: number, length: number, whole = false): Promise<number> {
     return new Promise((resolve) => {
       this.#onReceived = resolve;
-      this.#ask(() => this.stream.receive(offset, length));
+      this.#ask(() => this.stream.receive(offset, length, whole));
     });
   }
 
