@@ -153,6 +153,12 @@ export const CATALOGUE = {
     exit: 1,
     http: 409,
   },
+  DEVICE_OLDER: {
+    message: "{path} has format version {found}, which this program neither reads nor upgrades to {known}",
+    next: "open it once with a Lamina that upgrades from version {found}",
+    exit: 1,
+    http: 409,
+  },
   DEVICE_TOO_SMALL: {
     message: "{path} has {size} bytes, too few for a store",
     next: "give it at least {least} bytes",

@@ -16,6 +16,7 @@
  *
  * Versions
  *  1  the first
+ * A new one gets a line here and a step in upgrade.ts.
  */
 import { assert } from "../core/assert.js";
 import { mix32 } from "../core/checksum.js";

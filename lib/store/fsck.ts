@@ -25,6 +25,7 @@ import { isHotIn, RECOVERY_BUFFER_BYTES, type RecoveredState, recover } from "./
 import { SETTLE_BYTES, type Settled, Settler } from "./settle.js";
 import { readSuperblocks, type Superblock } from "./superblock.js";
 import { TableIo } from "./table-io.js";
+import { refuseOlder } from "./upgrade.js";
 
 export interface Finding {
   /** Stable name of the rule that is broken. */
@@ -81,7 +82,7 @@ export interface FsckOptions {
 /** Findings beyond this many are counted in the last one only. */
 const FINDINGS_MAX = 1000;
 
-/** Checks the device. Throws LaminaError when it is not a store, is newer, or is too small. */
+/** Checks the device. Throws LaminaError when it is not a store, is newer or older, or is too small. */
 export function* fsck(env: StoreEnvironment, options: FsckOptions = {}): Routine<FsckReport> {
   const path = options.path ?? "the device";
   const buffers = [RECOVERY_BUFFER_BYTES, SETTLE_BYTES].map((bytes) => env.pool.allocate(bytes));
@@ -151,6 +152,7 @@ class Check {
 
   *#superblocks(): Routine<Superblock> {
     const { found } = yield* currentSuperblock(this.#env, this.#path, this.#memory);
+    refuseOlder(found, this.#path);
     const { a, b } = yield* readSuperblocks(this.#env, this.#memory);
     for (const [name, page] of [
       ["A", a],

@@ -20,3 +20,4 @@ export { openStore } from "./open-store.js";
 export { type OpenStoreOptions, STORE_DEFAULTS, type StoreTunables } from "./options.js";
 export { type ProbeResult, probe } from "./probe.js";
 export type { Superblock } from "./superblock.js";
+export type { UpgradeStep, UpgradeSteps } from "./upgrade.js";

@@ -4,25 +4,28 @@
  * Order, and why
  *  1. Superblock: is it ours, whole, not newer, and as large as it says?
  *  2. Sync: what the page cache has of a killed process must reach the disk before the log is believed.
- *  3. Hot bitmap, records, directory, log, read past the page cache.
- *  4. One superblock write takes the next incarnation, clears the clean mark, and marks the device LOSSY when
+ *  3. A device of an older version is upgraded (upgrade.ts), up to a superblock of its own.
+ *  4. Hot bitmap, records, directory, log, read past the page cache.
+ *  5. One superblock write takes the next incarnation, clears the clean mark, and marks the device LOSSY when
  *     a power loss may have taken something. Only then may anything be appended or changed.
  */
 import { LaminaError } from "../core/errors.js";
 import { diskSync, type Routine } from "../core/routine.js";
 import type { MemberStore, StoreEnvironment } from "./api.js";
 import { Device, DeviceFailure } from "./device.js";
-import { layoutOf } from "./format.js";
+import { FORMAT_VERSION, layoutOf } from "./format.js";
 import { type OpenStoreOptions, tunablesOf } from "./options.js";
 import { RECOVERY_BUFFER_BYTES, recover } from "./recovery.js";
 import { ExtentStore } from "./store.js";
 import {
+  type CurrentSuperblock,
   newerSuperblock,
   readSuperblocks,
   type Superblock,
   staleSuperblock,
   writeSuperblocks,
 } from "./superblock.js";
+import { refuseOlder, UPGRADE_STEPS, upgrade } from "./upgrade.js";
 
 /** Opens the store on `env.disk`, which stays the caller's to close after `Store.close`. Throws LaminaError. */
 export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Routine<MemberStore> {
@@ -41,14 +44,17 @@ export function* openStore(env: StoreEnvironment, options: OpenStoreOptions): Ro
 
 function* openWith(env: StoreEnvironment, options: OpenStoreOptions, memory: number): Routine<MemberStore> {
   const { path } = options;
-  const { found, stale } = yield* currentSuperblock(env, path, memory);
-  const layout = layoutOf(found.geometry);
+  const steps = options.upgradeSteps ?? UPGRADE_STEPS;
+  const current = yield* currentSuperblock(env, path, memory);
+  refuseOlder(current.found, path, steps);
+  const layout = layoutOf(current.found.geometry);
   if (env.disk.sizeBytes < layout.end) {
     const what = `it has ${env.disk.sizeBytes} bytes but was formatted with ${layout.end}`;
     throw new LaminaError("DEVICE_DAMAGED", { path, what });
   }
   const synced = yield* diskSync(env.disk);
   if (synced < 0) throw new DeviceFailure(`it cannot be synced (errno ${-synced})`);
+  const { found, stale } = yield* upgrade(env, path, current, steps, memory);
 
   let store: ExtentStore | null = null;
   const incarnation = found.incarnation + 1;
@@ -93,13 +99,15 @@ export function* currentSuperblock(
   env: StoreEnvironment,
   path: string,
   memory: number,
-): Routine<{ found: Superblock; stale: number }> {
+): Routine<CurrentSuperblock> {
   const { a, b } = yield* readSuperblocks(env, memory);
+  // One newer copy is enough: a newer program was killed between the two, and has changed what lies behind them.
+  for (const page of [a, b]) {
+    if (page.kind !== "newer") continue;
+    throw new LaminaError("DEVICE_NEWER", { path, found: page.version, known: FORMAT_VERSION });
+  }
   const found = newerSuperblock(a, b);
   if (found !== null) return { found, stale: staleSuperblock(a, b) };
-  for (const page of [a, b]) {
-    if (page.kind === "newer") throw new LaminaError("DEVICE_NEWER", { path, found: page.version, known: 1 });
-  }
   for (const page of [a, b]) {
     if (page.kind === "damaged") {
       throw new LaminaError("DEVICE_DAMAGED", { path, what: "neither copy of its superblock is valid" });

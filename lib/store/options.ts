@@ -5,6 +5,7 @@
 import { assert } from "../core/assert.js";
 import { MIB } from "../core/limits.js";
 import type { Stability, StoreOptions } from "./api.js";
+import type { UpgradeSteps } from "./upgrade.js";
 
 export interface StoreTunables {
   /** Bound of the entry-table cache in bytes. At it, tables are evicted, dirty ones by checkpoint. */
@@ -60,6 +61,8 @@ export interface OpenStoreOptions extends StoreOptions, Partial<StoreTunables> {
   readonly soleMember?: boolean;
   /** Where there are other members: says which extents may cool, and keeps LOSSY until `reconciled`. */
   readonly stability?: Stability;
+  /** How older formats become this one; default UPGRADE_STEPS. Tests have older formats of their own. */
+  readonly upgradeSteps?: UpgradeSteps;
 }
 
 export function tunablesOf(options: Partial<StoreTunables>): StoreTunables {

@@ -50,9 +50,9 @@ export function* probe(env: StoreEnvironment): Routine<ProbeResult> {
 
 function* look(env: StoreEnvironment, memory: number): Routine<ProbeResult> {
   const { a, b } = yield* readSuperblocks(env, memory);
+  for (const page of [a, b]) if (page.kind === "newer") return { kind: "newer", version: page.version };
   const superblock = newerSuperblock(a, b);
   if (superblock !== null) return { kind: "store", superblock };
-  for (const page of [a, b]) if (page.kind === "newer") return { kind: "newer", version: page.version };
   if (a.kind === "damaged" || b.kind === "damaged") return { kind: "damaged" };
   const size = Math.floor(env.disk.sizeBytes / PAGE_BYTES) * PAGE_BYTES;
   const length = Math.min(PIECE_BYTES, size);

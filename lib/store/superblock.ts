@@ -38,6 +38,13 @@ export interface Superblock {
   readonly bootId: string;
 }
 
+export interface CurrentSuperblock {
+  /** The one that counts. */
+  readonly found: Superblock;
+  /** Offset of the copy that is written first. */
+  readonly stale: number;
+}
+
 /** A page that begins with the magic but cannot be used. */
 export type SuperblockPage =
   | { readonly kind: "valid"; readonly superblock: Superblock }

@@ -24,6 +24,7 @@ export const FEATURES = [
   "kill",
   "power",
   "clean",
+  "old-format",
   "kill-while-opening",
   // faults
   "read-eio",
@@ -139,6 +140,7 @@ const RARE: Partial<Record<Feature, number>> = {
   "misdirected-write": 0.15,
   "misdirected-read": 0.25,
   "misdirected-part": 0.15,
+  "old-format": 0.15,
   "sync-eio": 0.2,
   "write-eio": 0.3,
   "read-eio": 0.3,
@@ -154,7 +156,13 @@ const RARE: Partial<Record<Feature, number>> = {
 };
 const USUAL = 0.7;
 /** Features that came later: drawn apart, so that the draw of the others has not changed. */
-const LATER: ReadonlySet<Feature> = new Set(["rot-zeros", "rot-log", "redis", "misdirected-part"]);
+const LATER: ReadonlySet<Feature> = new Set([
+  "rot-zeros",
+  "rot-log",
+  "redis",
+  "misdirected-part",
+  "old-format",
+]);
 /** What ends in a power loss, or in what is opened again like one. */
 const POWER_LOSSES: readonly Feature[] = ["power", "sync-eio", "write-eio"];
 /** Granules of the longest operation, about: each is a register of the checker. */
@@ -262,7 +270,9 @@ export function configOf(options: RunOptions): RunConfig {
   }
   // With a copy that rots, a power loss while the other one is written would be a second fault; and a device that
   // has failed is opened again as after a power loss.
-  if (features.has("rot-metadata")) for (const feature of POWER_LOSSES) features.delete(feature);
+  // And an upgrade mends a bad copy with the other, as after a torn write.
+  if (features.has("rot-metadata"))
+    for (const feature of [...POWER_LOSSES, "old-format"] as const) features.delete(feature);
   // What an absent block holds is nobody's, until it is adopted: after a power loss, or by a write on a full device.
   if (features.has("rot-zeros"))
     for (const feature of [...POWER_LOSSES, "full"] as const) features.delete(feature);

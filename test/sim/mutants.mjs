@@ -318,6 +318,22 @@ export const MUTANTS = [
     invariant: "I21: a read that went astray decides nothing",
   },
   {
+    name: "the superblock names the new version before the upgrade is done",
+    file: "lib/store/upgrade.ts",
+    find: "    yield* steps.get(found.version)!(env, found);\n",
+    replace:
+      "    yield* writeSuperblocks(env, { ...found, version: 1, sequence: found.sequence + 1 }, memory, current.stale);\n" +
+      "    yield* steps.get(found.version)!(env, found);\n",
+    invariant: "I21: an upgrade that was cut short is done again",
+  },
+  {
+    name: "an upgrade forgets how the device was left",
+    file: "lib/store/upgrade.ts",
+    find: "    found = { ...found, version",
+    replace: "    found = { ...found, clean: true, version",
+    invariant: "I8: what a power loss may have taken is decided after an upgrade too",
+  },
+  {
     name: "a failed write takes over whatever it finds",
     file: "lib/store/settle.ts",
     find: "        if (table.entries[at] !== ENTRY_ABSENT) continue;\n",

@@ -9,10 +9,12 @@ import { readAnchor, scanLog } from "../../lib/store/log-scan.js";
 import { currentSuperblock } from "../../lib/store/open-store.js";
 import { tunablesOf } from "../../lib/store/options.js";
 import { RECOVERY_BUFFER_BYTES } from "../../lib/store/recovery.js";
+import { isOlder, OLD_STEPS, takeBack } from "./old-format.js";
 import type { LogFrame, Subject } from "./subject.js";
 
 /** Where the frames lie that the next opening would replay, and which of them a later one knows to be synced. */
 function* logFrames(env: StoreEnvironment): Routine<LogFrame[]> {
+  if (yield* isOlder(env)) return [];
   const memory = env.pool.allocate(RECOVERY_BUFFER_BYTES);
   const { found } = yield* currentSuperblock(env, "sim", memory);
   const layout = layoutOf(found.geometry);
@@ -36,8 +38,13 @@ function* logFrames(env: StoreEnvironment): Routine<LogFrame[]> {
 export const storeSubject: Subject = {
   name: "store",
   format: formatStore,
-  open: openStore,
+  *open(environment, options) {
+    return yield* openStore(environment, { ...options, upgradeSteps: OLD_STEPS });
+  },
+  takeBack,
   *fsck(environment) {
+    // Half upgraded: nothing is believed before it has been opened once.
+    if (yield* isOlder(environment)) return [];
     return (yield* fsck(environment)).findings;
   },
   copyRanges(options, second) {

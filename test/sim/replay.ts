@@ -12,8 +12,9 @@ import type { Subject } from "./subject.js";
 const POWER_LOSSES = 3;
 /** Operations of the workload: few, so that every event can be tried. */
 const OPERATIONS = 16;
-/** A second life ends within this many events. */
+/** A second life ends within this many events; one that has to upgrade the device first, within so many more. */
 const SECOND_LIFE_EVENTS = 150;
+const UPGRADE_EVENTS = 250;
 /** Left out: nothing but the crash goes wrong. */
 const FAULTS: readonly Feature[] = FEATURES.slice(FEATURES.indexOf("kill-while-opening"));
 
@@ -37,12 +38,13 @@ export async function replay(
     crash: { event: Number.MAX_SAFE_INTEGER, kind: "kill", variant: 0, again: 0 },
   });
   const lifeEvents = whole.coverage.get("replay:life-events");
+  const secondLife = SECOND_LIFE_EVENTS + (whole.config.features.has("old-format") ? UPGRADE_EVENTS : 0);
   let images = 0;
   let events = 0;
   for (let event = 1; event <= lifeEvents && !(images > 0 && stop()); event += step) {
     for (let variant = 0; variant <= POWER_LOSSES; variant++) {
       // The last two states get a second, shorter life before everything is checked.
-      const again = variant < 2 ? 0 : 1 + ((event * 37 + variant * 11) % SECOND_LIFE_EVENTS);
+      const again = variant < 2 ? 0 : 1 + ((event * 37 + variant * 11) % secondLife);
       const crash: CrashPoint = { event, kind: variant === 0 ? "kill" : "power", variant, again };
       const { violation, coverage } = await run(subject, { ...options, crash });
       images++;

@@ -64,6 +64,10 @@ const MIRROR_IDLE_US = 5e6;
 /** A fault, or a control operation, is drawn about this often. */
 const FAULT_TICK_US = 2000;
 
+/** Share of lives that find a device of an older format, and events in which its upgrade may be cut short. */
+const OLD_FORMAT_SHARE = 0.3;
+const OLD_FORMAT_EVENTS = 400;
+
 const EVENT_CLIENT = 10;
 const EVENT_FAULT = 11;
 const EVENT_JANITOR = 12;
@@ -257,11 +261,14 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     world.coverage.lifeBegins();
     world.coverage.count(`life:${end}`);
     if (world.trace !== null) world.say(`=== life ${life}, to end by ${end}, boot ${this.#boot}`);
+    const old = await this.#takeBack(OLD_FORMAT_SHARE);
     const share = Math.ceil(this.config.operations / this.config.lives);
     this.#operationsLeft = this.#random.between(1, 2 * share);
     // A short life ends while it opens; a long one in the middle of its work, or while it closes.
     const early = this.#has("kill-while-opening") && this.#random.chance(0.25);
-    const span = early ? this.#random.between(1, 60) : this.#random.between(20, 40 * this.#operationsLeft);
+    const span = early
+      ? this.#random.between(1, old ? OLD_FORMAT_EVENTS : 60)
+      : this.#random.between(20, 40 * this.#operationsLeft);
     this.#endAt = end === "clean" && !early ? Number.POSITIVE_INFINITY : world.coverage.events + span;
     this.#rotAtRest();
     try {
@@ -282,6 +289,16 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     if (this.#has("rot-log") && this.#random.chance(0.5)) await this.#rotLog();
     // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
+  }
+
+  /** Between two lives: the device becomes one that an older program has left so. */
+  async #takeBack(share: number): Promise<boolean> {
+    const { takeBack } = this.#subject;
+    if (takeBack === undefined || !this.#has("old-format") || !this.#random.chance(share)) return false;
+    this.#endFaults();
+    const taken = await this.#offline(takeBack, "the device to be taken back to an older format");
+    this.world.coverage.count(taken ? "life:old-format" : "life:half-upgraded");
+    return true;
   }
 
   /** Between two lives. Of metadata one copy, always the same side, so that the other one is whole. */
@@ -318,6 +335,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** A second life after the crash, cut short as well: what recovery does must survive a crash too. */
   async #liveAgain(crash: CrashPoint): Promise<void> {
     this.#operationsLeft = Math.ceil(this.config.operations / 3);
+    await this.#takeBack(1);
     this.#endAt = this.world.coverage.events + crash.again;
     try {
       await this.#open();
@@ -365,6 +383,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     if (world.trace !== null) world.say("=== last life, without faults");
     this.#endFaults();
     this.#failed = null;
+    await this.#takeBack(OLD_FORMAT_SHARE);
     await this.#open();
     this.#operationsLeft = this.#random.below(100);
     this.#wakeClients();

@@ -26,6 +26,11 @@ export interface Subject {
   readonly logFrames?: (environment: StoreEnvironment) => Routine<LogFrame[]>;
   /** Byte ranges (start, end) of one of the two copies of everything that has two. */
   readonly copyRanges?: (options: FormatOptions, second: boolean) => readonly (readonly [number, number])[];
+  /**
+   * Makes a device of an older format of one at rest; false when it is one already. Absent where there is no such
+   * format.
+   */
+  readonly takeBack?: (environment: StoreEnvironment) => Routine<boolean>;
   /** Offsets of the device below this are provisioned by the caller before anything is written. */
   provisionedBytes(options: FormatOptions): number;
 }

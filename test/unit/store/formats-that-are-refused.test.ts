@@ -2,8 +2,17 @@ import t from "tap";
 import type { ErrorCode } from "../../../lib/core/errors.js";
 import { LaminaError } from "../../../lib/core/errors.js";
 import { KIB, MIB } from "../../../lib/core/limits.js";
+import { diskSync } from "../../../lib/core/routine.js";
+import { DeviceFailure } from "../../../lib/store/device.js";
 import { SUPERBLOCK_A, SUPERBLOCK_B } from "../../../lib/store/format.js";
-import { formatStore, openStore, planFormat, probe } from "../../../lib/store/index.js";
+import {
+  formatStore,
+  openStore,
+  planFormat,
+  probe,
+  type UpgradeStep,
+  type UpgradeSteps,
+} from "../../../lib/store/index.js";
 import { decodeSuperblock, encodeSuperblock } from "../../../lib/store/superblock.js";
 import { DEVICE_ID, Machine } from "./support/machine.js";
 import { MemoryDisk } from "./support/memory-disk.js";
@@ -71,6 +80,67 @@ t.test("a device that is blank, foreign, newer, damaged or cut short is refused 
     "DEVICE_DAMAGED",
   );
   t.ok(Buffer.compare(disk.bytes, sound) === 0, "nothing was written");
+});
+
+/** The superblock of `at` with another version, checksum included. */
+function setVersion(machine: Machine, at: number, version: number): void {
+  const page = machine.disk.bytes.subarray(at, at + 4096);
+  const decoded = decodeSuperblock(page, machine.engine);
+  if (decoded.kind !== "valid") throw new Error(`the superblock at ${at} is ${decoded.kind}`);
+  encodeSuperblock({ ...decoded.superblock, version }, page, machine.engine);
+}
+
+t.test("an older version that nobody upgrades is refused, and nothing is written", async (t) => {
+  const machine = new Machine();
+  for (const at of [SUPERBLOCK_A, SUPERBLOCK_B]) setVersion(machine, at, 0);
+  const before = machine.disk.bytes.slice();
+  t.equal(
+    codeOf(() => open(machine)),
+    "DEVICE_OLDER",
+  );
+  t.equal(
+    codeOf(() => machine.fsck()),
+    "DEVICE_OLDER",
+  );
+  t.ok(Buffer.compare(machine.disk.bytes, before) === 0, "nothing was written");
+});
+
+t.test("one newer copy of the superblock is enough to be refused", async (t) => {
+  for (const at of [SUPERBLOCK_A, SUPERBLOCK_B]) {
+    const machine = new Machine();
+    setVersion(machine, at, 2);
+    t.equal(
+      codeOf(() => open(machine)),
+      "DEVICE_NEWER",
+    );
+    t.same(machine.engine.run(probe(machine.environment())), { kind: "newer", version: 2 });
+  }
+});
+
+t.test("a step brings an older version forward, and one that fails is made again", async (t) => {
+  const machine = new Machine();
+  for (const at of [SUPERBLOCK_A, SUPERBLOCK_B]) setVersion(machine, at, 0);
+  let steps = 0;
+  const step: UpgradeStep = function* () {
+    if (++steps === 1) throw new DeviceFailure("no more today");
+    yield* diskSync(machine.disk);
+  };
+  const upgradeSteps: UpgradeSteps = new Map([[0, step]]);
+  const upgraded = (): unknown =>
+    machine.engine.run(openStore(machine.environment(), { path: "disk", upgradeSteps }));
+  t.equal(codeOf(upgraded), "DEVICE_FAILED");
+  t.equal(
+    codeOf(() => open(machine)),
+    "DEVICE_OLDER",
+    "it is as old as before",
+  );
+  t.equal(codeOf(upgraded), "no error");
+  t.equal(steps, 2);
+  t.equal(
+    codeOf(() => open(machine)),
+    "no error",
+    "from now on without the step",
+  );
 });
 
 t.test("one damaged copy of the superblock is enough to open, and is mended by it", async (t) => {
