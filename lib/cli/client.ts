@@ -48,6 +48,11 @@ export class AdminClient {
     return this.#url?.origin ?? resolve(this.#target.data);
   }
 
+  /** Host of a server that was named by its URL; null: it is on this machine. */
+  get host(): string | null {
+    return this.#url === null ? null : hostOf(this.#url);
+  }
+
   /** Throws ApiError with the server's words, or LaminaError when there is no server. */
   async ask<T>(method: Method, path: string, body?: unknown): Promise<T> {
     const text = body === undefined ? "" : JSON.stringify(body);
@@ -108,7 +113,7 @@ export class AdminClient {
 
   async #sendRemote(url: URL, options: RequestOptions, body: string): Promise<IncomingMessage> {
     const send = url.protocol === "https:" ? requestTls : request;
-    const where = { hostname: url.hostname.replace(/^\[|\]$/g, ""), port: url.port };
+    const where = { hostname: hostOf(url), port: url.port };
     try {
       return await answerTo(send({ ...options, ...where }), body);
     } catch (error) {
@@ -171,4 +176,8 @@ async function readAll(response: IncomingMessage): Promise<string> {
 function unreachable(server: string, error: unknown): LaminaError {
   const what = error instanceof Error ? error.message || error.name : String(error);
   return new LaminaError("SERVER_UNREACHABLE", { server, what }, error);
+}
+
+function hostOf(url: URL): string {
+  return url.hostname.replace(/^\[|\]$/g, "");
 }

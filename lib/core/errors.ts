@@ -184,6 +184,12 @@ export const CATALOGUE = {
     exit: 1,
     http: 500,
   },
+  CLIENT_TLS_FILES: {
+    message: "TLS cannot be set up from {path}: {what}",
+    next: "name a directory with ca-cert.pem (and client-cert.pem with client-key.pem), or a file of IDENTITY:HEXKEY lines",
+    exit: 1,
+    http: 400,
+  },
   // Redis
   REDIS_URL_INVALID: {
     message: "the Redis URL cannot be used: {what}",
@@ -510,8 +516,8 @@ export const CATALOGUE = {
     http: 409,
   },
   TRANSFER_NEEDS_TLS: {
-    message: "the server at {server} serves over TLS only, which this command does not speak",
-    next: "use nbdcopy or qemu-img, as docs/security.md shows",
+    message: "the server at {server} serves over TLS only",
+    next: "say --tls-certificates DIRECTORY, or --tls-psk-file FILE, as docs/security.md shows",
     exit: 1,
     http: 409,
   },

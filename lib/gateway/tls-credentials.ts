@@ -13,9 +13,9 @@ import { createSecureContext, type TlsOptions } from "node:tls";
 import { LaminaError } from "../core/errors.js";
 
 /** Suites for pre-shared keys: Node's own list has none of TLS 1.2, and none of TLS 1.3 that GnuTLS agrees to. */
-const PSK_CIPHERS = "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256";
-const TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
-const CERTIFICATE_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM";
+export const PSK_CIPHERS = "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256";
+export const TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+export const CERTIFICATE_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM";
 /** A shorter key is no secret. */
 const PSK_BYTES_MIN = 16;
 
@@ -37,7 +37,7 @@ export function readTlsCredentials(directory: string): TlsCredentials {
   const key = file("server-key.pem");
   const ca = file("ca-cert.pem");
   const crl = file("ca-crl.pem");
-  const keys = parseKeys(directory, file("keys.psk"));
+  const keys = parseKeys("keys.psk", file("keys.psk"), (what) => refused(directory, what));
   if ((cert === undefined) !== (key === undefined)) {
     throw refused(directory, "server-cert.pem and server-key.pem belong together and one is missing");
   }
@@ -71,17 +71,22 @@ function readOptional(directory: string, name: string): Buffer | undefined {
   }
 }
 
-function parseKeys(directory: string, file: Buffer | undefined): Map<string, Buffer> {
+/** By identity. Throws what `refuse` makes of one sentence about the first bad line of the file `name`. */
+export function parseKeys(
+  name: string,
+  file: Buffer | undefined,
+  refuse: (what: string) => LaminaError,
+): Map<string, Buffer> {
   const keys = new Map<string, Buffer>();
   if (file === undefined) return keys;
   for (const [i, line] of file.toString("utf8").split("\n").entries()) {
     const text = line.trim();
     if (text === "" || text.startsWith("#")) continue;
     const match = /^([^:]+):((?:[0-9a-fA-F]{2})+)$/.exec(text);
-    if (match === null) throw refused(directory, `line ${i + 1} of keys.psk is not IDENTITY:HEXKEY`);
+    if (match === null) throw refuse(`line ${i + 1} of ${name} is not IDENTITY:HEXKEY`);
     const key = Buffer.from(match[2]!, "hex");
     if (key.length < PSK_BYTES_MIN) {
-      throw refused(directory, `the key in line ${i + 1} of keys.psk has fewer than ${PSK_BYTES_MIN} bytes`);
+      throw refuse(`the key in line ${i + 1} of ${name} has fewer than ${PSK_BYTES_MIN} bytes`);
     }
     keys.set(match[1]!, key);
   }

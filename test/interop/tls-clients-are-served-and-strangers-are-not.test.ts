@@ -1,5 +1,5 @@
 /** TLS as Debian's clients speak it (GnuTLS): certificates, pre-shared keys, and everybody else. */
-import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { check, run } from "./support/process.js";
@@ -34,6 +34,17 @@ async function roundTrip(t: Test, uri: string, qemu: readonly string[]): Promise
   t.ok(readFileSync(source).equals(readFileSync(copy)), "nbdcopy reads what it wrote");
   await check("qemu-img", ["convert", "-O", "raw", ...qemu, copy]);
   t.ok(readFileSync(source).equals(readFileSync(copy)), "qemu-img reads the same");
+}
+
+/** In and out through our own command: raw in, qcow2 out and in again, raw out. */
+async function transferRoundTrip(t: Test, server: LaminaServer, tls: readonly string[]): Promise<void> {
+  const source = await image(t);
+  await server.lamina("volume", "import", "copy", source, ...tls);
+  await server.lamina("volume", "export", "copy", `${source}.qcow2`, "--format", "qcow2", ...tls);
+  await server.lamina("volume", "import", "again", `${source}.qcow2`, "--format", "qcow2", ...tls);
+  await server.lamina("volume", "export", "again", `${source}.again`, ...tls);
+  t.ok(readFileSync(source).equals(readFileSync(`${source}.again`)));
+  for (const name of ["copy", "again"]) await server.lamina("volume", "rm", name);
 }
 
 const size = (uri: string) => run("nbdinfo", ["--size", uri]);
@@ -99,11 +110,21 @@ t.test("X.509", TOOLS, async (t) => {
     t.equal((await size(uri(alice))).code, 0, "the server lives");
   });
 
-  await t.test("the command line says that it does not speak TLS", async (t) => {
+  await t.test("lamina volume import and export", async (t) => {
+    await transferRoundTrip(t, server, ["--tls-certificates", alice]);
     const target = join(t.testdir({}), "x.img");
-    const { code, stderr } = await run(LAMINA, ["volume", "export", "v", target, "--data", server.data]);
-    t.equal(code, 1);
-    t.match(stderr, /over TLS only/);
+    const exported = (...args: string[]) =>
+      run(LAMINA, ["volume", "export", "v", target, "--data", server.data, ...args]);
+    const plain = await exported();
+    t.equal(plain.code, 1);
+    t.match(plain.stderr, /over TLS only/, "without TLS it says what to do");
+    const stranger = await exported("--tls-certificates", mallory);
+    t.equal(stranger.code, 1, "a client of another authority");
+    const gullible = await theirs.issue("client", "gullible");
+    const deceived = await exported("--tls-certificates", gullible);
+    t.equal(deceived.code, 1);
+    t.match(deceived.stderr, /certificate/, "a server of another authority");
+    t.notOk(existsSync(target), "nothing was written");
   });
 
   await t.test("SIGHUP", async (t) => {
@@ -146,6 +167,15 @@ t.test("pre-shared keys", TOOLS, async (t) => {
       `driver=nbd,host=localhost,port=${port},export=v,tls-creds=tls0`,
     ]),
   );
+
+  await t.test("lamina volume import and export", async (t) => {
+    await transferRoundTrip(t, server, ["--tls-psk-file", keys, "--tls-username", "bob"]);
+    const wrong = join(t.testdir({}), "one.psk");
+    await makeKeys(wrong, ["alice"]);
+    const target = join(t.testdir({}), "x.img");
+    const args = ["--data", server.data, "--tls-psk-file", wrong];
+    t.equal((await run(LAMINA, ["volume", "export", "v", target, ...args])).code, 1, "a wrong key");
+  });
 
   await t.test("a wrong key, and an identity that nobody has", async (t) => {
     const wrong = join(t.testdir({}), "wrong.psk");

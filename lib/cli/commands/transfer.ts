@@ -1,7 +1,7 @@
 /** lamina volume export and import: images in and out of volumes, over NBD. */
 import { existsSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { formatNbdUri, type NbdUri, parseNbdUri } from "nbd-protocol-ts";
+import { formatNbdUri, parseNbdUri } from "nbd-protocol-ts";
 import type { Argv } from "yargs";
 import type { StatusView, VolumeDetailView } from "../../admin/index.js";
 import { LaminaError } from "../../core/errors.js";
@@ -11,7 +11,8 @@ import { type AdminClient, ApiError } from "../client.js";
 import { exportRaw } from "../copy/export.js";
 import { importRaw } from "../copy/import.js";
 import { NbdCopyClient } from "../copy/nbd-client.js";
-import { exportQcow2, imageSize, importQcow2, QCOW2_MAGIC } from "../copy/qemu-img.js";
+import { exportQcow2, imageSize, importQcow2, QCOW2_MAGIC, type QemuVolume } from "../copy/qemu-img.js";
+import { type ClientTls, readClientTls, type TlsArguments } from "../copy/tls.js";
 import { print, printJson } from "../output.js";
 import { Progress } from "../progress.js";
 import { formatBytes } from "../size.js";
@@ -26,30 +27,46 @@ export function registerTransfer(yargs: Argv<GlobalArguments>, run: Run): void {
   registerImport(yargs, run);
 }
 
+/** Names of libnbd's parameters. */
+function withTls<T>(yargs: Argv<T>): Argv<T & TlsArguments> {
+  const text = (describe: string) => ({ describe, type: "string", requiresArg: true }) as const;
+  return yargs
+    .option(
+      "tls-certificates",
+      text("directory of ca-cert.pem, client-cert.pem and client-key.pem: TLS is required"),
+    )
+    .option("tls-psk-file", text("file of a pre-shared key, IDENTITY:HEXKEY: TLS is required"))
+    .option("tls-username", text("identity in that file, if it has several")) as unknown as Argv<
+    T & TlsArguments
+  >;
+}
+
 function registerExport(yargs: Argv<GlobalArguments>, run: Run): void {
   yargs.command(
     "export <name> <file>",
     "copy a volume into an image file; holes stay holes",
     (y) =>
-      withTarget(y)
+      withTls(withTarget(y))
         .positional("name", { describe: "volume", type: "string", demandOption: true })
         .positional("file", { describe: "image to write", type: "string", demandOption: true })
         .option("format", { describe: "format of the image", choices: FORMATS, default: "raw" as Format })
         .option("force", { describe: "overwrite the file", type: "boolean", default: false })
-        .example("lamina volume export disk1 disk1.img", "a sparse raw image"),
+        .example("lamina volume export disk1 disk1.img", "a sparse raw image")
+        .example("lamina volume export disk1 disk1.img --tls-certificates ~/tls", "from a server with TLS"),
     run(async (args) => {
       const { name, file, format, force, json } = args;
       checkName(name);
+      const tls = readClientTls(args);
       const admin = clientOf(args);
       const { size } = await admin.ask<VolumeDetailView>("GET", volumePath(name));
       if (existsSync(file) && !force) throw new LaminaError("FILE_EXISTS", { path: file });
-      const uri = await uriOf(admin, name);
-      if (format === "qcow2") await exportQcow2(formatNbdUri(uri), file, showsProgress(json));
+      const volume = await volumeAt(admin, name, tls);
+      if (format === "qcow2") await exportQcow2(volume, file, showsProgress(json));
       else {
         const progress = bar("exporting", size, json);
         const copy = (nbd: NbdCopyClient): Promise<void> =>
           guardFile(file, () => exportRaw(nbd, file, progress));
-        await withNbd(uri, copy).finally(() => progress.end());
+        await withNbd(volume, copy).finally(() => progress.end());
       }
       if (json) printJson({ volume: name, file, format, size });
       else print(`exported volume ${name} (${formatBytes(size)}) to ${file}`);
@@ -63,7 +80,7 @@ function registerImport(yargs: Argv<GlobalArguments>, run: Run): void {
     "import <name> <file>",
     "copy an image file into a volume, which is created if there is none; zeros stay holes",
     (y) =>
-      withTarget(y)
+      withTls(withTarget(y))
         .positional("name", { describe: "volume", type: "string", demandOption: true })
         .positional("file", { describe: "image to read", type: "string", demandOption: true })
         .option("format", { describe: "format of the image (default raw)", choices: FORMATS })
@@ -72,10 +89,11 @@ function registerImport(yargs: Argv<GlobalArguments>, run: Run): void {
     run(async (args) => {
       const { name, file, json } = args;
       checkName(name);
+      const tls = readClientTls(args);
       const source = await guardFile(file, () => open(file, "r"));
       try {
         const image = await inspect(source, file, args.format);
-        const made = await importImage(clientOf(args), name, file, source, image, json);
+        const made = await importImage(clientOf(args), { name, file, source, image, tls, json });
         if (json) printJson({ volume: name, file, format: image.format, size: image.size, created: made });
         else print(`imported ${file} (${formatBytes(image.size)}) into ${made ? "new " : ""}volume ${name}`);
       } finally {
@@ -129,22 +147,25 @@ async function deviceSize(source: FileHandle): Promise<number> {
   return low;
 }
 
+interface Import {
+  readonly name: string;
+  readonly file: string;
+  readonly source: FileHandle;
+  readonly image: Image;
+  readonly tls: ClientTls | null;
+  readonly json: boolean;
+}
+
 /** Returns whether the volume was made. One that was is removed again when the copy fails. */
-async function importImage(
-  admin: AdminClient,
-  name: string,
-  path: string,
-  source: FileHandle,
-  image: Image,
-  json: boolean,
-): Promise<boolean> {
+async function importImage(admin: AdminClient, wanted: Import): Promise<boolean> {
+  const { name, file, source, image, tls, json } = wanted;
   const made = await takeVolume(admin, name, image.size);
   try {
-    const uri = await uriOf(admin, name);
-    if (image.format === "qcow2") await importQcow2(path, formatNbdUri(uri), made, showsProgress(json));
+    const volume = await volumeAt(admin, name, tls);
+    if (image.format === "qcow2") await importQcow2(file, volume, made, showsProgress(json));
     else {
       const progress = bar("importing", image.size, json);
-      await withNbd(uri, (nbd) =>
+      await withNbd(volume, (nbd) =>
         importRaw(nbd, source, image.size, made, progress).finally(() => progress.end()),
       );
     }
@@ -183,26 +204,30 @@ async function removeQuietly(admin: AdminClient, name: string): Promise<void> {
   }
 }
 
+/** A host of these listens on every address. */
+const EVERY_ADDRESS: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+
 /** Where the server serves a volume, as it is reached from here. */
-async function uriOf(admin: AdminClient, name: string): Promise<NbdUri> {
+async function volumeAt(admin: AdminClient, name: string, tls: ClientTls | null): Promise<QemuVolume> {
   const { listeners } = await admin.ask<StatusView>("GET", "/v1/status");
   const uris = listeners.filter((uri) => uri.startsWith("nbd"));
-  const first = uris.find((uri) => !uri.startsWith("nbds"));
+  const first = tls === null ? uris.find((uri) => !uri.startsWith("nbds")) : uris[0];
   if (first === undefined && uris.length > 0) {
     throw new LaminaError("TRANSFER_NEEDS_TLS", { server: admin.name });
   }
   if (first === undefined) throw new LaminaError("TRANSFER_NO_LISTENER", { server: admin.name });
   const uri = { ...parseNbdUri(first), exportName: name };
   const { endpoint } = uri;
-  if (endpoint.kind !== "tcp") return uri;
-  const everywhere: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
-  return { ...uri, endpoint: { ...endpoint, host: everywhere[endpoint.host] ?? endpoint.host } };
+  if (endpoint.kind !== "tcp") return { uri, tls };
+  const here = EVERY_ADDRESS[endpoint.host];
+  const host = here === undefined ? endpoint.host : (admin.host ?? here);
+  return { uri: { ...uri, endpoint: { ...endpoint, host } }, tls };
 }
 
-async function withNbd(uri: NbdUri, work: (nbd: NbdCopyClient) => Promise<void>): Promise<void> {
+async function withNbd({ uri, tls }: QemuVolume, work: (nbd: NbdCopyClient) => Promise<void>): Promise<void> {
   let nbd: NbdCopyClient;
   try {
-    nbd = await NbdCopyClient.connect(uri.endpoint, uri.exportName);
+    nbd = await NbdCopyClient.connect(uri.endpoint, uri.exportName, tls);
   } catch (error) {
     const what = error instanceof Error ? error.message : String(error);
     throw new LaminaError("CONNECT_REFUSED", { address: formatNbdUri(uri), what }, error);

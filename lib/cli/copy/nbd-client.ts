@@ -22,6 +22,7 @@ import {
   type ReplyListener,
   ReplyMode,
 } from "nbd-protocol-ts";
+import { type ClientTls, secure } from "./tls.js";
 
 /** Requests in flight. */
 export const COPY_DEPTH = 16;
@@ -60,20 +61,36 @@ export class NbdCopyClient implements ReplyListener {
     this.#payloadFlag = negotiated.mode === ReplyMode.Extended ? NBD_CMD_FLAG_PAYLOAD_LEN : 0;
     this.#replies = new ClientTransmission(negotiated, this, COPY_DEPTH);
     socket.on("data", (bytes: Buffer) => this.#feed(bytes));
+    socket.resume();
     socket.on("error", (error) => this.#fail(error));
     socket.on("close", () => this.#fail(new Error("the server closed the connection")));
     socket.on("timeout", () => this.#fail(new Error(`no answer within ${SILENCE_MS / 1000} s`)));
     if (rest.length > 0) this.#feed(rest);
   }
 
-  static async connect(endpoint: NbdEndpoint, exportName: string): Promise<NbdCopyClient> {
+  /** `tls`: the connection is encrypted, or not made. */
+  static async connect(
+    endpoint: NbdEndpoint,
+    exportName: string,
+    tls: ClientTls | null = null,
+  ): Promise<NbdCopyClient> {
     const where =
       endpoint.kind === "unix" ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
     const socket = connect(where);
     if (endpoint.kind === "tcp") socket.setNoDelay(true);
     socket.setTimeout(SILENCE_MS);
-    const { negotiated, rest } = await shakeHands(socket, exportName);
-    return new NbdCopyClient(socket, negotiated, rest);
+    const contexts = [NBD_META_BASE_ALLOCATION];
+    const machine = new ClientHandshake({ exportName, contexts, tls: tls === null ? "off" : "require" });
+    let session = await shakeHands(socket, machine);
+    if (machine.state === "starttls" && tls !== null) {
+      const secured = await secure(socket, endpoint.kind === "tcp" ? endpoint.host : "localhost", tls);
+      secured.setTimeout(SILENCE_MS);
+      machine.tlsEstablished();
+      session = await shakeHands(secured, machine);
+    }
+    const { negotiated } = machine;
+    if (negotiated === null) throw new Error("the handshake ended without an export");
+    return new NbdCopyClient(session.socket, negotiated, session.rest);
   }
 
   /** Reads `into.length` bytes; holes as zeros. */
@@ -177,8 +194,14 @@ export class NbdCopyClient implements ReplyListener {
 /** A hole of a volume has nothing below it: it reads as zeros as well. */
 const ZERO_FLAGS = NBD_STATE_ZERO | NBD_STATE_HOLE;
 
-function shakeHands(socket: Socket, exportName: string): Promise<{ negotiated: Negotiated; rest: Buffer }> {
-  const machine = new ClientHandshake({ exportName, contexts: [NBD_META_BASE_ALLOCATION] });
+interface Shaken {
+  readonly socket: Socket;
+  /** What came behind the handshake. */
+  readonly rest: Buffer;
+}
+
+/** Speaks the handshake until there is an export, or TLS is to begin. */
+function shakeHands(socket: Socket, machine: ClientHandshake): Promise<Shaken> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void => {
       socket.destroy();
@@ -186,16 +209,22 @@ function shakeHands(socket: Socket, exportName: string): Promise<{ negotiated: N
     };
     const onClose = (): void => fail(new Error("the server closed the connection during the handshake"));
     const onTimeout = (): void => fail(new Error("no answer to the handshake"));
-    const onData = (bytes: Buffer): void => {
-      const taken = machine.feed(bytes);
+    const send = (): void => {
       const output = machine.takeOutput();
       if (output.length > 0) socket.write(output);
+    };
+    const onData = (bytes: Buffer): void => {
+      const taken = machine.feed(bytes);
+      send();
       if (machine.state === "closed" || machine.state === "dead") fail(new Error(machine.reason));
-      if (machine.negotiated === null) return;
+      if (machine.negotiated === null && machine.state !== "starttls") return;
       socket.off("data", onData).off("error", fail).off("close", onClose).off("timeout", onTimeout);
-      resolve({ negotiated: machine.negotiated, rest: bytes.subarray(taken) });
+      // Not one byte is to be read by anyone but TLS, or the client of the transmission phase.
+      socket.pause();
+      resolve({ socket, rest: bytes.subarray(taken) });
     };
     socket.on("data", onData).on("error", fail).on("close", onClose).on("timeout", onTimeout);
+    send();
   });
 }
 

@@ -1,6 +1,8 @@
 /** Images in other formats than raw, through qemu-img. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { formatNbdUri, type NbdUri } from "nbd-protocol-ts";
 import { LaminaError } from "../../core/errors.js";
+import { type ClientTls, QEMU_TLS_ID, qemuValue, withQemuObject } from "./tls.js";
 
 export const QCOW2_MAGIC: Buffer = Buffer.from([0x51, 0x46, 0x49, 0xfb]);
 
@@ -13,21 +15,57 @@ export async function imageSize(path: string): Promise<number> {
   return size;
 }
 
+/** A volume that is read or written, and how it is reached. */
+export interface QemuVolume {
+  readonly uri: NbdUri;
+  readonly tls: ClientTls | null;
+}
+
 /** `blank`: the volume is known to read as zeros. */
 export async function importQcow2(
   path: string,
-  uri: string,
+  volume: QemuVolume,
   blank: boolean,
   showProgress: boolean,
 ): Promise<void> {
   const zero = blank ? ["--target-is-zero"] : [];
   const bar = showProgress ? ["-p"] : [];
-  await qemuImg(["convert", ...bar, "-n", ...zero, "-W", "-f", "qcow2", "-O", "raw", path, uri]);
+  const common = ["convert", ...bar, "-n", ...zero, "-W"];
+  const { uri, tls } = volume;
+  if (tls === null) {
+    await qemuImg([...common, "-f", "qcow2", "-O", "raw", path, formatNbdUri(uri)]);
+    return;
+  }
+  // With options of the target, those of the source are options as well.
+  const source = `driver=qcow2,file.driver=file,file.filename=${qemuValue(path)}`;
+  await withQemuObject(tls, (object) =>
+    qemuImg([
+      ...[...common, "--object", object, "--image-opts", "--target-image-opts"],
+      ...[source, nodeOf(uri)],
+    ]),
+  );
 }
 
-export async function exportQcow2(uri: string, path: string, showProgress: boolean): Promise<void> {
+export async function exportQcow2(volume: QemuVolume, path: string, showProgress: boolean): Promise<void> {
   const bar = showProgress ? ["-p"] : [];
-  await qemuImg(["convert", ...bar, "-f", "raw", "-O", "qcow2", uri, path]);
+  const { uri, tls } = volume;
+  if (tls === null) {
+    await qemuImg(["convert", ...bar, "-f", "raw", "-O", "qcow2", formatNbdUri(uri), path]);
+    return;
+  }
+  await withQemuObject(tls, (object) =>
+    qemuImg(["convert", ...bar, "--object", object, "--image-opts", "-O", "qcow2", nodeOf(uri), path]),
+  );
+}
+
+/** The volume as a node of QEMU's over TLS. */
+function nodeOf({ endpoint, exportName }: NbdUri): string {
+  const server =
+    endpoint.kind === "unix"
+      ? ["server.type=unix", `server.path=${qemuValue(endpoint.path)}`, "tls-hostname=localhost"]
+      : ["server.type=inet", `server.host=${qemuValue(endpoint.host)}`, `server.port=${endpoint.port}`];
+  const nbd = ["driver=nbd", ...server, `export=${qemuValue(exportName)}`, `tls-creds=${QEMU_TLS_ID}`];
+  return ["driver=raw", ...nbd.map((option) => `file.${option}`)].join(",");
 }
 
 /** Its standard output. Throws PROGRAM_MISSING or PROGRAM_FAILED with its own words. */
