@@ -14,6 +14,7 @@ import type { LaminaError } from "../core/errors.js";
 import { VOLUME_ID_MAX } from "../core/ids.js";
 import type { Store } from "../store/api.js";
 import type { AcceptAnswer, AcceptedRecord, Ballot, PromiseAnswer } from "./api.js";
+import { isDeviceKey } from "./identity.js";
 import { ACCEPTOR_HEADER_BYTES } from "./limits.js";
 import { decodeRecord } from "./record-codec.js";
 import { getU64, putU64 } from "./wire.js";
@@ -74,7 +75,7 @@ export class RecordAcceptor {
     this.#store = store;
     this.#options = options;
     for (const [volume, bytes] of store.records()) {
-      if (volume > VOLUME_ID_MAX) continue;
+      if (volume > VOLUME_ID_MAX && !isDeviceKey(volume)) continue;
       const state = decodeState(bytes);
       this.#entries.set(volume, { state, jobs: [], running: false });
       if (state.accepted !== null) this.#claim(volume, null, state.accepted.bytes);
@@ -86,8 +87,9 @@ export class RecordAcceptor {
     return this.#entries.get(volume)?.state ?? NOTHING;
   }
 
+  /** Volumes that it has a page of; records of devices are not among them. */
   volumes(): number[] {
-    return [...this.#entries.keys()];
+    return [...this.#entries.keys()].filter((key) => !isDeviceKey(key));
   }
 
   /** Phase 1, and the fence. The caller has seen to it that nothing older is in flight. */
@@ -129,16 +131,20 @@ export class RecordAcceptor {
       accepted.generation >= record.generation
     )
       return { kind: "refused", promised };
-    const name = this.#options.nameOf(record.bytes);
+    const name = this.#nameOf(volume, record.bytes);
     const holder = name === null ? undefined : this.#names.get(name);
     return holder === undefined || holder === volume ? null : { kind: "name-taken" };
   }
 
   #claim(volume: number, before: Uint8Array | null, after: Uint8Array): void {
-    const old = before === null ? null : this.#options.nameOf(before);
+    const old = before === null ? null : this.#nameOf(volume, before);
     if (old !== null && this.#names.get(old) === volume) this.#names.delete(old);
-    const name = this.#options.nameOf(after);
+    const name = this.#nameOf(volume, after);
     if (name !== null) this.#names.set(name, volume);
+  }
+
+  #nameOf(volume: number, bytes: Uint8Array): string | null {
+    return isDeviceKey(volume) ? null : this.#options.nameOf(bytes);
   }
 
   #do(volume: number, work: Work, done: Job["done"]): void {

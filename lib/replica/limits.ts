@@ -43,6 +43,8 @@ export const CLOCK_DRIFT_MAX = 0.05;
 
 /** Pause before the register asks a config node again. */
 export const REGISTER_RETRY_MS = 250;
+/** Pause before a device that is quarantined asks again what is registered. Each time the other copy has to say so. */
+export const QUARANTINE_RETRY_MS = 30_000;
 /** Pause before a lost node is dialled again. */
 export const REDIAL_MS = 100;
 /** A control session whose node owes an answer for so long is cut and dialled anew. */

@@ -23,15 +23,15 @@ export class LocalPeer implements AcceptorPeer, LeasePeer {
   }
 
   promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
-    this.#node.gate(volume).promise(ballot, (answer) => this.#later(() => done(answer)));
+    this.#node.promise(volume, ballot, (answer) => this.#later(() => done(answer)));
   }
 
   accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
-    this.#node.acceptor.accept(volume, record, (answer) => this.#later(() => done(answer)));
+    this.#node.accept(volume, record, (answer) => this.#later(() => done(answer)));
   }
 
   renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
-    const epochs = volumes.map((volume) => this.#node.acceptor.state(volume).promised.epoch);
+    const epochs = this.#node.mayVote ? volumes.map((volume) => this.#node.promisedEpoch(volume)) : null;
     this.#later(() => done(epochs));
   }
 

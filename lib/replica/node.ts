@@ -6,6 +6,8 @@
  *  2. A session is greeted only when every older session of its peer is cut and what those had in the store has
  *     ended; so nothing that was sent before can land after what is sent now.
  *  3. Operations never wait for space inside the store: a full device cannot hold a promise up.
+ *  4. A device that is not registered as the one that the cluster knows neither executes an operation, nor promises,
+ *     nor votes about a volume; one that is quarantined greets nobody.
  */
 import { extentSeed, volumeSeed } from "../core/checksum.js";
 import { EXTENT_OP_BLOCKS_MAX, ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
@@ -13,9 +15,21 @@ import { Status } from "../core/status.js";
 import type { ByteStream } from "../core/stream.js";
 import type { MemberStore } from "../store/api.js";
 import type { RecordAcceptor } from "./acceptor.js";
-import type { InventoryEntry, LeaseView, LinkEnvironment, NodeGreeting, NodeId, PeerId } from "./api.js";
+import type {
+  AcceptAnswer,
+  AcceptedRecord,
+  Ballot,
+  InventoryEntry,
+  LeaseView,
+  LinkEnvironment,
+  NodeGreeting,
+  NodeId,
+  PeerId,
+  PromiseAnswer,
+} from "./api.js";
 import { VolumeGate } from "./gate.js";
 import { nodeIdOf, targetOf } from "./greeting.js";
+import { type DeviceRegistration, isDeviceKey } from "./identity.js";
 import type { LeaseClient } from "./lease.js";
 import {
   NODE_SESSIONS_MAX,
@@ -67,6 +81,8 @@ export class NodeCore implements LeaseClient {
   onGateOpened: () => void = () => undefined;
   /** Volumes whose losses of a power loss nobody has put right yet. */
   readonly #lossyVolumes = new Set<number>();
+  /** Null: nobody doubts which device this is. */
+  #registration: DeviceRegistration | null = null;
 
   constructor(environment: NodeEnvironment, options: NodeOptions) {
     this.environment = environment;
@@ -85,9 +101,29 @@ export class NodeCore implements LeaseClient {
     this.#lease = lease;
   }
 
+  /** Nothing is done for volumes but while the device is registered. Before the first connection. */
+  useRegistration(registration: DeviceRegistration): void {
+    this.#registration = registration;
+  }
+
+  /** The registration's standing has changed. */
+  standingChanged(why: string): void {
+    if (this.#isQuarantined) for (const session of this.#sessions) session.close(`quarantined: ${why}`);
+    else if (this.mayVote) this.onGateOpened();
+  }
+
+  /** It answers for volumes: as a member, and as a config node. */
+  get mayVote(): boolean {
+    return this.#registration === null || this.#registration.standing === "registered";
+  }
+
+  get #isQuarantined(): boolean {
+    return this.#registration?.standing === "quarantined";
+  }
+
   /** A connection has come. The stream is the node's from now on. */
   serve(stream: ByteStream): void {
-    if (this.#sessions.size >= NODE_SESSIONS_MAX) {
+    if (this.#sessions.size >= NODE_SESSIONS_MAX || this.#isQuarantined) {
       stream.setListener(NOBODY);
       stream.close();
       return;
@@ -150,6 +186,27 @@ export class NodeCore implements LeaseClient {
     for (const session of state.sessions) session.greet();
   }
 
+  // ---- Records -----------------------------------------------------------------------------------------
+
+  /** Phase 1, and the fence of a volume. */
+  promise(key: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
+    if (isDeviceKey(key)) this.acceptor.promise(key, ballot, done);
+    else if (!this.mayVote) done({ kind: "unknown" });
+    else this.gate(key).promise(ballot, (answer) => done(this.mayVote ? answer : { kind: "unknown" }));
+  }
+
+  /** Phase 2; of a config node. */
+  accept(key: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
+    if (isDeviceKey(key)) this.acceptor.accept(key, record, done);
+    else if (!this.mayVote) done({ kind: "unknown" });
+    else this.acceptor.accept(key, record, (answer) => done(this.mayVote ? answer : { kind: "unknown" }));
+  }
+
+  /** What a renewal is told. */
+  promisedEpoch(key: number): number {
+    return this.acceptor.state(key).promised.epoch;
+  }
+
   // ---- Gates -------------------------------------------------------------------------------------------
 
   gate(volume: number): VolumeGate {
@@ -173,6 +230,7 @@ export class NodeCore implements LeaseClient {
 
   watched(): readonly number[] {
     const volumes: number[] = [];
+    if (this.#registration !== null && this.mayVote) volumes.push(this.#registration.key);
     for (const gate of this.#gates.values()) {
       if (gate.isOpen && volumes.length < RENEW_VOLUMES_MAX) volumes.push(gate.volume);
     }
@@ -180,6 +238,7 @@ export class NodeCore implements LeaseClient {
   }
 
   promised(volume: number, epoch: number): void {
+    if (volume === this.#registration?.key) this.#registration.promised(epoch);
     this.#gates.get(volume)?.learn(epoch);
   }
 
@@ -202,7 +261,9 @@ export class NodeCore implements LeaseClient {
   execute(request: NodeRequest): void {
     const { op, session } = request;
     const gate = this.#gates.get(op.volume);
-    const status = gate?.enter(op.epoch, session!.peer, op.generation) ?? Status.Fenced;
+    const status = this.mayVote
+      ? (gate?.enter(op.epoch, session!.peer, op.generation) ?? Status.Fenced)
+      : Status.NoLease;
     if (gate === undefined || status !== Status.Ok) {
       op.status = status;
       if (status === Status.Fenced) op.epoch = gate?.ballot.epoch ?? 0;
@@ -218,7 +279,7 @@ export class NodeCore implements LeaseClient {
   requestDone(request: NodeRequest): void {
     const gate = request.gate!;
     request.gate = null;
-    if (!gate.leave()) request.op.status = Status.NoLease;
+    if (!gate.leave() || !this.mayVote) request.op.status = Status.NoLease;
     request.session!.answer(request);
   }
 

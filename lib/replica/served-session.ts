@@ -304,7 +304,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     if (m.sequence !== this.peer || m.epoch === 0) return "a promise for somebody else";
     const { volume } = m;
     const answer = answerTo(m);
-    this.#node.gate(volume).promise({ epoch: m.epoch, owner: m.sequence }, (promise) => {
+    this.#node.promise(volume, { epoch: m.epoch, owner: m.sequence }, (promise) => {
       if (promise.kind === "refused") {
         this.#refused(answer, promise.promised);
       } else if (promise.kind === "unknown") {
@@ -333,7 +333,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       generation: m.generation,
       bytes: this.#environment.pool.bytes.slice(body, body + m.bodyBytes),
     };
-    this.#node.acceptor.accept(m.volume, record, (accept) => {
+    this.#node.accept(m.volume, record, (accept) => {
       if (accept.kind === "refused") this.#refused(answer, accept.promised);
       else if (accept.kind === "accepted") this.#reply(answer, Status.Ok);
       else this.#reply(answer, accept.kind === "name-taken" ? Status.Inval : Status.Io);
@@ -353,11 +353,14 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       this.#reply(answer, Status.NotSup);
       return null;
     }
+    if (!this.#node.mayVote) {
+      this.#reply(answer, Status.NoLease);
+      return null;
+    }
     const asked = this.#environment.pool.view;
     this.#reply(answer, Status.Ok, m.bodyBytes, (view) => {
-      for (let at = 0; at < m.bodyBytes; at += 8) {
-        putU64(view, at, this.#node.acceptor.state(getU64(asked, body + at)).promised.epoch);
-      }
+      for (let at = 0; at < m.bodyBytes; at += 8)
+        putU64(view, at, this.#node.promisedEpoch(getU64(asked, body + at)));
     });
     return null;
   }

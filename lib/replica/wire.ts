@@ -160,11 +160,17 @@ export function decode(view: DataView, at: number, m: Message): WireFault {
   m.block = view.getUint16(at + AT_BLOCK, true);
   m.blocks = view.getUint16(at + AT_BLOCKS, true);
   m.detail = view.getUint32(at + AT_DETAIL, true);
-  if (m.volume > VOLUME_ID_MAX) return "a volume number out of range";
   const exact = Number.MAX_SAFE_INTEGER;
+  if (m.volume > (isAboutRecord(m.kind) ? exact : VOLUME_ID_MAX)) return "a volume number out of range";
   if (m.epoch > exact || m.generation > exact || m.sequence > exact) return "a number out of range";
   if (view.getUint32(at + AT_RESERVED, true) !== 0) return "a reserved field is not zero";
   return shapeFault(m);
+}
+
+/** Devices have records beside volumes, under higher numbers. */
+function isAboutRecord(kind: number): boolean {
+  const asked = kind & ~ANSWER;
+  return asked === MessageKind.Promise || asked === MessageKind.Accept;
 }
 
 /** Only writes bring a payload, and answers to reads; both with the entries of their blocks. */

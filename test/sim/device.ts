@@ -77,6 +77,10 @@ export interface DeviceWitness {
   readFault(): void;
 }
 
+export interface DeviceImage {
+  readonly pages: Int32Array;
+}
+
 class Request {
   kind: Kind = Kind.Read;
   offset = 0;
@@ -204,6 +208,28 @@ export class SimDevice {
       }
     }
     this.world.coverage.count("fault:versions-at-power-loss", count);
+  }
+
+  /** What is on the device now, to be put back later, or elsewhere. It holds the pages until the run is over. */
+  image(): DeviceImage {
+    const pages = this.#current.slice();
+    for (const page of pages) this.#arena.hold(page);
+    return { pages };
+  }
+
+  /** Another content, all of it durable. The program that had the device open is dead. */
+  restore({ pages }: DeviceImage): void {
+    this.crashInFlight();
+    for (let i = 0; i < this.#versionCount; i++) this.#arena.drop(this.#versionContent[i]!);
+    this.#versionBase += this.#versionCount;
+    this.#versionCount = 0;
+    for (let page = 0; page < this.#pages; page++) {
+      const content = pages[page]!;
+      this.#arena.hold(content);
+      this.#setCurrent(page, content);
+      this.#arena.hold(content);
+      this.#setDurable(page, content);
+    }
   }
 
   /** One of the shapes in which losses come; which sectors of version `index` of `count` are kept. */

@@ -28,6 +28,8 @@ export class ClusterChecks {
   readonly #chosen = new Map<number, { epoch: number; generation: number }>();
   /** Per volume: the highest epoch that has begun to serve. */
   readonly #serving = new Map<number, number>();
+  /** Nodes on which something runs that is not the device that the cluster knows. */
+  readonly #impostors = new Set<number>();
   promises = 0;
   accepts = 0;
   executed = 0;
@@ -42,6 +44,7 @@ export class ClusterChecks {
   /** A node's process has begun: its store is empty of operations; what it has stored may not be older. */
   nodeStarted(node: number, promisedOf: (volume: number) => number): void {
     this.#inStore.set(node, new Set());
+    if (this.#impostors.has(node)) return;
     for (const [key, epoch] of this.#promised) {
       const [of, volume] = key.split("/").map(Number) as [number, number];
       if (of === node && promisedOf(volume) < epoch)
@@ -49,10 +52,21 @@ export class ClusterChecks {
     }
   }
 
+  /** Whether what is started on the node from now on is an old backup of its device: it may do nothing. */
+  impostor(node: number, is: boolean): void {
+    if (is) this.#impostors.add(node);
+    else this.#impostors.delete(node);
+  }
+
+  #notAnImpostor(node: number, what: string): void {
+    if (this.#impostors.has(node)) throw new Violation("I14", `an old backup of node ${node} ${what}`);
+  }
+
   /** The store of a node, watched. */
   watch(node: number, store: ExtentIo): ExtentIo["submit"] {
     const inStore = this.#inStore.get(node)!;
     return (op) => {
+      this.#notAnImpostor(node, "executed an operation");
       if (op.layer === FORGED_LAYER)
         throw new Violation("I14", `node ${node} executed an operation that was not for it`);
       const promised = this.#promised.get(`${node}/${op.volume}`) ?? 0;
@@ -78,6 +92,7 @@ export class ClusterChecks {
     const key = `${node}/${volume}`;
     this.#promised.set(key, Math.max(ballot.epoch, this.#promised.get(key) ?? 0));
     if (!sameLife) return;
+    this.#notAnImpostor(node, "promised");
     for (const op of this.#inStore.get(node) ?? []) {
       if (op.volume === volume && op.epoch < ballot.epoch)
         throw new Violation(

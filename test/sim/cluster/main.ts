@@ -48,14 +48,18 @@ function many(): boolean {
   const until = Date.now() + Number(values.seconds) * 1000;
   const first = Number(values.from);
   let events = 0;
+  let quarantines = 0;
   let failed = 0;
   let seed = first;
   for (; seed < first + Number(values.seeds) && Date.now() < until; seed++) {
     const result = runCluster({ seed, subject, faultMs });
     events += result.events;
+    quarantines += result.quarantines;
     if (!report(seed, result)) failed++;
   }
-  console.log(`${seed - first} seeds from ${first}, ${events} events, ${failed} violations`);
+  console.log(
+    `${seed - first} seeds from ${first}, ${events} events, ${quarantines} old backups quarantined, ${failed} violations`,
+  );
   return failed === 0;
 }
 

@@ -54,6 +54,7 @@ export class SimNetwork {
   readonly random: Prng;
   readonly options: NetworkOptions;
   readonly #servers = new Map<NodeId, Server>();
+  readonly #swapped = new Map<NodeId, NodeId>();
   readonly #blocked = new Set<string>();
   readonly #ends = new Set<SimEnd>();
 
@@ -65,6 +66,19 @@ export class SimNetwork {
 
   listen(node: NodeId, server: Server): void {
     this.#servers.set(node, server);
+  }
+
+  /** Dials of one node reach the other from now on: somebody has mixed up their directories. */
+  swapServers(a: NodeId, b: NodeId): void {
+    this.#swapped.set(a, b);
+    this.#swapped.set(b, a);
+  }
+
+  /** Every directory is back where it belongs; whether one was not. */
+  swapBack(): boolean {
+    const was = this.#swapped.size > 0;
+    this.#swapped.clear();
+    return was;
   }
 
   isBlocked(from: number, to: number): boolean {
@@ -116,7 +130,7 @@ export class SimNetwork {
   }
 
   server(node: NodeId): Server | undefined {
-    return this.#servers.get(node);
+    return this.#servers.get(this.#swapped.get(node) ?? node);
   }
 
   connect(from: Station, to: Server): ByteStream {

@@ -3,17 +3,19 @@ import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
 import { startRoutine } from "../../../lib/core/routine.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
 import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
-import type { LeasePeer, NodeId } from "../../../lib/replica/api.js";
+import type { NodeId, PeerId } from "../../../lib/replica/api.js";
 import { nodeIdOf } from "../../../lib/replica/greeting.js";
+import { DeviceRegistration } from "../../../lib/replica/identity.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { LocalPeer } from "../../../lib/replica/local-peer.js";
 import { NodeCore } from "../../../lib/replica/node.js";
 import { NodePeer } from "../../../lib/replica/peer.js";
+import { RecordRegister } from "../../../lib/replica/register.js";
 import { StabilityMap } from "../../../lib/replica/stability.js";
 import type { StoreEnvironment } from "../../../lib/store/api.js";
 import { type FormatOptions, formatStore, type MemberStore, openStore } from "../../../lib/store/index.js";
 import type { Arena } from "../arena.js";
-import { SimDevice } from "../device.js";
+import { type DeviceImage, SimDevice } from "../device.js";
 import { CLUSTER_POOL_START, SimPool, simMemory } from "../memory.js";
 import type { SimProcess, SimWorld } from "../world.js";
 import type { ClusterChecks } from "./checks.js";
@@ -54,6 +56,14 @@ export class NodeHost {
   store: MemberStore | null = null;
   /** Counts lives, so that a stale callback of an earlier one can be told. */
   life = 0;
+  /** Openings that were registered, and as many as there were when the backup was made. */
+  #registrations = 0;
+  /** This opening was; before, its token may be on the device already. */
+  #isRegistered = false;
+  #backup: { readonly image: DeviceImage; readonly registrations: number } | null = null;
+  /** What was on the device before an old backup was put there by mistake; null: nothing was. */
+  #truth: DeviceImage | null = null;
+  quarantines = 0;
 
   constructor(
     world: SimWorld,
@@ -118,7 +128,7 @@ export class NodeHost {
       capacityBytes: DEVICE_BYTES,
       extentBlocks: EXTENT_BLOCKS,
       logBytes: 64 * 1024,
-      records: 8,
+      records: 16,
     };
     const process = this.#world.spawnBeside();
     this.process = process;
@@ -136,6 +146,8 @@ export class NodeHost {
     const pool = stationPool(this.index);
     this.process = process;
     this.core = null;
+    if (this.#isRegistered && !this.isConfig && this.#backup === null) this.#backUp();
+    this.#isRegistered = false;
     this.life++;
     this.#network.hostIsBack(this.index);
     const stability = new StabilityMap();
@@ -174,8 +186,32 @@ export class NodeHost {
     });
     const link = { pool, clock: process, ticker: process, checksums: environment.checksums };
     const core = new NodeCore({ ...link, store: watched, stability, acceptor }, { isConfig: this.isConfig });
-    const lease = new LeaseKeeper(process, this.#grantors(process, pool, core), core);
+    const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
+    const config = this.#configPeers(process, pool, core, peer);
+    const lease = new LeaseKeeper(
+      process,
+      config.map((one) => one.peer),
+      core,
+    );
     core.useLease(lease);
+    const registration = new DeviceRegistration({
+      store,
+      clock: process,
+      random: process,
+      register: new RecordRegister(process, config),
+      node: core.id,
+      peer,
+      changed: (standing, why) => {
+        if (standing === "registered" && !this.#isRegistered) {
+          this.#isRegistered = true;
+          this.#registrations++;
+        }
+        if (standing === "quarantined") this.quarantines++;
+        this.#world.say(`node ${this.index} is ${standing} ${why}`);
+        core.standingChanged(why);
+      },
+    });
+    core.useRegistration(registration);
     core.onGateOpened = () => lease.renewNow();
     lease.start();
     this.core = core;
@@ -187,20 +223,58 @@ export class NodeHost {
       accept: (stream: ByteStream) => core.serve(stream),
     };
     this.#network.listen(this.id, server);
+    registration.start();
   }
 
   /** Every config node as this process reaches it. */
-  #grantors(process: SimProcess, pool: SimPool, core: NodeCore): LeasePeer[] {
+  #configPeers(
+    process: SimProcess,
+    pool: SimPool,
+    core: NodeCore,
+    peer: PeerId,
+  ): { readonly node: NodeId; readonly peer: LocalPeer | NodePeer }[] {
     const station = { host: this.index, process, pool };
     const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
-    const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
     return Array.from({ length: this.#options.configNodes }, (_, index) => {
-      if (index === this.index) return new LocalPeer(core, process);
       const node = nodeIdOf(deviceIdOfNode(index));
+      if (index === this.index) return { node, peer: new LocalPeer(core, process) };
       const remote = new NodePeer(link, this.#network.of(station), { cluster: CLUSTER_ID, node, peer });
       remote.start();
-      return remote;
+      return { node, peer: remote };
     });
+  }
+
+  // ---- Old backups -------------------------------------------------------------------------------------
+
+  /** Makes a copy of the device as it is. */
+  #backUp(): void {
+    this.#backup = { image: this.device.image(), registrations: this.#registrations };
+  }
+
+  /**
+   * Starts on the backup instead of what the device had. False: there is none, or none that can be told from it,
+   * because no opening was registered since.
+   */
+  startBackup(): boolean {
+    const backup = this.#backup;
+    if (backup === null || this.#truth !== null || backup.registrations === this.#registrations) return false;
+    this.kill();
+    this.#truth = this.device.image();
+    this.device.restore(backup.image);
+    this.#checks.impostor(this.index, true);
+    this.start();
+    return true;
+  }
+
+  /** Puts back what was there. */
+  startTruth(): void {
+    if (this.#truth === null) return;
+    this.kill();
+    this.device.restore(this.#truth);
+    this.#truth = null;
+    this.#backup = null;
+    this.#checks.impostor(this.index, false);
+    this.start();
   }
 
   /** kill −9: the kernel hangs up. */

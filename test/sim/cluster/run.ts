@@ -30,6 +30,8 @@ export interface ClusterRunResult {
   readonly rebuilds: number;
   readonly promises: number;
   readonly refusedForgeries: number;
+  /** Old backups that were found out. */
+  readonly quarantines: number;
   readonly faults: ReadonlyMap<string, number>;
   readonly violation: Violation | null;
 }
@@ -74,6 +76,7 @@ class ClusterRun {
       [3, 3],
       [3, 3],
       [4, 3],
+      [4, 1],
       [5, 5],
     ] as const);
     this.#configNodes = config;
@@ -122,6 +125,7 @@ class ClusterRun {
       rebuilds: this.#rebuilds,
       promises: this.#checks.promises,
       refusedForgeries: this.#stranger.refused,
+      quarantines: this.#nodes.reduce((sum, node) => sum + node.quarantines, 0),
       faults: this.#faults,
       violation,
     };
@@ -221,6 +225,9 @@ class ClusterRun {
       ["break", () => void this.#network.breakOne()],
       ["forge", () => this.#stranger.forge(this.#newestEpoch())],
       ["release", () => this.#release()],
+      ["old-backup", () => this.#oldBackup()],
+      ["old-backup", () => this.#oldBackup()],
+      ["swap", () => this.#swap()],
     ];
     const [name, act] = this.#random.pick(faults);
     this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
@@ -250,6 +257,38 @@ class ClusterRun {
     if (this.#volume?.hasPower === true) return;
     this.#killNode((node) => node.powerLoss());
     this.#volume?.powerLost();
+  }
+
+  /** A node is started on an old backup of its device, until somebody notices. Config nodes are not told from theirs. */
+  #oldBackup(): void {
+    const node = this.#dataNode();
+    if (node?.startBackup() === true) this.#after(500 + this.#random.below(8000), () => node.startTruth());
+  }
+
+  /** A node that is no config node, if there is any. */
+  #dataNode(): NodeHost | undefined {
+    const nodes = this.#nodes.filter(({ isConfig }) => !isConfig);
+    return nodes.length === 0 ? undefined : this.#random.pick(nodes);
+  }
+
+  /** Two nodes have each other's directory for a while: each answers where the other one is looked for. */
+  #swap(): void {
+    const [a, b] = [this.#random.pick(this.#nodes), this.#random.pick(this.#nodes)];
+    if (a === b) return;
+    this.#network.swapBack();
+    this.#network.swapServers(a.id, b.id);
+    this.#restart(a, b);
+    this.#after(200 + this.#random.below(5000), () => {
+      // In peace they have been put right already.
+      if (this.#network.swapBack()) this.#restart(a, b);
+    });
+  }
+
+  #restart(...nodes: readonly NodeHost[]): void {
+    for (const node of nodes) {
+      node.kill();
+      node.start();
+    }
   }
 
   /** A planned hand-over. */
@@ -312,6 +351,8 @@ class ClusterRun {
   /** No more faults: somebody serves, every node is in sync again, and everything acknowledged is on all of them. */
   #peace(): void {
     this.#network.healAll();
+    this.#network.swapBack();
+    for (const node of this.#nodes) node.startTruth();
     for (const node of this.#nodes) if (!node.alive) node.start();
     for (let i = 0; i < OWNERS; i++) if (!(this.#owners[i]?.process.alive ?? false)) this.#startOwner(i);
     const wanted = this.#writes + PEACE_WRITES;

@@ -56,7 +56,7 @@ export class Stranger {
       peer: 1 + this.#random.u32(),
       number: this.#random.below(3),
     };
-    const mayOpen = !wrongCluster && options.node === target.id && options.number > 0;
+    let mayOpen = false;
     const { pool } = station;
     const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
     const listener: SessionListener = {
@@ -70,6 +70,9 @@ export class Stranger {
     };
     this.#network.of(station).dial(target.id, (stream) => {
       if (stream === null) return;
+      // Where the target is looked for another node may answer: directories get mixed up.
+      const reached = this.#nodes[this.#network.server(target.id)!.host]!;
+      mayOpen = !wrongCluster && options.node === reached.id && options.number > 0;
       const session = new NodeSession(link, options, stream, listener);
       process.setTimer(LIFE_MS, () => session.close());
     });

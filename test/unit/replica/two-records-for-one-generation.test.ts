@@ -1,38 +1,15 @@
 import fc from "fast-check";
 import t from "tap";
-import { LaminaError } from "../../../lib/core/errors.js";
 import { MIB } from "../../../lib/core/limits.js";
-import { decodeState, encodeState, RecordAcceptor, type RecordStore } from "../../../lib/replica/acceptor.js";
+import { decodeState, encodeState, RecordAcceptor } from "../../../lib/replica/acceptor.js";
 import type { AcceptedRecord, AcceptorPeer, Ballot } from "../../../lib/replica/api.js";
 import { type AcceptOutcome, type PromiseOutcome, RecordRegister } from "../../../lib/replica/register.js";
 import { Engine } from "../store/support/engine.js";
+import { Pages } from "./support/pages.js";
 
 const VOLUME = 7;
 const text = (record: AcceptedRecord | null): string | null =>
   record === null ? null : new TextDecoder().decode(record.bytes);
-
-/** Record pages in memory; writes end in the engine's next batch. */
-class Pages implements RecordStore {
-  readonly pages = new Map<number, Uint8Array>();
-  readonly #engine: Engine;
-  failing: "VOLUMES_FULL" | "DEVICE_FAILED" | null = null;
-  constructor(engine: Engine) {
-    this.#engine = engine;
-  }
-  records(): ReadonlyMap<number, Uint8Array> {
-    return this.pages;
-  }
-  putRecord(volume: number, bytes: Uint8Array | null, done: (error: LaminaError | null) => void): void {
-    this.#engine.complete(() => {
-      if (this.failing !== null) {
-        done(new LaminaError(this.failing, { limit: 1, path: "p", what: "w" }));
-        return;
-      }
-      this.pages.set(volume, bytes!);
-      done(null);
-    });
-  }
-}
 
 const nameOf = (bytes: Uint8Array): string | null => new TextDecoder().decode(bytes).split("=")[0] || null;
 
