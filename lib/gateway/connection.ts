@@ -13,7 +13,8 @@
  *  3. Memory in the handshake is the home and the handshake machine's own bounds. Output is sent before
  *     more input is taken, so a client that does not read cannot make it grow.
  *  4. Who loses the right to the volume gets the answers that are due and no others, and is ended.
- *  5. Until it reaches the transmission phase it has HANDSHAKE_DEADLINE_MS, whatever it does.
+ *  5. Until it reaches the transmission phase it has HANDSHAKE_DEADLINE_MS, whatever it does. Time in which this process
+ *     stood still is not the client's.
  */
 import {
   type ExportInfo,
@@ -29,7 +30,7 @@ import type { ByteStream, StreamListener } from "../core/stream.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type { OpenVolume } from "../volume/registry-api.js";
 import { ClientExports, type ClientIdentity, type ExportPolicy, type VolumeNames } from "./exports.js";
-import { HOME_HEADERS, HOME_RECEIVE, LINGER_MS, WITHDRAWAL_GRACE_MS } from "./limits.js";
+import { HOME_HEADERS, HOME_RECEIVE, LINGER_MS, PATIENCE_STEPS, WITHDRAWAL_GRACE_MS } from "./limits.js";
 import type { GatewayParts } from "./parts.js";
 import { Transmission, type TransmissionOwner } from "./transmission.js";
 
@@ -193,7 +194,7 @@ export class Connection implements StreamListener, TransmissionOwner {
 
   start(): void {
     this.#stream.setListener(this);
-    this.#deadline = this.#parts.clock.setTimer(HANDSHAKE_DEADLINE_MS, () => this.#deadlineReached());
+    this.#countDown(PATIENCE_STEPS);
     this.#pump();
   }
 
@@ -232,6 +233,13 @@ export class Connection implements StreamListener, TransmissionOwner {
       this.#owner.handshakeEnded(this);
     }
     if (phase === "closing") this.#grace?.cancel();
+  }
+
+  #countDown(steps: number): void {
+    this.#deadline = this.#parts.clock.setTimer(HANDSHAKE_DEADLINE_MS / PATIENCE_STEPS, () => {
+      if (steps > 1) this.#countDown(steps - 1);
+      else this.#deadlineReached();
+    });
   }
 
   #deadlineReached(): void {

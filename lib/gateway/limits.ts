@@ -52,8 +52,11 @@ export const WHOLE_REPLY_WAIT_MS = 1_000;
  * for ever. Then it goes on: the volume executes overlapping requests in the order of their submission anyway.
  */
 export const ADMISSION_WAIT_MS = 5_000;
-/** Parts of that time: one is all that a process which was stopped meanwhile can miss. */
-export const ADMISSION_STEPS = 10;
+/**
+ * Patience with others (an admission's, a handshake's) is counted in this many parts: one is all that a process which
+ * was stopped meanwhile can miss.
+ */
+export const PATIENCE_STEPS = 10;
 /** On shutdown, connections whose replies have not been taken by then are cut off. */
 export const SHUTDOWN_GRACE_MS = 10_000;
 /** When its right to the volume is withdrawn, a connection that does not take its replies by then is cut off. */

@@ -19,7 +19,7 @@ import type { VolumeRecord } from "../replica/record.js";
 import { CommandPool } from "./command.js";
 import { Connection, type ConnectionOptions, type ConnectionOwner } from "./connection.js";
 import { Counters } from "./counters.js";
-import { ADMISSION_STEPS, ADMISSION_WAIT_MS, SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "./limits.js";
+import { ADMISSION_WAIT_MS, PATIENCE_STEPS, SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "./limits.js";
 import { MapGate } from "./map-gate.js";
 import { Memory } from "./memory.js";
 import { SendScratch } from "./outlet.js";
@@ -283,13 +283,13 @@ export class GatewayServer implements ConnectionOwner {
       go();
       return;
     }
-    this.#await({ before, go, patience: null, stepsLeft: ADMISSION_STEPS });
+    this.#await({ before, go, patience: null, stepsLeft: PATIENCE_STEPS });
   }
 
   /** In steps: time in which the process itself stood still is not time in which the volume did not get on. */
   #await(admission: Admission): void {
     this.#admissions.add(admission);
-    admission.patience = this.#parts.clock.setTimer(ADMISSION_WAIT_MS / ADMISSION_STEPS, () => {
+    admission.patience = this.#parts.clock.setTimer(ADMISSION_WAIT_MS / PATIENCE_STEPS, () => {
       admission.stepsLeft--;
       if (admission.stepsLeft > 0) {
         this.#await(admission);

@@ -47,4 +47,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 214132909209, front: "nbd" },
     was: "after a power loss one read that had gone astray was enough: another block's bytes became a block's content",
   },
+  {
+    options: { seed: 695875248172, operations: 2000, without: ["records"], front: "nbd" },
+    was: "a process that had stood still counted that time against a client in its handshake",
+  },
 ];
