@@ -15,6 +15,7 @@ import type { Ballot, InventoryEntry, NodeId, ReplicaSession, SessionListener } 
 import { LEASE_WAIT_MS } from "../limits.js";
 import type { Asking, PromiseOutcome } from "../register.js";
 import type { OwnerEnvironment } from "./api.js";
+import { Holders, membersForAll, membersForChanges } from "./holders.js";
 import {
   ACTIVATION_PAUSE_MAX_MS,
   ACTIVATION_PAUSE_MS,
@@ -249,9 +250,9 @@ export class Activation implements SessionListener {
   #isEnough(record: ClusterRecord): boolean {
     const heard = [...this.#members.values()].filter((one) => one !== null);
     const isAll = heard.length === this.#members.size;
-    if (!isAll && heard.length < Math.max(1, record.policy.minReplicas)) return false;
-    // Each of them may lack something that only one of the others has.
-    if (!isAll && heard.every(({ lossy }) => lossy)) return false;
+    if (!isAll && heard.length < membersForChanges(record)) return false;
+    // All copies of an extent that were heard may lack something that only another one has.
+    if (!isAll && heard.filter(({ lossy }) => !lossy).length < membersForAll(record)) return false;
     return absenceMeansZeros(record, this.#heardNodes());
   }
 
@@ -302,11 +303,16 @@ export class Activation implements SessionListener {
     const lives = new Map<NodeId, Heard>();
     for (const [node, heard] of this.#members) if (heard !== null) lives.set(node, heard);
     const lists = [...lives.values()].map(({ entries }) => entries);
+    const seats = new Map<number, readonly InventoryEntry[]>();
+    record.members.forEach(({ node }, seat) => {
+      const heard = lives.get(node);
+      if (heard !== undefined) seats.set(seat, heard.entries);
+    });
     const activated: Activated = {
       ballot: this.#ballot,
       record,
       lives,
-      reconcile: extentsInDoubt(lists),
+      reconcile: extentsInDoubt(seats, new Holders(record)),
       extents: new Set(lists.flatMap((entries) => entries.map(({ extent }) => extent))),
       sequence: highestCreated(lists),
     };
@@ -327,19 +333,28 @@ export class Activation implements SessionListener {
   }
 }
 
-/** Extents that are hot with any valid member, or that not all of them have, or of which they have different lives. */
-export function extentsInDoubt(lists: readonly (readonly InventoryEntry[])[]): Set<number> {
-  const copies = new Map<number, { count: number; readonly created: number }>();
+/**
+ * Extents that are hot with any valid member, or that not all of those have that hold them, or of which they have
+ * different lives. `lists`: by seat, what the member in it has.
+ */
+export function extentsInDoubt(
+  lists: ReadonlyMap<number, readonly InventoryEntry[]>,
+  holders: Holders,
+): Set<number> {
+  let heard = 0;
+  const copies = new Map<number, { seats: number; readonly created: number }>();
   const doubt = new Set<number>();
-  for (const entries of lists) {
+  for (const [seat, entries] of lists) {
+    heard |= 1 << seat;
     for (const { extent, hot, created } of entries) {
+      if (!holders.holds(seat, extent)) continue;
       const known = copies.get(extent);
-      if (known === undefined) copies.set(extent, { count: 1, created });
-      else known.count++;
+      if (known === undefined) copies.set(extent, { seats: 1 << seat, created });
+      else known.seats |= 1 << seat;
       if (hot || (known !== undefined && known.created !== created)) doubt.add(extent);
     }
   }
-  for (const [extent, { count }] of copies) if (count < lists.length) doubt.add(extent);
+  for (const [extent, { seats }] of copies) if (seats !== (holders.mask(extent) & heard)) doubt.add(extent);
   return doubt;
 }
 

@@ -27,6 +27,8 @@ export interface BackgroundHost extends Omit<CopyHost, "refused" | "absent" | "l
   readonly deck: FlightDeck;
   /** A record is being proposed. */
   readonly changingRecord: boolean;
+  /** Members that are enough to have a copy of every extent. */
+  readonly membersForAll: number;
   leave(member: Member, why: Leaving): void;
   noLease(member: Member): void;
   linkLost(member: Member): void;
@@ -79,7 +81,7 @@ export class Background implements CopyHost {
     this.#reconcile.add(extent);
     for (const member of this.#host.members) {
       const { pass } = member;
-      if (pass === null) continue;
+      if (pass === null || !member.holds(extent)) continue;
       if (pass.stage <= PassStage.Copying) pass.owed.add(extent);
       else if (pass.stage === PassStage.Final) this.#host.endPass(member, "members came to differ");
     }
@@ -156,6 +158,11 @@ export class Background implements CopyHost {
     return this.#host.members.filter(({ inSync }) => inSync);
   }
 
+  /** In-sync members that hold the extent. */
+  #copiesOf(extent: number): Member[] {
+    return this.#host.members.filter((member) => member.inSync && member.holds(extent));
+  }
+
   *#alone(extent: number, work: Routine<void>): Routine<void> {
     const { deck } = this.#host;
     deck.exclusive = extent;
@@ -192,7 +199,7 @@ export class Background implements CopyHost {
   *#reconcileAlone(copier: Copier, extent: number): Routine<void> {
     const host = this.#host;
     const { generation } = host;
-    const members = this.#inSync();
+    const members = this.#copiesOf(extent);
     // Whole ones before those that a power loss may have taken something from.
     const sources = [...members].sort((a, b) => Number(a.lossy) - Number(b.lossy));
     const equal = yield* copier.equalise(extent, sources, sources.slice(1), members);
@@ -218,7 +225,7 @@ export class Background implements CopyHost {
     if (this.#reconcile.has(extent)) return;
     for (const member of members) {
       if (!member.inSync) continue;
-      const others = this.#inSync().filter((other) => other !== member);
+      const others = this.#copiesOf(extent).filter((other) => other !== member);
       const blocks = yield* copier.repair(extent, member, others);
       if (blocks > 0) host.events.repaired(member.node, extent, blocks);
     }
@@ -230,14 +237,14 @@ export class Background implements CopyHost {
   /** Reads the lists that tell what a stale member has to get. */
   beginPass(member: Member): void {
     const host = this.#host;
-    const source = host.members.find((one) => one.inSync && one.usable);
-    if (source === undefined || this.#reconcile.size > 0) return;
+    const sources = host.members.filter((one) => one.inSync && one.usable);
+    if (sources.length < host.membersForAll || this.#reconcile.size > 0) return;
     const pass = new ResyncPass();
     member.pass = pass;
-    for (const extent of host.deck.openChanges()) pass.touched(extent);
+    for (const extent of host.deck.openChanges()) if (member.holds(extent)) pass.touched(extent);
     const valid: InventoryEntry[] = [];
     const own: InventoryEntry[] = [];
-    let open = 2;
+    let open = sources.length + 1;
     const listed = (complete: boolean): void => {
       if (member.pass !== pass) return;
       if (!complete) {
@@ -250,8 +257,14 @@ export class Background implements CopyHost {
       // What is open changes extents that are to do, so nothing has to be sent to it now.
       host.soon();
     };
-    source.session!.inventory(host.volume, host.epoch, (entry) => valid.push(entry), listed);
-    member.session!.inventory(host.volume, host.epoch, (entry) => own.push(entry), listed);
+    const list = (of: Member, entries: InventoryEntry[]): void => {
+      const visit = (entry: InventoryEntry): void => {
+        if (member.holds(entry.extent)) entries.push(entry);
+      };
+      of.session!.inventory(host.volume, host.epoch, visit, listed);
+    };
+    for (const source of sources) list(source, valid);
+    list(member, own);
   }
 
   *#resyncOne(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
@@ -268,7 +281,7 @@ export class Background implements CopyHost {
 
   *#resyncAlone(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
     const host = this.#host;
-    const sources = this.#inSync().filter(({ usable }) => usable);
+    const sources = this.#copiesOf(extent).filter(({ usable }) => usable);
     this.#stalled = true;
     if (sources.length === 0 || member.pass !== pass || this.#reconcile.has(extent)) return;
     const { generation } = host;

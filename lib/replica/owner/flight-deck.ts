@@ -84,7 +84,7 @@ export class FlightDeck implements FlightOwner {
     for (let flight = this.#first; flight !== null; flight = flight.next) {
       if (flight.states[member.index] === PartState.Wait && member.required) return true;
       const waits = flight.isRead && !flight.held && !flight.healing && flight.inFlight === 0;
-      if (waits && member.inSync) return true;
+      if (waits && member.inSync && member.holds(flight.op.extent)) return true;
     }
     return false;
   }
@@ -138,7 +138,7 @@ export class FlightDeck implements FlightOwner {
   addressAll(member: Member): void {
     for (let flight = this.#first; flight !== null; flight = flight.next) {
       if (flight.isRead || flight.held || flight.states[member.index] !== PartState.None) continue;
-      flight.states[member.index] = PartState.Wait;
+      if (isAskedOf(flight.op, member)) flight.states[member.index] = PartState.Wait;
     }
     this.pumpAll();
   }
@@ -306,7 +306,7 @@ export class FlightDeck implements FlightOwner {
     let full = 0;
     let done = 0;
     for (const member of this.#host.members) {
-      if (!member.required) continue;
+      if (!member.required || !isAskedOf(flight.op, member)) continue;
       const state = flight.states[member.index];
       if (state === PartState.Done && flight.sentUnder[member.index] === this.#host.generation) done++;
       else if (state === PartState.NoSpace) full++;
@@ -356,7 +356,8 @@ export class FlightDeck implements FlightOwner {
     let best: Member | null = null;
     let sound = 0;
     for (const member of members) {
-      if (!member.inSync || (flight.badCopies & (1 << member.index)) !== 0) continue;
+      if (!member.inSync || !member.holds(flight.op.extent)) continue;
+      if ((flight.badCopies & (1 << member.index)) !== 0) continue;
       sound++;
       if (!member.usable) continue;
       if (best === null || isBetter(member, best)) best = member;
@@ -445,6 +446,11 @@ export class FlightDeck implements FlightOwner {
     flight.next = this.#pool;
     this.#pool = flight;
   }
+}
+
+/** A flush is everybody's; everything else is about an extent. */
+function isAskedOf(op: ExtentOp, member: Member): boolean {
+  return op.kind === ExtentOpKind.Flush || member.holds(op.extent);
 }
 
 function isBetter(a: Member, b: Member): boolean {

@@ -1,5 +1,6 @@
 /** A member of a volume as its owner sees it. */
 import type { NodeId, ReplicaSession } from "../api.js";
+import type { Holders } from "./holders.js";
 import type { MemberEntry } from "./record.js";
 import type { ResyncPass } from "./resync-pass.js";
 
@@ -47,7 +48,10 @@ export class Member {
   wanted = false;
   pass: ResyncPass | null = null;
 
-  constructor(entry: MemberEntry, index: number, name: string, isLocal: boolean) {
+  readonly #holders: Holders;
+
+  constructor(entry: MemberEntry, index: number, name: string, isLocal: boolean, holders: Holders) {
+    this.#holders = holders;
     this.node = entry.node;
     this.name = name;
     this.index = index;
@@ -61,9 +65,14 @@ export class Member {
     return this.ready && this.leaving === null && !this.paused;
   }
 
+  /** Whether it is one of those that hold the extent, as well as it can. */
+  holds(extent: number): boolean {
+    return this.#holders.holds(this.index, extent);
+  }
+
   /** Whether a change of this extent goes to it. */
   takes(extent: number): boolean {
-    return this.inSync || (this.pass?.takes(extent) ?? false);
+    return (this.inSync || (this.pass?.takes(extent) ?? false)) && this.holds(extent);
   }
 
   /** Whether changes are answered only when it has answered. */

@@ -5,6 +5,7 @@
 import type { NodeId, PeerId } from "../api.js";
 import type { VolumeRecord } from "../record.js";
 import { decodeRecord, encodeRecord } from "../record-codec.js";
+import { DOMAIN_LEVELS, type DomainLevel } from "./placement.js";
 
 /** History: 2 = owner and members; 1 = the record of one machine. A reader refuses what it does not know. */
 export const CLUSTER_RECORD_FORMAT = 2;
@@ -27,19 +28,30 @@ export interface MemberEntry {
   readonly since: number;
 }
 
+export type SeatDomains = Readonly<Record<DomainLevel, string>>;
+
 export interface ClusterRecord extends VolumeRecord {
   readonly owner: OwnerEntry;
-  /** In a fixed order; each node once. */
+  /** Each node once. The place in the list is the member's seat (holders.ts): it decides which extents it holds. */
   readonly members: readonly MemberEntry[];
+  /** Failure domains of the seats; absent: each seat is on a host of its own. */
+  readonly domains?: readonly SeatDomains[];
   /** The smallest replica count that the volume was ever allowed. */
   readonly replicasMin: number;
 }
 
 export function encodeClusterRecord(record: ClusterRecord): Uint8Array {
-  const { owner, members, replicasMin, ...volume } = record;
+  const { owner, members, domains, replicasMin, ...volume } = record;
   const base: unknown = JSON.parse(new TextDecoder().decode(encodeRecord(volume)));
   return new TextEncoder().encode(
-    JSON.stringify({ ...(base as object), format: CLUSTER_RECORD_FORMAT, owner, members, replicasMin }),
+    JSON.stringify({
+      ...(base as object),
+      format: CLUSTER_RECORD_FORMAT,
+      owner,
+      members,
+      domains,
+      replicasMin,
+    }),
   );
 }
 
@@ -55,8 +67,10 @@ export function decodeClusterRecord(bytes: Uint8Array): ClusterRecord {
   const entries = members.map(memberEntry);
   if (new Set(entries.map(({ node }) => node)).size !== entries.length)
     throw new Error("a node is a member twice");
+  const domains = raw["domains"];
   return {
     ...volume,
+    ...(domains === undefined ? {} : { domains: seatDomains(domains, entries.length) }),
     owner: ownerEntry(raw["owner"]),
     members: entries,
     replicasMin: whole(raw["replicasMin"], "replicasMin"),
@@ -88,6 +102,18 @@ function memberEntry(raw: unknown): MemberEntry {
   const state = raw["state"];
   if (state !== "insync" && state !== "stale") throw new Error(`member state '${state}' is unknown`);
   return { node: nodeId(raw["node"]), state, since: whole(raw["since"], "since") };
+}
+
+function seatDomains(raw: unknown, seats: number): readonly SeatDomains[] {
+  if (!Array.isArray(raw) || raw.length !== seats)
+    throw new Error("domains is not a list of one for each member");
+  return raw.map((labels: unknown) => {
+    if (!isFields(labels)) throw new Error("the domains of a seat are not an object");
+    const [zone, rack, host] = DOMAIN_LEVELS.map((level) => labels[level]);
+    if (typeof zone !== "string" || typeof rack !== "string" || typeof host !== "string")
+      throw new Error("a seat lacks a failure domain");
+    return { zone, rack, host };
+  });
 }
 
 function ownerEntry(raw: unknown): OwnerEntry {

@@ -8,8 +8,8 @@
  *     of the node that has what it was sent before.
  *  3. Every change of the member list is a chosen record before any answer relies on it. One is proposed at a time,
  *     each under the next generation.
- *  4. The last in-sync member is never taken out. Below minReplicas only one is that is not whole any more, and no
- *     change is answered before there are enough again.
+ *  4. The last in-sync copy of an extent is never taken out. Below minReplicas only one is that is not whole any more,
+ *     and no change is answered before there are enough again.
  */
 import { assert } from "../../core/assert.js";
 import type { Ticker, TickTask, Timer } from "../../core/clock.js";
@@ -21,6 +21,7 @@ import type { Asking } from "../register.js";
 import type { OwnerEnvironment, OwnerEvents } from "./api.js";
 import { Background, type BackgroundHost } from "./background.js";
 import { type DeckHost, FlightDeck } from "./flight-deck.js";
+import { Holders, membersForAll, membersForChanges } from "./holders.js";
 import {
   PROMISE_RETRY_MS,
   RECONNECT_GRACE_MS,
@@ -100,8 +101,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.extentBlocks = environment.extentBlocks;
     this.#sequence = Math.max(ballot.epoch * SEQUENCES_PER_EPOCH, activated.sequence);
     const { self } = environment;
+    const holders = new Holders(record);
     this.members = record.members.map(
-      (entry, i) => new Member(entry, i, environment.nameOf(entry.node), entry.node === self.node),
+      (entry, i) => new Member(entry, i, environment.nameOf(entry.node), entry.node === self.node, holders),
     );
     this.deck = new FlightDeck(this);
     this.#background = new Background(this, activated.reconcile);
@@ -134,7 +136,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   get enough(): boolean {
-    return this.#inSync >= this.#record.policy.minReplicas;
+    return this.#inSync >= membersForChanges(this.#record);
+  }
+
+  get membersForAll(): number {
+    return membersForAll(this.#record);
   }
 
   get #inSync(): number {
@@ -176,7 +182,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   changing(op: ExtentOp): void {
     this.touched(op.extent);
-    for (const { pass } of this.members) pass?.touched(op.extent);
+    for (const member of this.members) if (member.holds(op.extent)) member.pass?.touched(op.extent);
   }
 
   touched(extent: number): void {
@@ -360,7 +366,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   #propose(): void {
     if (this.#over || this.#proposal !== null) return;
-    const plan = planRecord(this.members, this.#record.policy.minReplicas);
+    const plan = planRecord(this.members, {
+      forChanges: membersForChanges(this.#record),
+      forAll: this.membersForAll,
+    });
     if (plan.kind === "lost") {
       this.#end("every copy came back without what it had not flushed");
       return;

@@ -46,7 +46,8 @@ export class ResyncPass {
   /**
    * Stamped since it left ∪ its own hot ones ∪ what it lacks ∪ what it has and no valid member has ∪ another life of
    * the extent (a power loss took its Free and Alloc, and the slot of the life before is cool) ∪ what was changed
-   * while the lists were read. `valid` is what a valid member lists, `own` what the member itself lists.
+   * while the lists were read. `valid` is what valid members list of the extents that the member is to hold, of each at
+   * least one; `own` what it lists itself of them.
    */
   listed(since: number, valid: readonly InventoryEntry[], own: readonly InventoryEntry[]): void {
     assert(this.stage === PassStage.Listing, "a pass lists once");

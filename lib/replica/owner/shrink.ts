@@ -5,32 +5,39 @@ import { PassStage } from "./resync-pass.js";
 export type RecordPlan =
   | { readonly kind: "none" }
   | { readonly kind: "change"; readonly leaving: readonly Member[]; readonly joining: readonly Member[] }
-  /** Nobody is left that has everything. */
+  /** Of some extent nobody is left that has everything. */
   | { readonly kind: "lost" };
 
-export function planRecord(members: readonly Member[], minReplicas: number): RecordPlan {
+/** What has to stay in sync (holders.ts): so that changes can be answered, and so that every extent has a copy. */
+export interface Floor {
+  readonly forChanges: number;
+  readonly forAll: number;
+}
+
+export function planRecord(members: readonly Member[], floor: Floor): RecordPlan {
   const inSync = members.filter(({ inSync: is }) => is);
   const joining = members.filter((member) => isFlushed(member));
   const wanting = inSync.filter(({ leaving }) => leaving !== null);
   const broken = inSync.filter(({ leaving }) => leaving === Leaving.Rebooted);
-  if (broken.length === inSync.length && joining.length === 0) return { kind: "lost" };
-  const leaving = leaversOf(inSync.length + joining.length, wanting, broken, minReplicas);
+  const count = inSync.length + joining.length;
+  if (broken.length > 0 && count - broken.length < floor.forAll) return { kind: "lost" };
+  const leaving = leaversOf(count, wanting, broken, floor);
   if (leaving.length === 0 && joining.length === 0) return { kind: "none" };
   return { kind: "change", leaving, joining };
 }
 
 /**
  * All that want to go if enough stay; otherwise those that are not whole, because waiting does not make them so.
- * Never the last.
+ * Never the last copy of any extent.
  */
 function leaversOf(
   count: number,
   wanting: readonly Member[],
   broken: readonly Member[],
-  minReplicas: number,
+  floor: Floor,
 ): readonly Member[] {
-  if (count - wanting.length >= Math.max(1, minReplicas)) return wanting;
-  return count - broken.length >= 1 ? broken : [];
+  if (count - wanting.length >= floor.forChanges) return wanting;
+  return count - broken.length >= floor.forAll ? broken : [];
 }
 
 function isFlushed({ inSync, pass, leaving }: Member): boolean {

@@ -1,5 +1,6 @@
 /** Why a volume waits, in words for people: "volume v1 waits: 1 of 3 copies answers and 2 are needed; n2 down since 12:03:11". */
 import type { FlightDeck } from "./flight-deck.js";
+import { membersForChanges } from "./holders.js";
 import type { Member } from "./member.js";
 import type { ClusterRecord } from "./record.js";
 
@@ -33,7 +34,7 @@ function reasonsOf(
   if (!hasLease) reasons.push("no majority of the config nodes renews its lease");
   if (isProposing) reasons.push("a majority of the config nodes has to accept the member list");
   const answering = members.filter(({ inSync, usable }) => inSync && usable).length;
-  const needed = Math.max(1, record.policy.minReplicas);
+  const needed = membersForChanges(record);
   if (answering < needed)
     reasons.push(`${answering} of ${members.length} copies can be used and ${needed} are needed`);
   for (const member of members) {

@@ -1,8 +1,9 @@
-/** Whether the copies of the volume are equal: entries and bytes of every extent on every node (DESIGN §10, I7). */
+/** Whether the copies of the volume are equal: entries and bytes of every extent on all that hold it (DESIGN §10, I7). */
 import { ExtentFlag, type ExtentListener, ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.js";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { type Routine, startRoutine } from "../../../lib/core/routine.js";
 import { Status } from "../../../lib/core/status.js";
+import type { Holders } from "../../../lib/replica/owner/holders.js";
 import { type SimPool, simMemory } from "../memory.js";
 import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { PROBE_VOLUME } from "./probe-owner.js";
@@ -11,21 +12,26 @@ import { VOLUME_EXTENTS } from "./volume-owner.js";
 /** `done` with the first difference in words, or null. All nodes serve. */
 export function copiesDiffer(
   nodes: readonly NodeHost[],
+  holders: Holders,
   pool: SimPool,
   done: (difference: string | null) => void,
 ): void {
-  startRoutine(compare(nodes, pool), (error, difference) => {
+  startRoutine(compare(nodes, holders, pool), (error, difference) => {
     if (error !== null) throw error;
     done(difference ?? null);
   });
 }
 
-function* compare(nodes: readonly NodeHost[], pool: SimPool): Routine<string | null> {
+function* compare(nodes: readonly NodeHost[], holders: Holders, pool: SimPool): Routine<string | null> {
   const memory = pool.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
   const { bytes } = simMemory();
   for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
     let first: { readonly entries: Uint32Array; readonly content: Uint8Array } | null = null;
     for (const node of nodes) {
+      if (!holders.holds(node.index, extent)) {
+        if (has(node, extent)) return `node ${node.index} has extent ${extent}, which is not its own`;
+        continue;
+      }
       const op = new ExtentOp();
       bytes.fill(0, memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
       yield* read(node, op, extent, memory);
@@ -40,6 +46,14 @@ function* compare(nodes: readonly NodeHost[], pool: SimPool): Routine<string | n
   }
   pool.free(memory);
   return null;
+}
+
+function has(node: NodeHost, extent: number): boolean {
+  let found = false;
+  node.store!.inventory(PROBE_VOLUME, (_layer, one) => {
+    if (one === extent) found = true;
+  });
+  return found;
 }
 
 function* read(node: NodeHost, op: ExtentOp, extent: number, memory: number): Routine<void> {

@@ -381,7 +381,8 @@ class ClusterRun {
     if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);
     const pool = stationPool(this.#nodes.length + OWNERS + 1);
     let difference: string | null | undefined;
-    copiesDiffer(this.#nodes, pool, (found) => {
+    const holders = owners.find((owner) => owner.serving)!.holders!;
+    copiesDiffer(this.#nodes, holders, pool, (found) => {
       difference = found;
     });
     this.#stepUntil(() => difference !== undefined, 60_000_000);

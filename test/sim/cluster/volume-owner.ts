@@ -11,6 +11,7 @@ import { Status } from "../../../lib/core/status.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { Activation } from "../../../lib/replica/owner/activation.js";
 import type { OwnerEnvironment, OwnerEvents } from "../../../lib/replica/owner/api.js";
+import { Holders } from "../../../lib/replica/owner/holders.js";
 import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
 import {
   type ClusterRecord,
@@ -167,6 +168,10 @@ export class VolumeOwner {
     const set = this.#set;
     return set !== null && this.#open === 0 && set.work.reconcile === 0 && set.work.resync === 0;
   }
+  /** Which node holds which extent; null: nobody serves. */
+  get holders(): Holders | null {
+    return this.#set === null ? null : new Holders(this.#set.record);
+  }
   get waiting(): string {
     return `${this.#set?.waiting ?? this.#activation?.waiting ?? "nothing"}`;
   }
@@ -220,7 +225,8 @@ export class VolumeOwner {
 
   #firstRecord(first: number): ClusterRecord {
     const { nodes } = this.#at;
-    const replicas = nodes.length;
+    // Each extent on all nodes, or on some of them.
+    const replicas = nodes.length - this.#random.below(nodes.length > 2 ? nodes.length - 1 : 1);
     return {
       id: volumeId(PROBE_VOLUME),
       name: "v1",
