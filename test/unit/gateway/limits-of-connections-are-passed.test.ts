@@ -68,6 +68,18 @@ void t.test("a client that drips its options in is closed at the deadline", (t) 
   t.end();
 });
 
+void t.test("a process that stood still does not blame its clients for it", (t) => {
+  const world = new World();
+  const slow = world.stream();
+  world.loop.settle();
+  world.loop.standStill(2 * HANDSHAKE_DEADLINE_MS);
+  t.notOk(slow.closed, "what the client sent meanwhile has not been looked at yet");
+  world.loop.advance(HANDSHAKE_DEADLINE_MS);
+  t.ok(slow.closed, "but it is not waited for without end");
+  t.same(world.close(), CLEAN);
+  t.end();
+});
+
 void t.test("nothing is opened before GO", (t) => {
   const world = new World();
   const stream = world.stream();

@@ -125,6 +125,12 @@ export class Loop implements Ticker, Clock {
     }
   }
 
+  /** The process is stopped for so long: time goes by and nothing is done; then timers are the first to speak. */
+  standStill(milliseconds: number): void {
+    this.#now += milliseconds;
+    this.advance(0);
+  }
+
   /** Moves time on and runs what is due, then settles. */
   advance(milliseconds: number): void {
     const until = this.#now + milliseconds;
