@@ -1,12 +1,4 @@
-/**
- * The command of a person, here so that the tests can give it too:
- *
- * npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd] [--focus NAME]
- *                [--seeds N] [--from S] [--seconds N] [--processes N] [--minimise]
- *                [--replay] [--tally FILE]
- *
- * With --seed: one run, twice when not traced, to compare the hashes of its event log. Else many seeds.
- */
+/** The command of a person, here so that the tests can give it too. */
 import { parseArgs } from "node:util";
 import { FEATURES, type Feature, FOCI, type Focus, type FrontKind, type RunOptions } from "./config.js";
 import { minimise } from "./minimise.js";
@@ -25,6 +17,17 @@ const TALLY_MS = 60_000;
 
 const clock = { now: () => Date.now() };
 
+const USAGE = `npm run sim -- [--seed S] [--ticks N] [--lives N] [--trace] [--without a,b] [--front store|volume|nbd]
+               [--focus NAME] [--plain] [--seeds N] [--from S] [--seconds N] [--processes N] [--minimise]
+               [--replay] [--tally FILE]
+
+With --seed: one run, twice when not traced, to compare the hashes of its event log. Without: many seeds, from --from
+or from a number that the time gives, until --seeds or --seconds are used up.
+--ticks is the number of operations, --lives how often the process is started. --minimise makes a failing run small.
+--replay ends a short workload after each of its events in turn, by a kill and by power losses. --tally FILE counts runs over runs.
+--without: ${FEATURES.join(", ")}
+--focus: ${FOCI.join(", ")}`;
+
 const OPTIONS = {
   seed: { type: "string" },
   ticks: { type: "string" },
@@ -41,18 +44,44 @@ const OPTIONS = {
   minimise: { type: "boolean", default: false },
   replay: { type: "boolean", default: false },
   tally: { type: "string" },
+  help: { type: "boolean", short: "h", default: false },
 } as const;
 
-const parse = (args: readonly string[]) => parseArgs({ args: [...args], options: OPTIONS }).values;
+/** What was asked cannot be meant. */
+class UsageError extends Error {}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: OPTIONS }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
 type Values = ReturnType<typeof parse>;
 
-/** Seeds without number run the real program in processes of their own, whatever the subject. */
+/**
+ * Seeds without number run the real program in processes of their own, whatever the subject. The exit code: 1 when an
+ * invariant was broken, 64 for a wrong argument.
+ */
 export async function simulate(
   args: readonly string[],
   subject: Subject,
   print: (text: string) => void,
 ): Promise<number> {
-  const values = parse(args);
+  try {
+    return await execute(parse(args), subject, print);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    print(`${error.message}\n  next: npm run sim -- --help`);
+    return 64;
+  }
+}
+
+async function execute(values: Values, subject: Subject, print: (text: string) => void): Promise<number> {
+  if (values.help) {
+    print(USAGE);
+    return 0;
+  }
   const command = new Command(values, subject, print);
   if (values.replay) return command.replaySeeds();
   return values.seed === undefined ? command.manySeeds() : command.oneSeed(Number(values.seed));
@@ -64,19 +93,20 @@ function features(list: string): Feature[] {
     .filter((name) => name !== "")
     .map((name) => {
       const feature = FEATURES.find((known) => known === name);
-      if (feature === undefined) throw new Error(`'${name}' is no feature; there are ${FEATURES.join(", ")}`);
+      if (feature === undefined)
+        throw new UsageError(`'${name}' is no feature; there are ${FEATURES.join(", ")}`);
       return feature;
     });
 }
 
 function front(name: string | undefined): FrontKind | undefined {
   if (name === undefined || name === "store" || name === "volume" || name === "nbd") return name;
-  throw new Error(`'${name}' is no front; there are store, volume and nbd`);
+  throw new UsageError(`'${name}' is no front; there are store, volume and nbd`);
 }
 
 function focus(name: string): Focus {
   const found = FOCI.find((known) => known === name);
-  if (found === undefined) throw new Error(`'${name}' is no focus; there are ${FOCI.join(", ")}`);
+  if (found === undefined) throw new UsageError(`'${name}' is no focus; there are ${FOCI.join(", ")}`);
   return found;
 }
 

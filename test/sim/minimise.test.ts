@@ -116,3 +116,21 @@ void t.test("a store without the mistake passes the same command", async (t) => 
   t.equal(right.code, 0, right.text);
   t.equal(broken(right.text), "none");
 });
+
+void t.test("a wrong argument is told in a sentence, and nothing is run", async (t) => {
+  const subject = toySubject("none", 4);
+  for (const args of [
+    ["--sed", "1"],
+    ["--front", "disk"],
+    ["--without", "fauts"],
+    ["--focus", "nothing"],
+    ["x"],
+  ]) {
+    const { code, text } = await told([...args, "--seeds", "1"], subject);
+    t.equal(code, 64, args.join(" "));
+    t.match(text, /^[^\n]+\n {2}next: npm run sim -- --help$/);
+  }
+  const help = await told(["--help"], subject);
+  t.equal(help.code, 0);
+  t.match(help.text, /--minimise makes a failing run small/);
+});
