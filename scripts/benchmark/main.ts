@@ -78,6 +78,9 @@ function chosenServers(
     switch (name) {
       case "lamina":
         return new Lamina(NOW, root(), args);
+      case "lamina-1t":
+      case "lamina-2t":
+        return new Lamina(name, root(), [...args, "--threads", name.slice("lamina-".length, -1)]);
       case "nbdkit":
         return new NbdkitFile();
       case "qemu-nbd":
@@ -85,7 +88,9 @@ function chosenServers(
       case "nbd-server":
         return new NbdServer(process.env["NBD_SERVER"] ?? "nbd-server");
       default:
-        throw new Error(`'${name}' is not a server: lamina, nbdkit, qemu-nbd, nbd-server`);
+        throw new Error(
+          `'${name}' is not a server: lamina, lamina-1t, lamina-2t, nbdkit, qemu-nbd, nbd-server`,
+        );
     }
   });
   if (against !== undefined) servers.splice(1, 0, new Lamina(BEFORE, against, args));

@@ -1,6 +1,8 @@
-/** One measurement: fio's nbd engine against one server. */
+/** One measurement: a row's client against one server. */
+import { fileURLToPath } from "node:url";
 import { check } from "../../test/interop/support/process.js";
 import { cpuTime, residentBytes, writtenBytes } from "./cpu-time.js";
+import type { LoadResult } from "./load/main.js";
 import { MIX_READ_PERCENT, type Row } from "./rows.js";
 import type { BenchServer } from "./servers.js";
 
@@ -17,6 +19,19 @@ export interface Sample {
   readonly residentBytes: number;
   /** Bytes that the server sent towards a device for each byte that the client wrote; null for rows that only read. */
   readonly writtenPerByte: number | null;
+  /** Requests that each of the server's connection threads answered; empty when it has none. */
+  readonly threadRequests: readonly number[];
+}
+
+/** What a client says about its row. */
+interface Outcome {
+  readonly requests: number;
+  readonly bytes: number;
+  readonly iops: number;
+  readonly bytesPerSecond: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  readonly p999Us: number;
 }
 
 interface FioSide {
@@ -60,6 +75,48 @@ function fioArguments(uri: string, row: Row, seconds: number, sizeBytes: number)
   ];
 }
 
+async function runFio(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
+  const text = await check("fio", fioArguments(uri, row, seconds, sizeBytes));
+  const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
+  const [job] = report.jobs;
+  if (job === undefined || job.error !== 0) throw new Error(`fio failed, ${row.name}: ${text}`);
+  const side = job.mixed ?? (job.read.total_ios > job.write.total_ios ? job.read : job.write);
+  const percentile = (key: string): number => (side.clat_ns.percentile?.[key] ?? 0) / 1000;
+  return {
+    requests: side.total_ios,
+    bytes: side.io_bytes,
+    iops: side.iops,
+    bytesPerSecond: side.bw_bytes,
+    p50Us: percentile("50.000000"),
+    p99Us: percentile("99.000000"),
+    p999Us: percentile("99.900000"),
+  };
+}
+
+/** Percent of a row's requests that read. */
+function readPercent(row: Row): number {
+  if (row.rw === "randrw") return MIX_READ_PERCENT;
+  return row.rw.endsWith("read") ? 100 : 0;
+}
+
+async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
+  const load = fileURLToPath(new URL("load/main.js", import.meta.url));
+  const shape = [`--block-bytes=${row.blockBytes}`, `--read-percent=${readPercent(row)}`];
+  if (row.rw.startsWith("rand")) shape.push("--random");
+  if (row.flushEvery !== undefined) shape.push(`--flush-every=${row.flushEvery}`);
+  const size = [`--depth=${row.depth}`, `--connections=${row.connections}`, `--size-bytes=${sizeBytes}`];
+  const text = await check(process.execPath, [
+    load,
+    `--uri=${uri}`,
+    `--seconds=${seconds}`,
+    ...shape,
+    ...size,
+  ]);
+  const result = JSON.parse(text) as LoadResult;
+  const perSecond = (count: number): number => count / result.seconds;
+  return { ...result, iops: perSecond(result.requests), bytesPerSecond: perSecond(result.bytes) };
+}
+
 export async function measure(
   server: BenchServer,
   row: Row,
@@ -68,26 +125,25 @@ export async function measure(
 ): Promise<Sample> {
   const before = cpuTime(server.pid);
   const writtenBefore = writtenBytes(server.pid);
-  const text = await check("fio", fioArguments(server.uri, row, seconds, sizeBytes));
+  const threadsBefore = await server.threadRequests();
+  const run = row.client === "fio" ? runFio : runOwn;
+  const outcome = await run(server.uri, row, seconds, sizeBytes);
   const after = cpuTime(server.pid);
   const written = writtenBytes(server.pid) - writtenBefore;
-  const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
-  const [job] = report.jobs;
-  if (job === undefined || job.error !== 0)
-    throw new Error(`fio failed on ${server.name}, ${row.name}: ${text}`);
-  const side = job.mixed ?? (job.read.total_ios > job.write.total_ios ? job.read : job.write);
-  const writeShare = row.rw === "randrw" ? 1 - MIX_READ_PERCENT / 100 : row.rw.endsWith("write") ? 1 : 0;
-  const percentile = (key: string): number => (side.clat_ns.percentile?.[key] ?? 0) / 1000;
+  const threads = await server.threadRequests();
+  const { requests, bytes, iops, p50Us, p99Us, p999Us } = outcome;
+  const bytesWritten = bytes * (1 - readPercent(row) / 100);
   return {
-    iops: side.iops,
-    megabytesPerSecond: side.bw_bytes / 1e6,
-    p50Us: percentile("50.000000"),
-    p99Us: percentile("99.000000"),
-    p999Us: percentile("99.900000"),
-    userUs: (after.userUs - before.userUs) / side.total_ios,
-    systemUs: (after.systemUs - before.systemUs) / side.total_ios,
+    iops,
+    megabytesPerSecond: outcome.bytesPerSecond / 1e6,
+    p50Us,
+    p99Us,
+    p999Us,
+    userUs: (after.userUs - before.userUs) / requests,
+    systemUs: (after.systemUs - before.systemUs) / requests,
     residentBytes: residentBytes(server.pid),
-    writtenPerByte: writeShare === 0 ? null : written / (side.io_bytes * writeShare),
+    writtenPerByte: bytesWritten === 0 ? null : written / bytesWritten,
+    threadRequests: threads.map((count, i) => count - threadsBefore[i]!),
   };
 }
 

@@ -66,11 +66,26 @@ function table(report: BenchReport, medium: Medium): string[] {
   return lines;
 }
 
-/** Memory at the end of a row; on disk also the bytes written for each byte of the client's. */
+/**
+ * Memory at the end of a row; on disk also the bytes written for each byte of the client's; with several connection
+ * threads also the percentage of the requests that each of them answered.
+ */
 function costs(samples: readonly Sample[], medium: Medium): string {
-  const memory = `${Math.round(median(samples.map((s) => s.residentBytes)) / 2 ** 20)} MiB`;
+  const out = [`${Math.round(median(samples.map((s) => s.residentBytes)) / 2 ** 20)} MiB`];
   const written = samples.map((s) => s.writtenPerByte).filter((value) => value !== null);
-  return medium === "ram" || written.length === 0 ? memory : `${memory} · ${median(written).toFixed(2)}`;
+  if (medium === "disk" && written.length > 0) out.push(median(written).toFixed(2));
+  const shares = threadShares(samples);
+  if (shares.length > 1) out.push(`${shares.map((share) => share.toFixed(0)).join(" + ")} %`);
+  return out.join(" · ");
+}
+
+/** Percent of the requests of all rounds, thread by thread. */
+function threadShares(samples: readonly Sample[]): number[] {
+  const sums = (samples[0]?.threadRequests ?? []).map((_, i) =>
+    samples.reduce((sum, { threadRequests }) => sum + (threadRequests[i] ?? 0), 0),
+  );
+  const all = sums.reduce((sum, count) => sum + count, 0);
+  return sums.map((count) => (100 * count) / all);
 }
 
 function costTable(report: BenchReport, medium: Medium): string[] {
@@ -101,8 +116,10 @@ export function markdown(report: BenchReport): string {
     "",
     `${machine.join(", ")}. ${versions.join(", ")}.`,
     "",
-    `One client (fio, nbd engine) and all servers on one machine, over loopback TCP unless a row says otherwise. ${report.sizeBytes >> 20} MiB,`,
-    `prefilled; ${report.rounds} rounds of ${report.seconds} s a row, the servers by turns. A cell: median IOPS ± half`,
+    "One client and all servers on one machine, over loopback TCP unless a row says otherwise. The client is fio (nbd",
+    "engine), or, in the rows that say so, this repository's own (scripts/benchmark/load), which takes a third of fio's CPU",
+    "time and sends all requests that have become free in one batch: it shows what a server does when the client is not",
+    `what limits it. ${report.sizeBytes >> 20} MiB, prefilled; ${report.rounds} rounds of ${report.seconds} s a row, the servers by turns. A cell: median IOPS ± half`,
     "the spread · p50/p99/p99.9 µs · server CPU µs per request (user and system, all threads and children). × is the",
     "median over the rounds of the IOPS of the first server divided by the other's in the same round.",
     "",
@@ -113,7 +130,8 @@ export function markdown(report: BenchReport): string {
     out.push(`## ${MEDIA[medium]}`, "", ...lines, "");
     const what =
       medium === "ram" ? "memory" : "memory · bytes sent to the device for each byte that the client wrote";
-    out.push(`Server's ${what}, at the end of each row:`, "", ...costTable(report, medium), "");
+    const threads = "with several connection threads, the share of the requests that each answered";
+    out.push(`Server's ${what}, at the end of each row (${threads}):`, "", ...costTable(report, medium), "");
   }
   return out.join("\n");
 }

@@ -6,6 +6,9 @@ export const TRANSPORTS = ["tcp", "unix", "tls"] as const;
 export type Transport = (typeof TRANSPORTS)[number];
 const TRANSPORT_NAMES: Readonly<Record<Transport, string>> = { tcp: "", unix: ", unix socket", tls: ", TLS" };
 
+export type Client = "fio" | "own";
+const CLIENT_NAMES: Readonly<Record<Client, string>> = { fio: "", own: ", own client" };
+
 /** Which run a row belongs to; a longer one has the rows of the shorter ones too. */
 export const RowSet = { Quick: 0, Usual: 1, Full: 2 } as const;
 export type RowSet = (typeof RowSet)[keyof typeof RowSet];
@@ -18,6 +21,8 @@ export interface Row {
   readonly depth: number;
   readonly connections: number;
   readonly transport: Transport;
+  /** Who asks: fio's nbd engine, or the load generator of this repository, which takes a third of its CPU time. */
+  readonly client: Client;
   /** A FLUSH after so many writes. */
   readonly flushEvery?: number;
   readonly set: RowSet;
@@ -34,18 +39,20 @@ const RANDOM = { read: "randread", write: "randwrite", "70/30": "randrw" } as co
 interface Extra {
   readonly connections?: number;
   readonly transport?: Transport;
+  readonly client?: Client;
 }
 
 function random(kind: Kind, depth: number, set: RowSet, extra: Extra = {}): Row {
-  const { connections = 1, transport = "tcp" } = extra;
+  const { connections = 1, transport = "tcp", client = "fio" } = extra;
   const clients = connections === 1 ? "" : `, ${connections} connections`;
   return {
-    name: `4K ${kind}, depth ${depth}${clients}${TRANSPORT_NAMES[transport]}`,
+    name: `4K ${kind}, depth ${depth}${clients}${TRANSPORT_NAMES[transport]}${CLIENT_NAMES[client]}`,
     rw: RANDOM[kind],
     blockBytes: 4 * KIB,
     depth,
     connections,
     transport,
+    client,
     set,
   };
 }
@@ -58,14 +65,15 @@ function sequential(
   extra: Extra = {},
 ): Row {
   const size = blockBytes < MIB ? `${blockBytes / KIB}K` : `${blockBytes / MIB}M`;
-  const { transport = "tcp" } = extra;
+  const { transport = "tcp", client = "fio" } = extra;
   return {
-    name: `${size} ${kind}, depth ${depth}${TRANSPORT_NAMES[transport]}`,
+    name: `${size} ${kind}, depth ${depth}${TRANSPORT_NAMES[transport]}${CLIENT_NAMES[client]}`,
     rw: kind,
     blockBytes,
     depth,
     connections: 1,
     transport,
+    client,
     set,
   };
 }
@@ -79,6 +87,7 @@ function flushing(every: number, depth: number, set: RowSet): Row {
     depth,
     connections: 1,
     transport: "tcp",
+    client: "fio",
     flushEvery: every,
     set,
   };
@@ -102,8 +111,18 @@ export const ROWS: readonly Row[] = [
   random("write", 16, Quick, { connections: 4 }),
   random("read", 16, Full, { connections: 8 }),
   random("write", 16, Full, { connections: 8 }),
+  random("read", 32, Usual, { client: "own" }),
+  random("write", 32, Usual, { client: "own" }),
+  random("read", 128, Full, { client: "own" }),
+  random("write", 128, Full, { client: "own" }),
+  random("read", 16, Usual, { connections: 4, client: "own" }),
+  random("write", 16, Usual, { connections: 4, client: "own" }),
+  random("read", 16, Full, { connections: 8, client: "own" }),
+  random("write", 16, Full, { connections: 8, client: "own" }),
   sequential("read", 128 * KIB, 16, Quick),
   sequential("write", 128 * KIB, 16, Quick),
+  sequential("read", 128 * KIB, 16, Full, { client: "own" }),
+  sequential("write", 128 * KIB, 16, Full, { client: "own" }),
   sequential("read", MIB, 4, Full),
   sequential("write", MIB, 4, Full),
   flushing(1, 1, Usual),

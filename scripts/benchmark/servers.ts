@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { connect, type NetConnectOpts } from "node:net";
 import { join } from "node:path";
+import { metrics } from "../../test/interop/support/metrics.js";
 import { check, Program } from "../../test/interop/support/process.js";
 import { freePort, pause } from "../../test/interop/support/server.js";
 import { makeAuthority } from "../../test/interop/support/tls.js";
@@ -22,6 +23,8 @@ export interface BenchServer {
   start(folder: string, sizeBytes: number, transport?: Transport): Promise<void>;
   readonly uri: string;
   readonly pid: number;
+  /** Requests that each of its connection threads has answered so far; empty when it has none, or cannot tell. */
+  threadRequests(): Promise<readonly number[]>;
   stop(): Promise<void>;
 }
 
@@ -56,6 +59,10 @@ abstract class ServerBase implements BenchServer {
     if (transport === "tls") this.keys = await (await makeAuthority(own, "tls")).issue("server", "localhost");
     this.port = await freePort();
     await this.launch(own, sizeBytes);
+  }
+
+  threadRequests(): Promise<readonly number[]> {
+    return Promise.resolve([]);
   }
 
   async stop(): Promise<void> {
@@ -101,6 +108,7 @@ export class Lamina extends ServerBase {
   readonly cached = false;
   readonly #program: string;
   readonly #arguments: readonly string[];
+  #data = "";
 
   /** `checkout`: folder of a built checkout. */
   constructor(name: string, checkout: string, args: readonly string[] = []) {
@@ -112,6 +120,7 @@ export class Lamina extends ServerBase {
 
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const data = join(folder, "data");
+    this.#data = data;
     const at = this.socket === null ? `${HOST}:${this.port}` : `unix:${this.socket}`;
     const tls = this.keys === null ? [] : ["--tls", "require", "--tls-dir", this.keys];
     // With an authority it asks for certificates of its clients.
@@ -129,6 +138,14 @@ export class Lamina extends ServerBase {
     ]);
     await this.program.printed(/^lamina ready /m);
     await check(this.#program, ["volume", "create", EXPORT, "--size", String(sizeBytes), "--data", data]);
+  }
+
+  override async threadRequests(): Promise<readonly number[]> {
+    if (!this.#arguments.includes("--threads")) return [];
+    const text = await metrics(this.#data);
+    return [...text.matchAll(/^lamina_thread_requests_total\{thread="\d+"\} (\S+)/gm)].map(([, n]) =>
+      Number(n),
+    );
   }
 }
 
