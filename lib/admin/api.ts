@@ -7,6 +7,17 @@ import type { BadBlock, StoreStats } from "../store/api.js";
 import type { EngineKind, EngineStats } from "../uring/api.js";
 import type { VolumeRegistry } from "../volume/registry-api.js";
 
+/** What the resources of volumes and events need. */
+export interface VolumeSources {
+  readonly registry: VolumeRegistry;
+  readonly store: {
+    stats(): Pick<StoreStats, "slotBytes">;
+    badBlocks(volume: number): readonly BadBlock[];
+  };
+  readonly events: EventLog;
+  readonly server: Pick<ServerFacts, "accessListsRequired">;
+}
+
 export interface AdminSources {
   readonly registry: VolumeRegistry;
   readonly store: AdminStore;

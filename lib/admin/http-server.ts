@@ -9,6 +9,7 @@
 import { rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { EventLog } from "../catalog/events.js";
 import { type SocketPath, socketPath } from "../catalog/socket-path.js";
 import { LaminaError } from "../core/errors.js";
 import { type ListeningSocket, openListening } from "../uring/listening.js";
@@ -17,7 +18,7 @@ import { checkHost, checkToken, loadToken } from "./auth.js";
 import { readBody } from "./body.js";
 import { EventStreams } from "./event-stream.js";
 import { Metrics } from "./metrics.js";
-import { matchRoute, type RouteAnswer } from "./routes.js";
+import { matchRoute, ROUTES, type Route, type RouteAnswer, type RouteRequest } from "./routes.js";
 import { notReadyReason } from "./views.js";
 
 export const ADMIN_SOCKET = "admin.sock";
@@ -30,8 +31,27 @@ const CLOSE_GRACE_MS = 1000;
 const IDLE_POLL_MS = 10;
 const HEADER_BYTES_MAX = 16 * 1024;
 
-export interface AdminOptions {
+/** What is answered, whoever serves: a server of its own, or a node or gateway of a cluster. */
+export interface AdminFace {
+  readonly events: EventLog;
+  /** Why /healthz is not 200; null when it is. */
+  notReady(): string | null;
+  readonly metrics: { readonly contentType: string; text(): Promise<string>; close(): void };
+  /** Throws PATH_UNKNOWN or METHOD_UNKNOWN. */
+  route(method: string, path: string): AnsweringRoute;
+}
+
+export interface AnsweringRoute {
+  readonly path: string;
+  readonly isLocal: boolean;
+  answer(request: Omit<RouteRequest, "params">): RouteAnswer | Promise<RouteAnswer>;
+}
+
+export interface AdminOptions extends AdminPlace {
   readonly sources: AdminSources;
+}
+
+export interface AdminPlace {
   /** Holds the socket and the token. */
   readonly directory: string;
   /** TCP listener. Port 0: any. */
@@ -54,8 +74,37 @@ export interface Admin {
 }
 
 /** Throws LISTEN_REFUSED; nothing listens then. */
-export async function startAdmin(options: AdminOptions): Promise<Admin> {
-  const handler = new Handler(options, loadToken(options.directory));
+export function startAdmin(options: AdminOptions): Promise<Admin> {
+  const { sources } = options;
+  return startAdminOf(
+    {
+      events: sources.events,
+      notReady: () => notReadyReason(sources),
+      metrics: new Metrics(sources),
+      route: (method, path) => answering(ROUTES, sources, method, path),
+    },
+    options,
+  );
+}
+
+/** Throws PATH_UNKNOWN or METHOD_UNKNOWN. */
+export function answering<Sources>(
+  routes: readonly Route<Sources>[],
+  sources: Sources,
+  method: string,
+  path: string,
+): AnsweringRoute {
+  const { route, params } = matchRoute(routes, method, path);
+  return {
+    path: route.path,
+    isLocal: route.local === true,
+    answer: (request) => route.handle(sources, { ...request, params }),
+  };
+}
+
+/** Throws LISTEN_REFUSED; nothing listens then. */
+export async function startAdminOf(face: AdminFace, options: AdminPlace): Promise<Admin> {
+  const handler = new Handler(face, options, loadToken(options.directory));
   const unix = socketPath(options.directory, ADMIN_SOCKET);
   const local = newServer((request, response) => handler.handle(request, response, "unix"));
   const remote = newServer((request, response) => handler.handle(request, response, "tcp"));
@@ -96,7 +145,7 @@ function newServer(onRequest: OnRequest): Server {
   return server;
 }
 
-async function unixSocket(path: SocketPath, { sockets }: AdminOptions): Promise<ListeningSocket> {
+async function unixSocket(path: SocketPath, { sockets }: AdminPlace): Promise<ListeningSocket> {
   if (sockets !== undefined && sockets.local >= 0) return openListening({ kind: "fd", fd: sockets.local });
   // The data directory is ours (its lock is held): a socket that is there is a dead process's.
   rmSync(path.real, { force: true });
@@ -108,7 +157,7 @@ async function unixSocket(path: SocketPath, { sockets }: AdminOptions): Promise<
   }
 }
 
-function tcpSocket({ sockets, host, port }: AdminOptions): Promise<ListeningSocket> {
+function tcpSocket({ sockets, host, port }: AdminPlace): Promise<ListeningSocket> {
   const handed = sockets?.remote ?? -1;
   return openListening(handed >= 0 ? { kind: "fd", fd: handed } : { kind: "tcp", host, port });
 }
@@ -137,21 +186,21 @@ async function closeServer(server: Server): Promise<void> {
 }
 
 class Handler {
-  readonly #options: AdminOptions;
+  readonly #face: AdminFace;
+  readonly #options: AdminPlace;
   readonly #token: string;
-  readonly #metrics: Metrics;
   readonly #streams: EventStreams;
 
-  constructor(options: AdminOptions, token: string) {
+  constructor(face: AdminFace, options: AdminPlace, token: string) {
+    this.#face = face;
     this.#options = options;
     this.#token = token;
-    this.#metrics = new Metrics(options.sources);
-    this.#streams = new EventStreams(options.sources.events);
+    this.#streams = new EventStreams(face.events);
   }
 
   close(): void {
     this.#streams.close();
-    this.#metrics.close();
+    this.#face.metrics.close();
   }
 
   handle(request: IncomingMessage, response: ServerResponse, side: "unix" | "tcp"): void {
@@ -166,12 +215,13 @@ class Handler {
       return;
     }
     if (path === "/metrics") {
-      send(response, 200, this.#metrics.contentType, await this.#metrics.text());
+      const { metrics } = this.#face;
+      send(response, 200, metrics.contentType, await metrics.text());
       return;
     }
     if (side === "tcp") checkToken(request, this.#token);
-    const { route, params } = matchRoute(request.method ?? "", path);
-    if (route.local === true && side === "tcp") throw new LaminaError("LOCAL_ONLY", { path });
+    const route = this.#face.route(request.method ?? "", path);
+    if (route.isLocal && side === "tcp") throw new LaminaError("LOCAL_ONLY", { path });
     if (route.path === "/v1/events" && wantsStream(request)) {
       if (this.#streams.full) throw new LaminaError("EVENT_STREAMS_FULL");
       this.#streams.serve(request, response);
@@ -179,11 +229,11 @@ class Handler {
     }
     const query = Object.fromEntries(new URLSearchParams(search));
     const body = await readBody(request);
-    sendAnswer(response, await route.handle(this.#options.sources, { params, query, body }));
+    sendAnswer(response, await route.answer({ query, body }));
   }
 
   #health(response: ServerResponse): void {
-    const reason = notReadyReason(this.#options.sources);
+    const reason = this.#face.notReady();
     send(response, reason === null ? 200 : 503, "text/plain; charset=utf-8", `${reason ?? "ok"}\n`);
   }
 

@@ -1,8 +1,23 @@
 /** The admin API: HTTP resources, events, health and metrics of one server. */
-export type { AdminSources, AdminStore, GatewayNumbers, Replacement, ServerFacts } from "./api.js";
+export type {
+  AdminSources,
+  AdminStore,
+  GatewayNumbers,
+  Replacement,
+  ServerFacts,
+  VolumeSources,
+} from "./api.js";
 export { loadToken, TOKEN_FILE } from "./auth.js";
-export { ADMIN_SOCKET, type Admin, type AdminOptions, startAdmin } from "./http-server.js";
-export { SCRUB_PACE_DEFAULT } from "./routes.js";
+export {
+  ADMIN_SOCKET,
+  type Admin,
+  type AdminFace,
+  type AdminOptions,
+  answering,
+  startAdmin,
+  startAdminOf,
+} from "./http-server.js";
+export { type Route, SCRUB_PACE_DEFAULT, VOLUME_ROUTES } from "./routes.js";
 export type {
   BadBlockView,
   EventView,

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { LaminaError } from "../core/errors.js";
 import type { AccessRule } from "../replica/record.js";
 import type { CreateVolume } from "../volume/registry-api.js";
-import type { AdminSources, Replacement } from "./api.js";
+import type { AdminSources, Replacement, VolumeSources } from "./api.js";
 import {
   changeVolumeBody,
   createVolumeBody,
@@ -28,41 +28,21 @@ export interface RouteAnswer {
   readonly body?: unknown;
 }
 
-export interface Route {
+export interface Route<Sources = AdminSources> {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE";
   /** Segments in braces are parameters. */
   readonly path: string;
   /** Only on the unix socket: it concerns processes of this machine. */
   readonly local?: boolean;
-  handle(sources: AdminSources, request: RouteRequest): RouteAnswer | Promise<RouteAnswer>;
+  handle(sources: Sources, request: RouteRequest): RouteAnswer | Promise<RouteAnswer>;
 }
 
 /** Scrub pace when none is given: slow enough to go unnoticed, a TiB in about 9 hours. */
 export const SCRUB_PACE_DEFAULT = 32 * 1024 * 1024;
 const EVENTS_LIMIT_DEFAULT = 100;
 
-export const ROUTES: readonly Route[] = [
-  {
-    method: "GET",
-    path: "/v1/status",
-    async handle(sources) {
-      return { status: 200, body: statusView(sources, await sources.mirror()) };
-    },
-  },
-  {
-    method: "GET",
-    path: "/v1/store",
-    handle: (sources) => ({ status: 200, body: storeView(sources.store.stats()) }),
-  },
-  {
-    method: "POST",
-    path: "/v1/store/scrub",
-    handle(sources, request) {
-      const { pace } = parse(scrubBody, request.body ?? {});
-      sources.store.startScrub(pace ?? SCRUB_PACE_DEFAULT);
-      return { status: 202, body: { scrub: sources.store.stats().scrub } };
-    },
-  },
+/** What every server that volumes can be made and changed at answers. */
+export const VOLUME_ROUTES: readonly Route<VolumeSources>[] = [
   {
     method: "GET",
     path: "/v1/events",
@@ -140,6 +120,31 @@ export const ROUTES: readonly Route[] = [
       return { status: 200, body: volumeDetailView(record, sources) };
     },
   },
+];
+
+export const ROUTES: readonly Route[] = [
+  {
+    method: "GET",
+    path: "/v1/status",
+    async handle(sources) {
+      return { status: 200, body: statusView(sources, await sources.mirror()) };
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/store",
+    handle: (sources) => ({ status: 200, body: storeView(sources.store.stats()) }),
+  },
+  {
+    method: "POST",
+    path: "/v1/store/scrub",
+    handle(sources, request) {
+      const { pace } = parse(scrubBody, request.body ?? {});
+      sources.store.startScrub(pace ?? SCRUB_PACE_DEFAULT);
+      return { status: 202, body: { scrub: sources.store.stats().scrub } };
+    },
+  },
+  ...VOLUME_ROUTES,
   {
     method: "POST",
     path: "/v1/replacement",
@@ -171,21 +176,25 @@ function replacementOf({ replacement }: AdminSources): Replacement {
 }
 
 /** Throws ACCESS_LIST_REQUIRED. */
-function refuseWithoutList({ server }: AdminSources, name: string, access: readonly AccessRule[]): void {
+function refuseWithoutList({ server }: VolumeSources, name: string, access: readonly AccessRule[]): void {
   if (server.accessListsRequired && access.length === 0)
     throw new LaminaError("ACCESS_LIST_REQUIRED", { name });
 }
 
-export interface Match {
-  readonly route: Route;
+export interface Match<Sources> {
+  readonly route: Route<Sources>;
   readonly params: Readonly<Record<string, string>>;
 }
 
 /** Throws PATH_UNKNOWN or METHOD_UNKNOWN. */
-export function matchRoute(method: string, path: string): Match {
+export function matchRoute<Sources>(
+  routes: readonly Route<Sources>[],
+  method: string,
+  path: string,
+): Match<Sources> {
   const segments = path.split("/");
   let pathKnown = false;
-  for (const route of ROUTES) {
+  for (const route of routes) {
     const params = matchPath(route.path.split("/"), segments);
     if (params === null) continue;
     if (route.method === method) return { route, params };

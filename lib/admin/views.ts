@@ -8,7 +8,7 @@ import type { VolumeRecord } from "../replica/record.js";
 import type { StoreStats } from "../store/api.js";
 import { layoutOf } from "../volume/layout.js";
 import type { VolumeUsage } from "../volume/registry-api.js";
-import type { AdminSources, ThreadNumbers } from "./api.js";
+import type { AdminSources, ThreadNumbers, VolumeSources } from "./api.js";
 
 /** Bad blocks that `volume show` lists; the newest are kept. */
 const BAD_BLOCKS_SHOWN = 1000;
@@ -125,7 +125,7 @@ export function volumeView(record: VolumeRecord, usage: VolumeUsage): VolumeView
   };
 }
 
-export function volumeDetailView(record: VolumeRecord, sources: AdminSources): VolumeDetailView {
+export function volumeDetailView(record: VolumeRecord, sources: VolumeSources): VolumeDetailView {
   const bad = sources.store.badBlocks(record.id).slice(-BAD_BLOCKS_SHOWN);
   const layout = layoutOf(sources.store.stats().slotBytes / BLOCK_BYTES, record.policy);
   return {

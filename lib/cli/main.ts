@@ -3,10 +3,12 @@ import yargs, { type Argv } from "yargs";
 import { LaminaError } from "../core/errors.js";
 import type { GlobalArguments } from "./arguments.js";
 import { attach, attached, detach } from "./attach.js";
+import { cluster } from "./commands/cluster.js";
 import type { Command, Run } from "./commands/command.js";
 import { format, fsck } from "./commands/device-commands.js";
 import { doctor } from "./commands/doctor.js";
 import { events } from "./commands/events.js";
+import { gateway, node } from "./commands/roles.js";
 import { serve } from "./commands/serve.js";
 import { status } from "./commands/status.js";
 import { stop } from "./commands/stop.js";
@@ -26,6 +28,9 @@ const COMMANDS: readonly Command[] = [
   attach,
   detach,
   attached,
+  cluster,
+  node,
+  gateway,
 ];
 const WIDTH_MAX = 110;
 

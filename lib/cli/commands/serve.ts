@@ -15,6 +15,7 @@ import {
   type ServeOptions,
 } from "../serve/options.js";
 import { type Server, startServer } from "../serve/server.js";
+import { stopSignal } from "../serve/signals.js";
 import { Successor } from "../serve/successor.js";
 import { TakeOver } from "../serve/take-over.js";
 import type { Command } from "./command.js";
@@ -110,9 +111,6 @@ function pick(args: Readonly<Record<string, unknown>>): ServeArguments {
   return Object.fromEntries(given);
 }
 
-/** Exit code of a server that an interrupt ended at once: 128 + SIGINT, as shells have it. */
-const EXIT_FORCED = 130;
-
 async function serveUntilStopped(
   given: ServeArguments,
   config: string | undefined,
@@ -179,22 +177,4 @@ async function stop(server: Server, json: boolean): Promise<number> {
     if (!(error instanceof LaminaError)) throw error;
     return printFailure(error, json);
   }
-}
-
-/** The first signal asks to stop, a second one does not wait. Between the two there is always a handler. */
-function stopSignal(): Promise<string> {
-  return new Promise((resolve) => {
-    let asked = false;
-    const heard = (signal: string): void => {
-      if (asked) force();
-      asked = true;
-      resolve(signal);
-    };
-    process.on("SIGINT", heard).on("SIGTERM", heard);
-  });
-}
-
-/** Nothing acknowledged is lost: it is what a kill -9 would do. */
-function force(): void {
-  process.exit(EXIT_FORCED);
 }

@@ -1,8 +1,10 @@
 /** lamina status: one look at a server. */
 import type { StatusView } from "../../admin/index.js";
 import { clientOf, withTarget } from "../arguments.js";
+import type { RoleStatusView } from "../cluster/views.js";
 import { fields, print, printJson } from "../output.js";
 import { formatBytes } from "../size.js";
+import { describeRole } from "./cluster.js";
 import type { Command } from "./command.js";
 
 export const status: Command = {
@@ -12,9 +14,9 @@ export const status: Command = {
       "show the server, its device and its mirror, and what is wrong or waited for",
       (y) => withTarget(y),
       run(async (args) => {
-        const view = await clientOf(args).ask<StatusView>("GET", "/v1/status");
+        const view = await clientOf(args).ask<StatusView | RoleStatusView>("GET", "/v1/status");
         if (args.json) printJson(view);
-        else print(describe(view));
+        else print("role" in view ? describeRole(view) : describe(view));
         return 0;
       }),
     ),

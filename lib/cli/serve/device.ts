@@ -55,7 +55,7 @@ type OnWait = (reason: string) => void;
 /** Looks without changing anything. Throws LaminaError: DEVICE_… when it cannot be used, NO_SPACE. */
 export async function findDevice(
   engine: Engine,
-  options: ServeOptions,
+  options: Pick<ServeOptions, "data" | "device" | "capacity">,
   onWait: OnWait,
 ): Promise<FoundDevice> {
   const path = options.device ?? join(options.data, STORE_FILE);
@@ -76,19 +76,23 @@ export async function findDevice(
   }
 }
 
-/** Formats the device if it is new or blank. It is the caller's to close. */
-export async function readyDevice(engine: Engine, found: FoundDevice): Promise<ReadyDevice> {
+/** Formats the device if it is new or blank, for a cluster that it names. It is the caller's to close. */
+export async function readyDevice(
+  engine: Engine,
+  found: FoundDevice,
+  cluster: Uint8Array = randomBytes(ID_BYTES),
+): Promise<ReadyDevice> {
   const { path, opened, identity, capacity } = found;
   if (opened !== null && identity !== null) return { path, opened, ...identity, formatted: false };
   if (opened !== null) {
-    const made = await format(engine, opened, path, capacity, false);
+    const made = await format(engine, opened, path, capacity, false, cluster);
     return { path, opened, ...made, formatted: true };
   }
   const forming = path + FORMATTING_SUFFIX;
   rmSync(forming, { force: true });
   const fresh = await engine.openDisk({ path: forming, createBytes: capacity });
   try {
-    const made = await format(engine, fresh, path, capacity, true);
+    const made = await format(engine, fresh, path, capacity, true, cluster);
     renameSync(forming, path);
     syncDirectory(dirname(path));
     return { path, opened: fresh, ...made, formatted: true };
@@ -142,9 +146,9 @@ export async function format(
   path: string,
   capacityBytes: number,
   knownZero: boolean,
+  clusterId: Uint8Array = randomBytes(ID_BYTES),
 ): Promise<DeviceIdentity> {
   const deviceId = randomBytes(ID_BYTES);
-  const clusterId = randomBytes(ID_BYTES);
   const options = { deviceId, clusterId, capacityBytes, path, knownZero };
   if (opened.kind === "file") await opened.reserve(0, metadataBytes(planFormat(options)));
   const bootId = bootIdOf(hex(deviceId), opened.instanceTag);

@@ -27,6 +27,7 @@ import { HandOver } from "./hand-over.js";
 import { nbdUri } from "./listeners.js";
 import type { OfferedSocket } from "./offer.js";
 import type { ServeOptions } from "./options.js";
+import { Parts } from "./parts.js";
 import { findPlaces, type Places } from "./places.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
 import { ScrubSchedule } from "./scrub-schedule.js";
@@ -82,19 +83,6 @@ interface Order {
   readonly takeOver: TakeOver | null;
   readonly log: Logger;
   readonly parts: Parts;
-}
-
-/** What has been started, to be ended in the opposite order. */
-class Parts {
-  readonly #ends: (() => Promise<void> | void)[] = [];
-
-  add(end: () => Promise<void> | void): void {
-    this.#ends.push(end);
-  }
-
-  async takeDown(): Promise<void> {
-    for (let end = this.#ends.pop(); end !== undefined; end = this.#ends.pop()) await end();
-  }
 }
 
 async function compose(order: Order): Promise<Server> {

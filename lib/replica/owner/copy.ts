@@ -253,7 +253,9 @@ export class Copier {
     op.block = block;
     op.blocks = blocks;
     op.memory = this.#memory + offset;
-    op.flags = ExtentFlag.NoWait | ExtentFlag.Entries;
+    // Only what brings entries asks for them: a node bounds those of one answer, and a Stamp is of a whole extent.
+    const bringsEntries = kind === ExtentOpKind.Read || kind === ExtentOpKind.Map;
+    op.flags = ExtentFlag.NoWait | (bringsEntries ? ExtentFlag.Entries : 0);
     op.epoch = host.epoch;
     op.generation = host.generation;
     op.sequence = host.nextSequence();

@@ -20,9 +20,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   replica: ["store"],
   volume: ["replica", "store"],
   gateway: ["volume", "replica", "uring"],
+  cluster: ["volume", "replica", "store", "uring"],
   catalog: ["volume", "replica", "store"],
   admin: ["catalog", "gateway", "volume", "replica", "store", "uring"],
-  cli: ["admin", "catalog", "gateway", "volume", "replica", "store", "uring"],
+  cli: ["admin", "catalog", "cluster", "gateway", "volume", "replica", "store", "uring"],
 };
 
 /** Rooms whose code the simulator runs: no I/O of their own, so no Node modules. Composition files may. */

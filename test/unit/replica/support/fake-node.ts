@@ -245,6 +245,9 @@ export class FakeSession implements ReplicaSession {
   submit(op: ExtentOp): void {
     if (this.#open.size === 0) this.#heardAt = this.#fake.engine.now();
     if (this.#open.has(op)) throw new Error("an operation was submitted twice");
+    // A node bounds how many entries one answer has, and a change or a Stamp may be of more blocks.
+    const bringsEntries = op.kind === ExtentOpKind.Read || op.kind === ExtentOpKind.Map;
+    if ((op.flags & ExtentFlag.Entries) !== 0 && !bringsEntries) throw new Error("entries of what has none");
     this.#open.add(op);
     const said = this.#lost ? Status.LinkLost : this.#fake.script(op);
     if (said === "hold") return;

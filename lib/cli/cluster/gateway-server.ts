@@ -1,0 +1,210 @@
+/** The composition root of `lamina gateway`: NBD listeners over the volumes of a cluster. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import { type Route, VOLUME_ROUTES, type VolumeSources } from "../../admin/index.js";
+import { EventLog } from "../../catalog/index.js";
+import type { NodePlace } from "../../cluster/dial.js";
+import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
+import { type ClusterKey, readKey } from "../../cluster/key.js";
+import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
+import { BLOCK_BYTES, EXTENT_BLOCKS } from "../../core/limits.js";
+import { createGateway, type Gateway } from "../../gateway/index.js";
+import type { Engine } from "../../uring/api.js";
+import { openEngine } from "../../uring/engine.js";
+import { holdDirectory } from "../serve/data-directory.js";
+import { nbdUri, tryAddress } from "../serve/listeners.js";
+import { Parts } from "../serve/parts.js";
+import { followRegistry } from "../serve/story.js";
+import { VERSION } from "../version.js";
+import type { GatewayOptions } from "./options.js";
+import {
+  clusterIdText,
+  newPeer,
+  type Role,
+  type RoleSources,
+  startRoleAdmin,
+  viewLinks,
+  warnOfEngine,
+} from "./role.js";
+import { type GatewayStatusView, noticesOf, type OwnedView, viewNodes, viewVolume } from "./views.js";
+
+/** Pause between two attempts to find the nodes. */
+const LEARN_RETRY_MS = 500;
+
+/** Throws LaminaError; whatever had been started is taken down then. */
+export async function startGateway(options: GatewayOptions, log: Logger): Promise<Role> {
+  for (const address of options.listen) {
+    if (address.kind === "tcp") await tryAddress(address.host, address.port);
+  }
+  const parts = new Parts();
+  try {
+    return await compose(options, log, parts);
+  } catch (error) {
+    await parts.takeDown();
+    throw error;
+  }
+}
+
+async function compose(options: GatewayOptions, log: Logger, parts: Parts): Promise<Role> {
+  const startedAt = Date.now();
+  const key = readKey(options.key);
+  const engine = openEngine(options.engine);
+  parts.add(() => engine.close());
+  // Clients may still be taking their last replies when the volumes have been let go of.
+  let gateway: Gateway | null = null;
+  parts.add(() => gateway?.close());
+  const events = new EventLog(() => Date.now());
+  warnOfEngine(engine, events, log);
+  const held = await holdDirectory(engine, options.data);
+  parts.add(() => held.release());
+  const config = await configOf(engine, options, key, log);
+  const side = openGatewaySide(engine, key, config, newPeer(), (volume, text) => {
+    log.warn({ volume }, text);
+    events.record("volume-changed", volume, text);
+  });
+  parts.add(() => side.close());
+  await listed(side, log);
+  followRegistry(side.registry, events, { mirror: null, registry: side.registry });
+  const made = createGateway({
+    engine,
+    registry: side.registry,
+    ...(options.defaultExport === null ? {} : { defaultExport: options.defaultExport }),
+    onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
+  });
+  gateway = made;
+  parts.add(() => made.drain("close"));
+  const sources = sourcesOf({ engine, options, key, config, side, gateway: made, events, startedAt });
+  const gauges = () => gatewayGauges(sources.status());
+  const routes: readonly Route<GatewaySources>[] = VOLUME_ROUTES;
+  const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
+  for (const address of options.listen) await made.listen(address);
+  const uris = made.listeners.map(({ address }) => nbdUri(address, false));
+  log.info({ data: held.path, engine: engine.kind, admin: admin.address }, "lamina gateway serves");
+  events.record("server-started", null, `lamina ${VERSION} serves a cluster on ${uris.join(", ")}`);
+  return { ready: uris.map((uri) => `lamina ready ${uri}`), close: () => parts.takeDown() };
+}
+
+/** Once it has heard who the config nodes are it can start while they are down. */
+async function configOf(
+  engine: Engine,
+  options: GatewayOptions,
+  key: ClusterKey,
+  log: Logger,
+): Promise<readonly NodePlace[]> {
+  const known = readMembers(options.data, key);
+  if (known !== null) return known;
+  let said = "";
+  for (;;) {
+    const learned = await learnMembers(engine, key, options.cluster, false);
+    if (learned.kind === "known") {
+      writeMembers(options.data, key, learned.config);
+      return learned.config;
+    }
+    if (learned.what !== said) log.info(`waits for the nodes: ${learned.what}`);
+    said = learned.what;
+    await sleep(LEARN_RETRY_MS);
+  }
+}
+
+/** A client that comes first must find the volumes. */
+async function listed(side: GatewaySide, log: Logger): Promise<void> {
+  let said = "";
+  for (;;) {
+    try {
+      await side.registry.refresh();
+      return;
+    } catch (error) {
+      const what = error instanceof Error ? error.message : String(error);
+      if (what !== said) log.info(`waits for the nodes: ${what}`);
+      said = what;
+      await sleep(LEARN_RETRY_MS);
+    }
+  }
+}
+
+interface Made {
+  readonly engine: Engine;
+  readonly options: GatewayOptions;
+  readonly key: ClusterKey;
+  readonly config: readonly NodePlace[];
+  readonly side: GatewaySide;
+  readonly gateway: Gateway;
+  readonly events: EventLog;
+  readonly startedAt: number;
+}
+
+interface GatewaySources extends RoleSources, VolumeSources {
+  status(): GatewayStatusView;
+}
+
+function sourcesOf(made: Made): GatewaySources {
+  const { engine, options, key, config, side, gateway, events, startedAt } = made;
+  const { registry } = side;
+  return {
+    registry,
+    store: { stats: () => ({ slotBytes: EXTENT_BLOCKS * BLOCK_BYTES }), badBlocks: () => [] },
+    events,
+    server: { accessListsRequired: false },
+    status(): GatewayStatusView {
+      const links = viewLinks(config, ({ node }) => side.isLinked(node));
+      const owned = ownedViews(side);
+      const stale = side.stale();
+      const { connections, requestsInFlight } = gateway.stats();
+      return {
+        role: "gateway",
+        version: VERSION,
+        pid: process.pid,
+        startedAt: new Date(startedAt).toISOString(),
+        data: options.data,
+        ready: gateway.listeners.length > 0,
+        notices: [
+          ...owned.flatMap(({ waiting }) => (waiting === null ? [] : [waiting])),
+          ...(stale === null ? [] : [stale]),
+          ...config
+            .filter(({ node }) => !side.isLinked(node))
+            .map(({ node }) => side.network.faultOf(node) ?? `node ${node} is not linked yet`),
+        ],
+        listeners: gateway.listeners.map(({ address }) => nbdUri(address, false)),
+        ioEngine: engine.kind,
+        links,
+        connections,
+        requestsInFlight,
+        owned,
+      };
+    },
+    async cluster() {
+      const [nodes] = await Promise.all([viewNodes(engine, key, config), registry.refresh()]);
+      const volumes = registry.list().map((record) => viewVolume(record, config));
+      const waiting = ownedViews(side).flatMap((view) => (view.waiting === null ? [] : [view.waiting]));
+      return {
+        cluster: clusterIdText(key),
+        nodes,
+        volumes,
+        notices: [...waiting, ...noticesOf(nodes, volumes)],
+      };
+    },
+  };
+}
+
+function ownedViews({ registry }: GatewaySide): OwnedView[] {
+  return registry.owned.map((owned) => ({
+    name: owned.record?.name ?? registry.byId(owned.id)?.name ?? String(owned.id),
+    state: owned.activating ? "activating" : "serving",
+    clients: registry.usage(owned.id).connections,
+    epoch: owned.set?.epoch ?? 0,
+    waiting: owned.waiting,
+    toReconcile: owned.set?.work.reconcile ?? 0,
+    toResync: owned.set?.work.resync ?? 0,
+  }));
+}
+
+function gatewayGauges({ connections, requestsInFlight, owned, links }: GatewayStatusView) {
+  return {
+    gateway_connections: connections,
+    gateway_requests_in_flight: requestsInFlight,
+    gateway_volumes_owned: owned.length,
+    gateway_volumes_waiting: owned.filter(({ waiting }) => waiting !== null).length,
+    gateway_extents_to_resync: owned.reduce((sum, { toResync }) => sum + toResync, 0),
+    gateway_links: links.filter(({ linked }) => linked).length,
+  };
+}

@@ -1,0 +1,233 @@
+/** The composition root of `lamina node`: one device behind the node protocol. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import { EventLog } from "../../catalog/index.js";
+import type { NodePlace } from "../../cluster/dial.js";
+import { type ClusterKey, readKey } from "../../cluster/key.js";
+import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
+import { NodeSide } from "../../cluster/node-side.js";
+import { LaminaError } from "../../core/errors.js";
+import { StabilityMap } from "../../replica/stability.js";
+import { type MemberStore, openStore } from "../../store/index.js";
+import { addressText } from "../../uring/address.js";
+import type { Engine } from "../../uring/api.js";
+import { openEngine } from "../../uring/engine.js";
+import { runRoutine } from "../routine.js";
+import { bootIdOf } from "../serve/boot-id.js";
+import { holdDirectory } from "../serve/data-directory.js";
+import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "../serve/device.js";
+import { Parts } from "../serve/parts.js";
+import { followStore } from "../serve/story.js";
+import { VERSION } from "../version.js";
+import type { NodeOptions } from "./options.js";
+import { clusterIdText, newPeer, type Role, startRoleAdmin, viewLinks, warnOfEngine } from "./role.js";
+import { type NodeStatusView, noticesOf, viewNodes, viewVolume } from "./views.js";
+
+/** Pause between two attempts to find the other nodes of a new cluster. */
+const FORM_RETRY_MS = 300;
+
+/** Throws LaminaError; whatever had been started is taken down then. */
+export async function startNode(options: NodeOptions, log: Logger): Promise<Role> {
+  const parts = new Parts();
+  try {
+    return await compose(options, log, parts);
+  } catch (error) {
+    await parts.takeDown();
+    throw error;
+  }
+}
+
+async function compose(options: NodeOptions, log: Logger, parts: Parts): Promise<Role> {
+  const startedAt = Date.now();
+  const key = readKey(options.key);
+  const engine = openEngine(options.engine);
+  parts.add(() => engine.close());
+  const events = new EventLog(() => Date.now());
+  warnOfEngine(engine, events, log);
+  const held = await holdDirectory(engine, options.data);
+  parts.add(() => held.release());
+  const device = await takeDevice(engine, options, key, log, parts);
+  const stability = new StabilityMap();
+  const store = await openMember(engine, device, stability, events, log, parts);
+  const side = new NodeSide({
+    engine,
+    store,
+    stability,
+    key,
+    version: VERSION,
+    startedAt,
+    refused: (peer) => log.warn({ peer }, "somebody without the cluster key was turned away"),
+    swept: (volume) => log.info({ volume }, "the extents of a removed volume were given back"),
+  });
+  const known = readMembers(options.data, key);
+  if (known !== null) side.learned(known);
+  const listener = await engine.listen(options.listen, (stream) => side.accept(stream));
+  parts.add(async () => {
+    side.close();
+    await listener.close();
+    await untilSessionsEnd(side);
+  });
+  if (known === null) await form(engine, options, key, side, log);
+  refuseOther(side, options);
+  side.start(newPeer());
+  const where = addressText(listener.address);
+  const sources = sourcesOf({ engine, options, key, device, store, side, startedAt, where });
+  const gauges = () => nodeGauges(sources.status());
+  const admin = await startRoleAdmin({ options, events, sources, routes: [], gauges, log }, parts);
+  log.info(
+    { node: side.node, data: held.path, device: device.path, engine: engine.kind, admin: admin.address },
+    "lamina node serves",
+  );
+  events.record("server-started", null, `lamina ${VERSION} serves ${device.path} as a node on ${where}`);
+  return { ready: [`lamina ready node ${where}`], close: () => parts.takeDown() };
+}
+
+async function takeDevice(
+  engine: Engine,
+  options: NodeOptions,
+  key: ClusterKey,
+  log: Logger,
+  parts: Parts,
+): Promise<ReadyDevice> {
+  const found = await findDevice(engine, options, (reason) => log.warn(reason));
+  const own = clusterIdText(key);
+  if (found.identity !== null && found.identity.clusterId !== own) {
+    found.opened?.disk.close();
+    const { path, identity } = found;
+    throw new LaminaError("CLUSTER_DEVICE_FOREIGN", { path, found: identity.clusterId, own });
+  }
+  const device = await readyDevice(engine, found, key.cluster);
+  parts.add(() => device.opened.disk.close());
+  if (device.formatted) log.info({ path: device.path }, "a new store was made");
+  if (!device.opened.direct)
+    log.warn({ path: device.path }, "O_DIRECT is refused here: I/O goes through the page cache");
+  return device;
+}
+
+async function openMember(
+  engine: Engine,
+  { path, opened, deviceId }: ReadyDevice,
+  stability: StabilityMap,
+  events: EventLog,
+  log: Logger,
+  parts: Parts,
+): Promise<MemberStore> {
+  const follow = followStore(deviceId, path, events, { mirror: null, registry: null }, log);
+  const environment = storeEnvironment(engine, opened, bootIdOf(deviceId, opened.instanceTag), follow);
+  const store = await runRoutine(openStore(environment, { path, stability }));
+  parts.add(
+    () =>
+      new Promise<void>((resolve) => {
+        store.close((error) => {
+          if (error !== null) log.error({ err: error }, "the device could not be closed in order");
+          resolve();
+        });
+      }),
+  );
+  return store;
+}
+
+/** The first start of a new cluster: all config nodes find one another, and each writes down who they are. */
+async function form(
+  engine: Engine,
+  options: NodeOptions,
+  key: ClusterKey,
+  side: NodeSide,
+  log: Logger,
+): Promise<void> {
+  let said = "";
+  for (;;) {
+    const learned = await learnMembers(engine, key, options.cluster, true);
+    if (learned.kind === "known") {
+      writeMembers(options.data, key, learned.config);
+      side.learned(learned.config);
+      log.info(
+        { config: learned.config.map(({ address }) => addressText(address)) },
+        "the config nodes are written down",
+      );
+      return;
+    }
+    if (learned.what !== said) log.info(`waits for the other config nodes: ${learned.what}`);
+    said = learned.what;
+    await sleep(FORM_RETRY_MS);
+  }
+}
+
+/** A device that the cluster does not know, at the address of one that it knows: wiped, or of another directory. */
+function refuseOther(side: NodeSide, { listen }: NodeOptions): void {
+  const config = side.config!;
+  if (config.some(({ node }) => node === side.node)) return;
+  throw new LaminaError("CLUSTER_NODE_STRANGE", {
+    address: addressText(listen),
+    what: "its device is not one of the config nodes, and others cannot join yet",
+  });
+}
+
+/** Sessions end when what they have in the store has: the store is closed after that. */
+async function untilSessionsEnd(side: NodeSide): Promise<void> {
+  while ((side.core?.sessions ?? 0) > 0) await sleep(SESSION_POLL_MS);
+}
+const SESSION_POLL_MS = 5;
+
+interface Made {
+  readonly engine: Engine;
+  readonly options: NodeOptions;
+  readonly key: ClusterKey;
+  readonly device: ReadyDevice;
+  readonly store: MemberStore;
+  readonly side: NodeSide;
+  readonly startedAt: number;
+  readonly where: string;
+}
+
+function sourcesOf(made: Made) {
+  const { engine, options, key, device, store, side, startedAt, where } = made;
+  const config = (): readonly NodePlace[] => side.config ?? [];
+  return {
+    status(): NodeStatusView {
+      const { capacityBytes, usedBytes, lossy, sessions, failed } = side.describe();
+      const links = viewLinks(config(), ({ node }) => side.isLinked(node) ?? true);
+      const down = links
+        .filter(({ linked }) => !linked)
+        .map(({ address }) => `node ${address} cannot be reached`);
+      return {
+        role: "node",
+        version: VERSION,
+        pid: process.pid,
+        startedAt: new Date(startedAt).toISOString(),
+        data: options.data,
+        ready: failed === null,
+        notices: [
+          ...(failed === null ? [] : [`the device has failed: ${failed}`]),
+          ...(lossy ? ["the device lost power without a clean shutdown and waits to be put right"] : []),
+          ...down,
+        ],
+        listeners: [where],
+        ioEngine: engine.kind,
+        links,
+        node: side.node,
+        device: { path: device.path, kind: device.opened.kind, direct: device.opened.direct },
+        capacityBytes,
+        usedBytes,
+        lossy: store.identity.lossy,
+        sessions,
+      };
+    },
+    async cluster() {
+      const [nodes] = await Promise.all([viewNodes(engine, key, config()), side.catalogue!.refresh()]);
+      const live = [...side.catalogue!.volumes.values()].filter(({ record }) => record.state === "live");
+      const volumes = live.map(({ record }) => viewVolume(record, config()));
+      return { cluster: clusterIdText(key), nodes, volumes, notices: noticesOf(nodes, volumes) };
+    },
+  };
+}
+
+function nodeGauges({ capacityBytes, usedBytes, sessions, ready, links }: NodeStatusView) {
+  return {
+    node_up: ready ? 1 : 0,
+    node_capacity_bytes: capacityBytes,
+    node_used_bytes: usedBytes,
+    node_sessions: sessions,
+    node_links: links.filter(({ linked }) => linked).length,
+  };
+}

@@ -1,0 +1,159 @@
+/** What nodes and gateways of a cluster answer when they are asked how things are. */
+
+import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
+import { askText, type NodePlace } from "../../cluster/dial.js";
+import type { ClusterKey } from "../../cluster/key.js";
+import { Purpose } from "../../cluster/prelude.js";
+import type { NodeId } from "../../replica/api.js";
+import type { ClusterRecord } from "../../replica/owner/record.js";
+import { addressText } from "../../uring/address.js";
+import type { Engine } from "../../uring/api.js";
+
+export interface NodeView {
+  readonly node: NodeId;
+  readonly address: string;
+  /** It answers, and has the key. */
+  readonly up: boolean;
+  /** Why not. */
+  readonly reason: string | null;
+  readonly version: string | null;
+  readonly capacityBytes: number;
+  readonly usedBytes: number;
+  readonly lossy: boolean;
+  readonly sessions: number;
+}
+
+export interface MemberView {
+  readonly node: NodeId;
+  readonly address: string;
+  readonly state: "insync" | "stale";
+  /** Stale: since which generation. */
+  readonly since: number;
+}
+
+export interface ClusterVolumeView {
+  readonly name: string;
+  readonly size: number;
+  readonly replicas: number;
+  readonly minReplicas: number;
+  readonly epoch: number;
+  readonly generation: number;
+  /** Somebody has it open, or died with it. */
+  readonly owned: boolean;
+  readonly members: readonly MemberView[];
+}
+
+export interface ClusterView {
+  readonly cluster: string;
+  readonly nodes: readonly NodeView[];
+  readonly volumes: readonly ClusterVolumeView[];
+  /** What is wrong or waited for, one sentence each. */
+  readonly notices: readonly string[];
+}
+
+/** One volume that a gateway owns. */
+export interface OwnedView {
+  readonly name: string;
+  readonly state: "activating" | "serving";
+  readonly clients: number;
+  readonly epoch: number;
+  /** What it waits for; null: nothing. */
+  readonly waiting: string | null;
+  /** Extents that are compared or copied before all copies are equal. */
+  readonly toReconcile: number;
+  readonly toResync: number;
+}
+
+interface RoleFacts {
+  readonly version: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly data: string;
+  readonly ready: boolean;
+  readonly notices: readonly string[];
+  readonly listeners: readonly string[];
+  readonly ioEngine: string;
+  /** The config nodes, and whether there is a session to each. */
+  readonly links: readonly { readonly node: NodeId; readonly address: string; readonly linked: boolean }[];
+}
+
+export interface GatewayStatusView extends RoleFacts {
+  readonly role: "gateway";
+  readonly connections: number;
+  readonly requestsInFlight: number;
+  readonly owned: readonly OwnedView[];
+}
+
+export interface NodeStatusView extends RoleFacts {
+  readonly role: "node";
+  readonly node: NodeId;
+  readonly device: { readonly path: string; readonly kind: string; readonly direct: boolean };
+  readonly capacityBytes: number;
+  readonly usedBytes: number;
+  readonly lossy: boolean;
+  readonly sessions: number;
+}
+
+export type RoleStatusView = GatewayStatusView | NodeStatusView;
+
+/** Asks every config node how it is. */
+export async function viewNodes(
+  engine: Engine,
+  key: ClusterKey,
+  config: readonly NodePlace[],
+): Promise<readonly NodeView[]> {
+  return Promise.all(
+    config.map(async ({ node, address }): Promise<NodeView> => {
+      const base = { node, address: addressText(address) };
+      try {
+        const asked = { address, purpose: Purpose.Describe, expected: node };
+        const { text } = await askText(engine, key, asked);
+        return { ...base, ...upView(parseDescription(text)) };
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        const down = { capacityBytes: 0, usedBytes: 0, lossy: false, sessions: 0 };
+        return { ...base, ...down, up: false, reason, version: null };
+      }
+    }),
+  );
+}
+
+function upView({ version, capacityBytes, usedBytes, lossy, sessions, failed }: NodeDescription) {
+  const reason = failed === null ? null : `its device has failed: ${failed}`;
+  return { up: failed === null, reason, version, capacityBytes, usedBytes, lossy, sessions };
+}
+
+export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]): ClusterVolumeView {
+  const addresses = new Map(config.map(({ node, address }) => [node, addressText(address)]));
+  const { name, size, policy, epoch, generation, owner, members } = record;
+  return {
+    name,
+    size,
+    replicas: policy.replicas,
+    minReplicas: policy.minReplicas,
+    epoch,
+    generation,
+    owned: !owner.released,
+    members: members.map(({ node, state, since }) => ({
+      node,
+      address: addresses.get(node) ?? shortId(node),
+      state,
+      since,
+    })),
+  };
+}
+
+/** What an operator should look at. */
+export function noticesOf(nodes: readonly NodeView[], volumes: readonly ClusterVolumeView[]): string[] {
+  const notices = nodes.flatMap(({ address, up, reason }) =>
+    up ? [] : [`node ${address} cannot be used: ${reason ?? "it is down"}`],
+  );
+  for (const { name, members } of volumes) {
+    const stale = members.filter(({ state }) => state === "stale");
+    if (stale.length === 0) continue;
+    const where = stale.map(({ address }) => address).join(", ");
+    const inSync = members.length - stale.length;
+    notices.push(`volume ${name} has ${inSync} of ${members.length} copies in sync; stale: ${where}`);
+  }
+  return notices;
+}

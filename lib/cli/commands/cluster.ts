@@ -1,0 +1,132 @@
+/** lamina cluster: init makes a key, status shows nodes and volumes. */
+import { mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { Argv } from "yargs";
+import { createKey } from "../../cluster/key.js";
+import { clientOf, type GlobalArguments, withData, withTarget } from "../arguments.js";
+import { KEY_FILE } from "../cluster/options.js";
+import { clusterIdText } from "../cluster/role.js";
+import type { ClusterView, ClusterVolumeView, NodeView, RoleStatusView } from "../cluster/views.js";
+import { fields, print, printJson, table } from "../output.js";
+import { formatBytes } from "../size.js";
+import type { Command, Run } from "./command.js";
+
+export const cluster: Command = {
+  register: (yargs, run) =>
+    yargs.command("cluster", "make a cluster's key, look at a cluster", (y) => {
+      registerInit(y, run);
+      registerStatus(y, run);
+      return y.demandCommand(1, "say what to do with the cluster");
+    }),
+};
+
+function registerInit(yargs: Argv<GlobalArguments>, run: Run): void {
+  yargs.command(
+    "init",
+    "make the key of a new cluster; every node and gateway gets a copy",
+    (y) => withData(y).example("lamina cluster init --data c1", `writes c1/${KEY_FILE}`),
+    run(async (args) => {
+      mkdirSync(args.data, { recursive: true, mode: 0o700 });
+      const path = join(resolve(args.data), KEY_FILE);
+      const id = clusterIdText(createKey(path));
+      if (args.json) printJson({ cluster: id, key: path });
+      else print(`cluster ${id}: its key is in ${path}; give it to every node and gateway with --key`);
+      return Promise.resolve(0);
+    }),
+  );
+}
+
+function registerStatus(yargs: Argv<GlobalArguments>, run: Run): void {
+  yargs.command(
+    "status",
+    "show the nodes and volumes of a cluster, and what is wrong or waited for",
+    (y) => withTarget(y),
+    run(async (args) => {
+      const view = await clientOf(args).ask<ClusterView>("GET", "/v1/cluster");
+      if (args.json) {
+        printJson(view);
+        return 0;
+      }
+      const parts = [`cluster ${view.cluster}`, nodeTable(view.nodes), volumeTable(view.volumes)];
+      print([...parts, ...view.notices.map((notice) => `! ${notice}`)].join("\n"));
+      return 0;
+    }),
+  );
+}
+
+export function nodeTable(nodes: readonly NodeView[]): string {
+  const columns = [
+    { title: "NODE" },
+    { title: "ADDRESS" },
+    { title: "STATE" },
+    { title: "USED", right: true },
+    { title: "CAPACITY", right: true },
+    { title: "SESSIONS", right: true },
+  ];
+  const rows = nodes.map(({ node, address, up, lossy, usedBytes, capacityBytes, sessions }) => [
+    node.slice(0, 8),
+    address,
+    up ? (lossy ? "lossy" : "up") : "down",
+    up ? formatBytes(usedBytes) : "-",
+    up ? formatBytes(capacityBytes) : "-",
+    up ? String(sessions) : "-",
+  ]);
+  return table(columns, rows);
+}
+
+function volumeTable(volumes: readonly ClusterVolumeView[]): string {
+  const columns = [
+    { title: "VOLUME" },
+    { title: "SIZE", right: true },
+    { title: "IN SYNC", right: true },
+    { title: "OWNED" },
+    { title: "EPOCH", right: true },
+    { title: "COPIES" },
+  ];
+  const rows = volumes.map(({ name, size, members, owned, epoch }) => [
+    name,
+    formatBytes(size),
+    `${members.filter(({ state }) => state === "insync").length}/${members.length}`,
+    owned ? "yes" : "no",
+    String(epoch),
+    members.map(({ address, state }) => (state === "insync" ? address : `${address} (stale)`)).join(" "),
+  ]);
+  return table(columns, rows);
+}
+
+/** `lamina status` of a node or gateway. */
+export function describeRole(view: RoleStatusView): string {
+  const pairs: (readonly [string, string])[] = [
+    [view.role, `lamina ${view.version}, process ${view.pid}, since ${view.startedAt}`],
+    ["data", view.data],
+    ...view.listeners.map((one): readonly [string, string] => ["listens on", one]),
+    ["state", view.ready ? "ready" : "not ready"],
+    ...view.links.map(({ address, linked }): readonly [string, string] => [
+      "node",
+      `${address} ${linked ? "linked" : "not linked"}`,
+    ]),
+    ...(view.role === "node" ? nodeLines(view) : gatewayLines(view)),
+  ];
+  return [fields(pairs), ...view.notices.map((notice) => `! ${notice}`)].join("\n");
+}
+
+function nodeLines(view: Extract<RoleStatusView, { role: "node" }>): (readonly [string, string])[] {
+  const { device, ioEngine, usedBytes, capacityBytes } = view;
+  const direct = device.direct ? ", O_DIRECT" : "";
+  return [
+    ["id", view.node],
+    ["device", `${device.path} (${device.kind}${direct}), I/O engine ${ioEngine}`],
+    ["space", `${formatBytes(usedBytes)} used of ${formatBytes(capacityBytes)}`],
+    ["sessions", String(view.sessions)],
+  ];
+}
+
+function gatewayLines(view: Extract<RoleStatusView, { role: "gateway" }>): (readonly [string, string])[] {
+  return [
+    ["clients", `${view.connections} connection(s), ${view.requestsInFlight} request(s) in flight`],
+    ...view.owned.map(({ name, state, clients, epoch, toReconcile, toResync }): readonly [string, string] => [
+      "volume",
+      `${name}: ${state}, epoch ${epoch}, ${clients} client(s), ${toReconcile + toResync} extent(s) to make equal`,
+    ]),
+  ];
+}

@@ -1,0 +1,106 @@
+/** lamina node and lamina gateway: the processes of a cluster; and lamina node ls. */
+import type { Argv } from "yargs";
+import { clientOf, type GlobalArguments, withTarget } from "../arguments.js";
+import { startGateway } from "../cluster/gateway-server.js";
+import { startNode } from "../cluster/node-server.js";
+import {
+  KEY_FILE,
+  NODE_LISTEN_DEFAULT,
+  resolveGatewayOptions,
+  resolveNodeOptions,
+} from "../cluster/options.js";
+import type { Role } from "../cluster/role.js";
+import type { ClusterView } from "../cluster/views.js";
+import { print, printJson } from "../output.js";
+import { makeLog } from "../serve/log.js";
+import { DATA_DEFAULT, LISTEN_DEFAULT } from "../serve/options.js";
+import { stopSignal } from "../serve/signals.js";
+import { nodeTable } from "./cluster.js";
+import type { Command, Run } from "./command.js";
+
+export const node: Command = {
+  register: (yargs, run) =>
+    yargs.command(
+      "node",
+      "run a storage node of a cluster in the foreground; node ls lists them",
+      (y) => registerLs(nodeOptions(y), run),
+      run(async (args) => serveRole((log) => startNode(resolveNodeOptions(args), log))),
+    ),
+};
+
+export const gateway: Command = {
+  register: (yargs, run) =>
+    yargs.command(
+      "gateway",
+      "run a gateway of a cluster in the foreground",
+      (y) => gatewayOptions(y),
+      run(async (args) => serveRole((log) => startGateway(resolveGatewayOptions(args), log))),
+    ),
+};
+
+// The builder's type is what the handler gets.
+function roleOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option("data", text(`directory of its data (default ${DATA_DEFAULT})`))
+    .option("cluster", text("addresses of all config nodes: HOST:PORT, or three or five with commas between"))
+    .option("key", text(`file with the cluster's key (default ${KEY_FILE} in the data directory)`))
+    .option("admin", text("address of the admin API and metrics (default: any free port of 127.0.0.1)"))
+    .option("pool", text("memory for requests in flight (default 64M for a node, 256M for a gateway)"))
+    .option("io-engine", {
+      describe: "how to do I/O (default auto)",
+      choices: ["auto", "ring", "threads"] as const,
+      requiresArg: true,
+    })
+    .option("insecure", { describe: "listen beyond this machine without encryption", type: "boolean" });
+}
+
+function nodeOptions<T>(yargs: Argv<T>) {
+  return roleOptions(yargs)
+    .option("listen", text(`address for the cluster (default ${NODE_LISTEN_DEFAULT})`))
+    .option("capacity", text("size of a new store file, for example 100G (default 80 % of the free space)"))
+    .option("device", text("raw device to use instead of a file; formatted only when blank"))
+    .example(
+      "lamina node --data n1 --listen 127.0.0.1:11001 --cluster 127.0.0.1:11001,127.0.0.1:11002,127.0.0.1:11003 --key cluster.key",
+      "the first of three nodes",
+    );
+}
+
+function gatewayOptions<T>(yargs: Argv<T>) {
+  return roleOptions(yargs)
+    .option("listen", {
+      describe: `NBD address HOST:PORT or unix:PATH; may be repeated (default ${LISTEN_DEFAULT})`,
+      type: "string",
+      array: true,
+      requiresArg: true,
+      nargs: 1,
+    })
+    .option("default-export", text("volume that the empty export name means (default: the only one)"));
+}
+
+function text(describe: string) {
+  return { describe, type: "string", requiresArg: true } as const;
+}
+
+async function serveRole(start: (log: ReturnType<typeof makeLog>) => Promise<Role>): Promise<number> {
+  const log = makeLog();
+  const role = await start(log);
+  for (const line of role.ready) print(line);
+  const signal = await stopSignal();
+  log.info({ signal }, "stopping: finishing what is in flight");
+  await role.close();
+  return 0;
+}
+
+function registerLs<T extends GlobalArguments>(yargs: Argv<T>, run: Run): Argv<T> {
+  return yargs.command(
+    "ls",
+    "list the nodes of a cluster, as a node or gateway of it sees them",
+    (y) => withTarget(y),
+    run(async (args) => {
+      const { nodes } = await clientOf(args).ask<ClusterView>("GET", "/v1/cluster");
+      if (args.json) printJson({ nodes });
+      else print(nodeTable(nodes));
+      return 0;
+    }),
+  );
+}

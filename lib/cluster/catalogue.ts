@@ -1,0 +1,114 @@
+/**
+ * The volume records of a cluster as a majority of its config nodes has them: what is listed, and where names are
+ * looked up. It decides nothing: whoever opens or changes a volume asks the register.
+ *
+ * Invariant: every record that was chosen before a refresh began is in its outcome, or a newer one of that volume.
+ */
+import { LaminaError } from "../core/errors.js";
+import type { AcceptedRecord } from "../replica/api.js";
+import { type ClusterRecord, decodeClusterRecord } from "../replica/owner/record.js";
+import { parseRecords, type StoredRecord } from "./description.js";
+import { askText, type DialEnvironment, type NodePlace } from "./dial.js";
+import type { ClusterKey } from "./key.js";
+import { Purpose } from "./prelude.js";
+
+export interface KnownVolume {
+  readonly record: ClusterRecord;
+  readonly accepted: AcceptedRecord;
+  /** A majority has accepted this very record. False says nothing: some may not have been heard. */
+  readonly chosen: boolean;
+}
+
+export class Catalogue {
+  readonly #environment: DialEnvironment;
+  readonly #key: ClusterKey;
+  readonly #config: readonly NodePlace[];
+  #volumes = new Map<number, KnownVolume>();
+  /** The refresh that runs, and the one that those wait for who came while it did. */
+  #running: Promise<void> | null = null;
+  #following: Promise<void> | null = null;
+
+  constructor(environment: DialEnvironment, key: ClusterKey, config: readonly NodePlace[]) {
+    this.#environment = environment;
+    this.#key = key;
+    this.#config = config;
+  }
+
+  get volumes(): ReadonlyMap<number, KnownVolume> {
+    return this.#volumes;
+  }
+
+  /** A record that was chosen just now. */
+  learn(record: ClusterRecord, accepted: AcceptedRecord): void {
+    this.#volumes.set(record.id, { record, accepted, chosen: true });
+  }
+
+  /** Asks anew; what is there afterwards was asked after this call. Rejected with CLUSTER_UNREACHABLE. */
+  refresh(): Promise<void> {
+    if (this.#running === null) {
+      this.#running = this.#refresh().finally(() => {
+        this.#running = null;
+      });
+      return this.#running;
+    }
+    this.#following ??= this.#running
+      .catch(() => undefined)
+      .then(() => {
+        this.#following = null;
+        return this.refresh();
+      });
+    return this.#following;
+  }
+
+  async #refresh(): Promise<void> {
+    const answers = await Promise.allSettled(
+      this.#config.map(({ node, address }) =>
+        askText(this.#environment, this.#key, { address, purpose: Purpose.Records, expected: node }),
+      ),
+    );
+    const lists: StoredRecord[][] = [];
+    const faults: string[] = [];
+    for (const answer of answers) {
+      if (answer.status === "fulfilled") lists.push(parseRecords(answer.value.text));
+      else faults.push(answer.reason instanceof Error ? answer.reason.message : String(answer.reason));
+    }
+    const majority = Math.floor(this.#config.length / 2) + 1;
+    if (lists.length < majority) throw new LaminaError("CLUSTER_UNREACHABLE", { what: faults.join("; ") });
+    this.#volumes = merged(lists, majority);
+  }
+}
+
+function merged(lists: readonly (readonly StoredRecord[])[], majority: number): Map<number, KnownVolume> {
+  const newest = new Map<number, { accepted: AcceptedRecord; count: number }>();
+  for (const { volume, accepted } of lists.flat()) {
+    const known = newest.get(volume);
+    const order = known === undefined ? 1 : compare(accepted, known.accepted);
+    if (order > 0) newest.set(volume, { accepted, count: 1 });
+    else if (order === 0) known!.count++;
+  }
+  const volumes = new Map<number, KnownVolume>();
+  for (const [volume, { accepted, count }] of newest) {
+    const record = decoded(accepted.bytes);
+    if (record !== null) volumes.set(volume, { record, accepted, chosen: count >= majority });
+  }
+  return volumes;
+}
+
+function compare(a: AcceptedRecord, b: AcceptedRecord): number {
+  return a.ballot.epoch === b.ballot.epoch ? a.generation - b.generation : a.ballot.epoch - b.ballot.epoch;
+}
+
+/** Null: of a format that this program does not know. */
+export function decoded(bytes: Uint8Array): ClusterRecord | null {
+  try {
+    return decodeClusterRecord(bytes);
+  } catch {
+    return null;
+  }
+}
+
+/** The name that a record claims while its volume is live. */
+export function nameClaimed(bytes: Uint8Array): string | null {
+  const record = decoded(bytes);
+  return record !== null && record.state === "live" ? record.name : null;
+}

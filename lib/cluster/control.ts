@@ -1,0 +1,129 @@
+/**
+ * Control of volumes that nobody owns: their records are made and changed through a majority of the config nodes, by
+ * taking an epoch, like an activation without members (docs/architecture/replica.md "The record register").
+ *
+ * Invariants
+ *  1. Nothing is told as done before its record is chosen.
+ *  2. A record that says that somebody owns the volume is not changed here.
+ */
+import { LaminaError } from "../core/errors.js";
+import { epoch, generation } from "../core/ids.js";
+import type { AcceptedRecord, Ballot, PeerId } from "../replica/api.js";
+import { type ClusterRecord, encodeClusterRecord } from "../replica/owner/record.js";
+import type { AcceptOutcome, Asking, PromiseOutcome, RecordRegister } from "../replica/register.js";
+import { decoded } from "./catalogue.js";
+
+/** A change that the config nodes have not decided by then is reported as open. */
+const DECISION_MS = 10_000;
+
+export interface Chosen {
+  readonly record: ClusterRecord;
+  readonly accepted: AcceptedRecord;
+}
+
+export class RecordControl {
+  readonly #register: RecordRegister;
+  readonly #self: PeerId;
+
+  constructor(register: RecordRegister, self: PeerId) {
+    this.#register = register;
+    this.#self = self;
+  }
+
+  /** The first record of a volume. Throws VOLUME_EXISTS, CLUSTER_UNDECIDED. */
+  async create(first: ClusterRecord): Promise<Chosen> {
+    const ballot = { epoch: 1, owner: this.#self };
+    const promised = await this.#promise(first, ballot);
+    if (promised.kind === "refused") throw undecided("another record of its number is there");
+    const outcome = await this.#accept(first, ballot);
+    if (outcome.outcome.kind === "chosen") return outcome;
+    if (outcome.outcome.kind === "name-taken") {
+      // Some may have accepted it: they must not keep the name for it.
+      await this.#accept({ ...first, generation: generation(2), version: 2, state: "removed" }, ballot);
+      throw new LaminaError("VOLUME_EXISTS", { name: first.name });
+    }
+    throw undecided("somebody else has taken it over");
+  }
+
+  /**
+   * Changes a record. `edit` may throw LaminaError. Throws VOLUME_UNKNOWN, VOLUME_ELSEWHERE, VOLUME_EXISTS,
+   * CLUSTER_UNDECIDED.
+   */
+  async change(known: ClusterRecord, edit: (record: ClusterRecord) => ClusterRecord): Promise<Chosen> {
+    const { name } = known;
+    if (!known.owner.released) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+    for (let next = known.epoch + 1; ; ) {
+      const ballot = { epoch: next, owner: this.#self };
+      const promised = await this.#promise(known, ballot);
+      if (promised.kind === "refused") {
+        next = promised.promised.epoch + 1;
+        continue;
+      }
+      const record = promised.highest === null ? null : decoded(promised.highest.bytes);
+      if (record === null || record.state !== "live") throw new LaminaError("VOLUME_UNKNOWN", { name });
+      if (!record.owner.released) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+      const changed: ClusterRecord = {
+        ...edit(record),
+        epoch: epoch(ballot.epoch),
+        generation: generation(record.generation + 1),
+        version: record.version + 1,
+        owner: { peer: this.#self, node: null, incarnation: 0, released: true },
+      };
+      const outcome = await this.#accept(changed, ballot);
+      if (outcome.outcome.kind === "chosen") return outcome;
+      if (outcome.outcome.kind === "name-taken") {
+        await this.#accept({ ...record, ...numbersAfter(changed) }, ballot);
+        throw new LaminaError("VOLUME_EXISTS", { name: changed.name });
+      }
+      next = outcome.outcome.promised.epoch + 1;
+    }
+  }
+
+  #promise({ id, name }: ClusterRecord, ballot: Ballot): Promise<PromiseOutcome> {
+    return decided(name, (done) => this.#register.promise(id, ballot, done));
+  }
+
+  async #accept(
+    record: ClusterRecord,
+    ballot: Ballot,
+  ): Promise<Chosen & { readonly outcome: AcceptOutcome }> {
+    const accepted = { ballot, generation: record.generation, bytes: encodeClusterRecord(record) };
+    const outcome = await decided<AcceptOutcome>(record.name, (done) =>
+      this.#register.accept(record.id, accepted, done),
+    );
+    return { record, accepted, outcome };
+  }
+}
+
+/** What follows a record that only some may have accepted, under the same ballot. */
+function numbersAfter(
+  record: ClusterRecord,
+): Pick<ClusterRecord, "epoch" | "generation" | "version" | "owner"> {
+  return {
+    epoch: record.epoch,
+    generation: generation(record.generation + 1),
+    version: record.version + 1,
+    owner: record.owner,
+  };
+}
+
+/** Waits for the outcome of a question to the config nodes, for a while. */
+function decided<T>(name: string, ask: (done: (outcome: T) => void) => Asking): Promise<T> {
+  return new Promise((resolve, reject) => {
+    let asking: Asking | null = null;
+    const deadline = setTimeout(() => {
+      asking?.cancel();
+      reject(undecided(`${asking?.waitingFor.length ?? 0} of them have not answered about volume ${name}`));
+    }, DECISION_MS);
+    asking = ask((outcome) => {
+      clearTimeout(deadline);
+      // Those that are slower need not hear of it: the next owner asks them itself.
+      asking?.cancel();
+      resolve(outcome);
+    });
+  });
+}
+
+function undecided(what: string): LaminaError {
+  return new LaminaError("CLUSTER_UNDECIDED", { seconds: DECISION_MS / 1000, what });
+}

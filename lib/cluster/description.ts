@@ -1,0 +1,70 @@
+/** What the nodes of a cluster say of themselves and of the records they have, as text. */
+import { z } from "zod";
+import type { AcceptedRecord, NodeId } from "../replica/api.js";
+
+const nodeId = z.string().regex(/^[0-9a-f]{32}$/);
+const whole = z.number().int().nonnegative();
+
+export const placeSchema = z.object({
+  node: nodeId,
+  address: z.object({ kind: z.literal("tcp"), host: z.string(), port: whole }),
+});
+
+/** Unknown fields are left out, so that another version may say more. */
+const descriptionSchema = z.object({
+  version: z.string(),
+  startedAt: whole,
+  /** The config nodes as this node has written them down; null: it is new. */
+  config: z.array(placeSchema).nullable(),
+  sessions: whole,
+  capacityBytes: whole,
+  usedBytes: whole,
+  lossy: z.boolean(),
+  failed: z.string().nullable(),
+});
+export type NodeDescription = z.infer<typeof descriptionSchema>;
+
+const recordsSchema = z.array(
+  z.object({
+    volume: whole,
+    epoch: whole,
+    owner: whole,
+    generation: whole,
+    record: z.string(),
+  }),
+);
+
+/** Throws Error. */
+export function parseDescription(text: string): NodeDescription {
+  return descriptionSchema.parse(JSON.parse(text));
+}
+
+export interface StoredRecord {
+  readonly volume: number;
+  readonly accepted: AcceptedRecord;
+}
+
+export function encodeRecords(records: readonly StoredRecord[]): string {
+  return JSON.stringify(
+    records.map(({ volume, accepted: { ballot, generation, bytes } }) => ({
+      volume,
+      epoch: ballot.epoch,
+      owner: ballot.owner,
+      generation,
+      record: new TextDecoder().decode(bytes),
+    })),
+  );
+}
+
+/** Throws Error. */
+export function parseRecords(text: string): StoredRecord[] {
+  return recordsSchema.parse(JSON.parse(text)).map(({ volume, epoch, owner, generation, record }) => ({
+    volume,
+    accepted: { ballot: { epoch, owner }, generation, bytes: new TextEncoder().encode(record) },
+  }));
+}
+
+/** How people call a node: the beginning of its id tells a few from one another. */
+export function shortId(node: NodeId): string {
+  return node.slice(0, 8);
+}

@@ -1,0 +1,213 @@
+/**
+ * A storage node of a cluster around its device: who may talk to it, its lease, and the space of removed volumes.
+ *
+ * Invariant: nothing of the node protocol is taken before the config nodes are known.
+ */
+import type { ByteStream } from "../core/stream.js";
+import { RecordAcceptor } from "../replica/acceptor.js";
+import type { LeasePeer, NodeId, PeerId } from "../replica/api.js";
+import { nodeIdOf } from "../replica/greeting.js";
+import { LeaseKeeper } from "../replica/lease.js";
+import { LocalPeer } from "../replica/local-peer.js";
+import { NodeCore } from "../replica/node.js";
+import { NodePeer } from "../replica/peer.js";
+import type { StabilityMap } from "../replica/stability.js";
+import type { MemberStore } from "../store/index.js";
+import type { Engine } from "../uring/api.js";
+import { Catalogue, nameClaimed } from "./catalogue.js";
+import { encodeRecords, type NodeDescription } from "./description.js";
+import { ClusterNetwork, type NodePlace } from "./dial.js";
+import type { ClusterKey } from "./key.js";
+import { Porter } from "./prelude.js";
+
+/** How often a node looks for removed volumes of which it still has extents. */
+const SWEEP_MS = 5000;
+
+export interface NodeSideOptions {
+  readonly engine: Engine;
+  readonly store: MemberStore;
+  /** The one that the store was opened with. */
+  readonly stability: StabilityMap;
+  readonly key: ClusterKey;
+  readonly version: string;
+  readonly startedAt: number;
+  /** Somebody without the key was turned away. */
+  readonly refused: (peer: string) => void;
+  /** The extents of a removed volume were given back. */
+  readonly swept: (volume: number) => void;
+}
+
+export class NodeSide {
+  readonly node: NodeId;
+  readonly #options: NodeSideOptions;
+  readonly #porter: Porter;
+  readonly #acceptor: RecordAcceptor;
+  #config: readonly NodePlace[] | null = null;
+  #core: NodeCore | null = null;
+  #lease: LeaseKeeper | null = null;
+  readonly #peers: NodePeer[] = [];
+  #catalogue: Catalogue | null = null;
+  #network: ClusterNetwork | null = null;
+  #stopped = false;
+
+  constructor(options: NodeSideOptions) {
+    const { engine, store, key } = options;
+    this.#options = options;
+    this.node = nodeIdOf(store.identity.deviceId);
+    this.#acceptor = new RecordAcceptor(store, { nameOf: nameClaimed });
+    this.#porter = new Porter(engine, key, this.node, {
+      session: (stream) => this.#session(stream),
+      describe: () => JSON.stringify(this.describe()),
+      records: () => this.#records(),
+      refused: (stream) => options.refused(peerText(stream)),
+    });
+  }
+
+  /** A connection has come. */
+  accept(stream: ByteStream): void {
+    this.#porter.admit(stream);
+  }
+
+  get core(): NodeCore | null {
+    return this.#core;
+  }
+
+  get catalogue(): Catalogue | null {
+    return this.#catalogue;
+  }
+
+  get network(): ClusterNetwork | null {
+    return this.#network;
+  }
+
+  get config(): readonly NodePlace[] | null {
+    return this.#config;
+  }
+
+  /** Whether there is a session to another config node; null: it is this one. */
+  isLinked(node: NodeId): boolean | null {
+    if (node === this.node) return null;
+    return this.#peers.some((peer) => peer.node === node && peer.session !== null);
+  }
+
+  /** What is written down may be told, and counts for others who form the cluster; sessions are for `start`. */
+  learned(config: readonly NodePlace[]): void {
+    this.#config = config;
+  }
+
+  /** The config nodes are known and written down: the node serves. */
+  start(peer: PeerId): void {
+    const { engine, store, stability, key } = this.#options;
+    const config = this.#config!;
+    const { pool, clock, checksums } = engine;
+    const link = { pool, clock, ticker: engine, checksums };
+    const isConfig = config.some(({ node }) => node === this.node);
+    const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { isConfig });
+    const network = new ClusterNetwork(engine, key, config);
+    const grantors = config.map(({ node }): LeasePeer => {
+      if (node === this.node) return new LocalPeer(core, engine);
+      const remote = new NodePeer(link, network, { cluster: key.cluster, node, peer });
+      this.#peers.push(remote);
+      remote.start();
+      return remote;
+    });
+    const lease = new LeaseKeeper(clock, grantors, core);
+    core.useLease(lease);
+    core.onGateOpened = () => lease.renewNow();
+    lease.start();
+    this.#network = network;
+    this.#core = core;
+    this.#lease = lease;
+    this.#catalogue = new Catalogue(engine, key, config);
+    this.#sweepLater();
+  }
+
+  close(): void {
+    this.#stopped = true;
+    this.#porter.close();
+    this.#lease?.stop();
+    for (const peer of this.#peers) peer.stop();
+    this.#core?.close();
+  }
+
+  describe(): NodeDescription {
+    const { version, startedAt, store } = this.#options;
+    const stats = store.stats();
+    return {
+      version,
+      startedAt,
+      config: this.#config === null ? null : [...this.#config],
+      sessions: this.#core?.sessions ?? 0,
+      capacityBytes: stats.slots * stats.slotBytes,
+      usedBytes: stats.liveSlots * stats.slotBytes,
+      lossy: store.identity.lossy,
+      failed: stats.failed,
+    };
+  }
+
+  #session(stream: ByteStream): void {
+    if (this.#core !== null && !this.#stopped) {
+      this.#core.serve(stream);
+      return;
+    }
+    stream.setListener(NOBODY);
+    stream.close();
+  }
+
+  #records(): string {
+    const records = this.#acceptor.volumes().flatMap((volume) => {
+      const { accepted } = this.#acceptor.state(volume);
+      return accepted === null ? [] : [{ volume, accepted }];
+    });
+    return encodeRecords(records);
+  }
+
+  // ---- Removed volumes ---------------------------------------------------------------------------------
+
+  #sweepLater(): void {
+    this.#options.engine.clock.setTimer(SWEEP_MS, () => {
+      if (this.#stopped) return;
+      this.#sweep().then(
+        () => this.#sweepLater(),
+        () => this.#sweepLater(),
+      );
+    });
+  }
+
+  /** Nobody is asked while there is nothing that could go. */
+  async #sweep(): Promise<void> {
+    const { store } = this.#options;
+    const held = store.volumesWithSlots();
+    if (held.length === 0) return;
+    await this.#catalogue!.refresh();
+    for (const volume of held) {
+      const known = this.#catalogue!.volumes.get(volume);
+      // Chosen by a majority, so for good. What nobody knows stays: it may be another majority's.
+      if (known === undefined || !known.chosen || known.record.state !== "removed") continue;
+      await this.#drop(volume, known.accepted.ballot);
+    }
+  }
+
+  /** The promise ends whatever an owner may still have under way. */
+  #drop(volume: number, ballot: { readonly epoch: number; readonly owner: number }): Promise<void> {
+    const { store, swept } = this.#options;
+    return new Promise((resolve) => {
+      this.#core!.gate(volume).promise(ballot, (answer) => {
+        if (answer.kind !== "promised" || this.#stopped) {
+          resolve();
+          return;
+        }
+        store.dropVolume(volume, (error) => {
+          if (error === null) swept(volume);
+          resolve();
+        });
+      });
+    });
+  }
+}
+
+function peerText({ peer }: ByteStream): string {
+  return `${peer.host}:${peer.port}`;
+}
+
+const NOBODY = { streamReceived(): void {}, streamSent(): void {}, streamClosed(): void {} };

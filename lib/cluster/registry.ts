@@ -1,0 +1,388 @@
+/**
+ * The volumes of a cluster as a gateway offers them: records from the config nodes, each volume owned here from its
+ * first client to its last.
+ *
+ * Invariants
+ *  1. A control operation is told as done when its record is chosen. They run one after another.
+ *  2. A volume is activated once for all its holders here, and let go of before it is activated again.
+ */
+import { assert } from "../core/assert.js";
+import { LaminaError } from "../core/errors.js";
+import { epoch, generation, type VolumeId, volumeId } from "../core/ids.js";
+import { BLOCK_BYTES } from "../core/limits.js";
+import type { NodeId } from "../replica/api.js";
+import type { LeaseClient } from "../replica/lease.js";
+import { place } from "../replica/owner/placement.js";
+import type { ClusterRecord } from "../replica/owner/record.js";
+import type { VolumeRecord } from "../replica/record.js";
+import type {
+  CreateVolume,
+  OpenVolume,
+  RegistryEvent,
+  VolumePatch,
+  VolumeRegistry,
+  VolumeUsage,
+} from "../volume/registry-api.js";
+import { checkAccess, checkDescription, checkName, checkSize, completePolicy } from "../volume/validate.js";
+import type { Catalogue, KnownVolume } from "./catalogue.js";
+import type { Chosen, RecordControl } from "./control.js";
+import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
+
+/**
+ * A volume that was taken from us is not taken back for so long: clients that reconnect here while others use the
+ * other gateway would have the two take it from each other without end.
+ */
+export const LOST_PAUSE_MS = 10_000;
+
+export interface ClusterRegistryOptions {
+  readonly environment: OwnedVolumeEnvironment;
+  readonly catalogue: Catalogue;
+  readonly control: RecordControl;
+  /** Nodes that can hold copies. */
+  readonly nodes: readonly NodeId[];
+  /** A volume is served from now on, which the lease has not asked about. */
+  readonly granted: () => void;
+  /** What happened to a volume's copies; one sentence each. */
+  readonly tell: (volume: string, text: string) => void;
+}
+
+interface Held {
+  readonly owned: OwnedVolume;
+  /** The record that it was opened with, until there is a newer one. */
+  readonly name: string;
+  holders: number;
+  readonly ready: Promise<void>;
+}
+
+export class ClusterRegistry implements VolumeRegistry, LeaseClient {
+  readonly #options: ClusterRegistryOptions;
+  readonly #held = new Map<number, Held>();
+  /** Volumes that are being let go of. */
+  readonly #closing = new Map<number, Promise<void>>();
+  /** When volumes were lost, by Clock.now. */
+  readonly #lostAt = new Map<number, number>();
+  /** Highest epochs that were heard of: a lower one would be refused. */
+  readonly #epochs = new Map<number, number>();
+  readonly #listeners: ((event: RegistryEvent) => void)[] = [];
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(options: ClusterRegistryOptions) {
+    this.#options = options;
+  }
+
+  // ---- What there is -----------------------------------------------------------------------------------
+
+  list(): readonly ClusterRecord[] {
+    const records: ClusterRecord[] = [];
+    for (const [id, { record }] of this.#options.catalogue.volumes) {
+      if (record.state === "live") records.push(this.#held.get(id)?.owned.record ?? record);
+    }
+    return records.sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  byName(name: string): ClusterRecord | undefined {
+    return this.list().find((record) => record.name === name);
+  }
+
+  byId(id: number): ClusterRecord | undefined {
+    return this.list().find((record) => record.id === id);
+  }
+
+  usage(id: number): VolumeUsage {
+    const held = this.#held.get(id);
+    const extents = held?.owned.volume?.extents.count ?? 0;
+    const slotBytes = extents * this.#options.environment.owner.extentBlocks * BLOCK_BYTES;
+    return { extents, slotBytes, connections: held?.holders ?? 0, badBlocks: 0 };
+  }
+
+  /** What is owned here, or about to be. */
+  get owned(): readonly OwnedVolume[] {
+    return [...this.#held.values()].map(({ owned }) => owned);
+  }
+
+  /** Brings the list up to date, and tells what has changed. */
+  async refresh(): Promise<void> {
+    const before = new Map(this.list().map((record) => [record.id as number, record]));
+    await this.#options.catalogue.refresh();
+    for (const record of this.list()) {
+      const old = before.get(record.id);
+      before.delete(record.id);
+      if (old === undefined) this.#tell({ kind: "created", record });
+      else if (old.version !== record.version) this.#tell({ kind: "changed", record });
+    }
+    for (const record of before.values()) this.#tell({ kind: "removed", record });
+  }
+
+  // ---- The lease ---------------------------------------------------------------------------------------
+
+  watched(): readonly number[] {
+    return [...this.#held.values()].flatMap(({ owned }) => (owned.volume === null ? [] : [owned.id]));
+  }
+
+  promised(volume: number, promisedEpoch: number): void {
+    this.#epochs.set(volume, Math.max(promisedEpoch, this.#epochs.get(volume) ?? 0));
+    this.#held.get(volume)?.owned.learn(promisedEpoch);
+  }
+
+  // ---- Control -----------------------------------------------------------------------------------------
+
+  create(spec: CreateVolume): Promise<VolumeRecord> {
+    return this.#serially(async () => {
+      checkName(spec.name);
+      checkSize(spec.size);
+      checkDescription(spec.description ?? "");
+      checkAccess(spec.access ?? []);
+      await this.refresh();
+      this.#refuseTaken(spec.name);
+      return this.#chosen(await this.#options.control.create(this.#firstRecord(spec)), "created");
+    });
+  }
+
+  #firstRecord(spec: CreateVolume): ClusterRecord {
+    const { environment, nodes } = this.#options;
+    const policy = completePolicy(spec.policy, nodes.length, environment.owner.extentBlocks * BLOCK_BYTES);
+    const id = this.#newId();
+    const weighed = nodes.map((node) => ({ node, weight: 1, domains: { zone: "", rack: "", host: node } }));
+    const members = place(id, 0, policy.replicas, weighed);
+    assert(members !== null, "there are as many nodes as replicas");
+    return {
+      id,
+      name: spec.name,
+      size: spec.size,
+      description: spec.description ?? "",
+      readOnly: spec.readOnly ?? false,
+      policy,
+      access: spec.access ?? [],
+      epoch: epoch(1),
+      generation: generation(1),
+      version: 1,
+      createdAt: environment.owner.clock.wall(),
+      state: "live",
+      owner: { peer: environment.owner.self.peer, node: null, incarnation: 0, released: true },
+      members: members.nodes.map((node) => ({ node, state: "insync", since: 0 })),
+      replicasMin: policy.replicas,
+    };
+  }
+
+  #newId(): VolumeId {
+    const { random } = this.#options.environment.owner;
+    for (;;) {
+      const id = (random.u32() & 0xffff) * 2 ** 32 + random.u32();
+      if (id !== 0 && !this.#options.catalogue.volumes.has(id)) return volumeId(id);
+    }
+  }
+
+  update(name: string, patch: VolumePatch): Promise<VolumeRecord> {
+    if (patch.description !== undefined) checkDescription(patch.description);
+    if (patch.access !== undefined) checkAccess(patch.access);
+    return this.#change(name, (record) => ({
+      ...record,
+      description: patch.description ?? record.description,
+      readOnly: patch.readOnly ?? record.readOnly,
+      access: patch.access ?? record.access,
+      policy: { ...record.policy, onFull: patch.onFull ?? record.policy.onFull },
+    }));
+  }
+
+  resize(name: string, size: number): Promise<VolumeRecord> {
+    return this.#change(name, (record) => {
+      checkSize(size);
+      if (size < record.size)
+        throw new LaminaError("VOLUME_SHRINK", { name, size: record.size, wanted: size });
+      return { ...record, size };
+    });
+  }
+
+  rename(name: string, newName: string): Promise<VolumeRecord> {
+    return this.#closed(name, "changed", (record) => {
+      checkName(newName);
+      if (newName !== name) this.#refuseTaken(newName);
+      return { ...record, name: newName };
+    });
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#closed(name, "removed", (record) => ({ ...record, state: "removed" }));
+  }
+
+  /** Of a volume that may be open: its owner changes it. */
+  #change(name: string, edit: (record: ClusterRecord) => ClusterRecord): Promise<VolumeRecord> {
+    return this.#serially(async () => {
+      const known = await this.#live(name);
+      const held = this.#held.get(known.record.id);
+      if (held === undefined)
+        return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
+      await held.ready;
+      // What it says against the change must not surface inside the owner.
+      edit(held.owned.record ?? known.record);
+      const record = await held.owned.amend(edit);
+      if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+      this.#tell({ kind: "changed", record });
+      return record;
+    });
+  }
+
+  /** Of a volume that nobody may have open. */
+  #closed(
+    name: string,
+    kind: "changed" | "removed",
+    edit: (record: ClusterRecord) => ClusterRecord,
+  ): Promise<VolumeRecord> {
+    return this.#serially(async () => {
+      const { record } = await this.#live(name);
+      const connections = this.#held.get(record.id)?.holders ?? 0;
+      if (connections > 0) throw new LaminaError("VOLUME_IN_USE", { name, connections });
+      await this.#closing.get(record.id);
+      const { record: now } = await this.#live(name);
+      return this.#chosen(await this.#options.control.change(now, edit), kind);
+    });
+  }
+
+  #chosen({ record, accepted }: Chosen, kind: "created" | "changed" | "removed"): VolumeRecord {
+    this.#options.catalogue.learn(record, accepted);
+    this.#tell({ kind, record });
+    return record;
+  }
+
+  async #live(name: string): Promise<KnownVolume> {
+    await this.refresh();
+    for (const known of this.#options.catalogue.volumes.values()) {
+      if (known.record.state === "live" && known.record.name === name) return known;
+    }
+    throw new LaminaError("VOLUME_UNKNOWN", { name });
+  }
+
+  #refuseTaken(name: string): void {
+    if (this.byName(name) !== undefined) throw new LaminaError("VOLUME_EXISTS", { name });
+  }
+
+  // ---- Owning ------------------------------------------------------------------------------------------
+
+  async open(name: string): Promise<OpenVolume> {
+    for (;;) {
+      const record = this.byName(name);
+      if (record === undefined) throw new LaminaError("VOLUME_UNKNOWN", { name });
+      const closing = this.#closing.get(record.id);
+      if (closing === undefined) return this.#take(record);
+      await closing;
+    }
+  }
+
+  async #take(record: ClusterRecord): Promise<OpenVolume> {
+    const { id, name } = record;
+    let held = this.#held.get(id);
+    if (held === undefined) {
+      this.#refuseLost(record);
+      held = this.#activate(record);
+    }
+    held.holders++;
+    try {
+      await held.ready;
+    } catch (error) {
+      this.#letGo(id, held);
+      throw error;
+    }
+    const { volume } = held.owned;
+    if (volume === null || this.#held.get(id) !== held) {
+      this.#letGo(id, held);
+      throw new LaminaError("VOLUME_MOVED", { name, seconds: LOST_PAUSE_MS / 1000 });
+    }
+    const taken = held;
+    let released = false;
+    return {
+      volume,
+      record: taken.owned.record ?? record,
+      release: () => {
+        assert(!released, "an open volume is released once");
+        released = true;
+        this.#letGo(id, taken);
+      },
+    };
+  }
+
+  #refuseLost({ id, name }: ClusterRecord): void {
+    const at = this.#lostAt.get(id);
+    if (at === undefined) return;
+    if (this.#options.environment.owner.clock.now() - at < LOST_PAUSE_MS)
+      throw new LaminaError("VOLUME_MOVED", { name, seconds: LOST_PAUSE_MS / 1000 });
+    this.#lostAt.delete(id);
+  }
+
+  #activate(record: ClusterRecord): Held {
+    const { id, name } = record;
+    const owned = new OwnedVolume(this.#options.environment, id, this.#eventsOf(id, name));
+    const known = Math.max(record.epoch, this.#epochs.get(id) ?? 0);
+    const ready = owned.activate(name, known + 1).then(() => {
+      this.#epochs.set(id, owned.set!.epoch);
+      this.#options.granted();
+      this.#tell({ kind: "opened", record: owned.record ?? record });
+    });
+    const held: Held = { owned, name, holders: 0, ready };
+    this.#held.set(id, held);
+    return held;
+  }
+
+  #eventsOf(id: number, name: string): OwnedVolumeEvents {
+    const { tell, environment } = this.#options;
+    const { nameOf } = environment.owner;
+    return {
+      lost: (reason) => this.#lost(id, reason),
+      left: (node, reason) =>
+        tell(name, `volume ${name}: the copy on ${nameOf(node)} is left out: ${reason}`),
+      joined: (node) => tell(name, `volume ${name}: the copy on ${nameOf(node)} is complete again`),
+      repaired: (node, extent, blocks) =>
+        tell(name, `volume ${name}: ${blocks} block(s) of extent ${extent} on ${nameOf(node)} were repaired`),
+      unrepairable: (node, extent, block) =>
+        tell(name, `volume ${name}: block ${block} of extent ${extent} on ${nameOf(node)} has no good copy`),
+    };
+  }
+
+  /** Another owner has it. Holders let go of it by themselves; the next one here waits a while. */
+  #lost(id: number, reason: string): void {
+    const held = this.#held.get(id);
+    if (held === undefined) return;
+    const { record } = held.owned;
+    this.#held.delete(id);
+    this.#lostAt.set(id, this.#options.environment.owner.clock.now());
+    this.#closingUntil(id, held.owned);
+    if (record !== null) this.#tell({ kind: "lost", record, reason });
+  }
+
+  #letGo(id: number, held: Held): void {
+    held.holders--;
+    if (held.holders > 0 || this.#held.get(id) !== held) return;
+    this.#held.delete(id);
+    const { record } = held.owned;
+    this.#closingUntil(id, held.owned);
+    if (record !== null) this.#tell({ kind: "closed", record });
+  }
+
+  #closingUntil(id: number, owned: OwnedVolume): void {
+    const closing = owned.close().finally(() => {
+      if (this.#closing.get(id) === closing) this.#closing.delete(id);
+    });
+    this.#closing.set(id, closing);
+  }
+
+  onEvent(listener: (event: RegistryEvent) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  async close(): Promise<void> {
+    for (const [id, held] of [...this.#held]) {
+      this.#held.delete(id);
+      this.#closingUntil(id, held.owned);
+    }
+    await Promise.all(this.#closing.values());
+  }
+
+  #tell(event: RegistryEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #serially<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+}
