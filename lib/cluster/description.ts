@@ -16,6 +16,7 @@ const descriptionSchema = z.object({
   startedAt: whole,
   /** The config nodes as this node has written them down; null: it is new. */
   config: z.array(placeSchema).nullable(),
+  standing: z.enum(["unknown", "registered", "quarantined"]),
   sessions: whole,
   capacityBytes: whole,
   usedBytes: whole,

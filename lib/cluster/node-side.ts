@@ -5,12 +5,14 @@
  */
 import type { ByteStream } from "../core/stream.js";
 import { RecordAcceptor } from "../replica/acceptor.js";
-import type { LeasePeer, NodeId, PeerId } from "../replica/api.js";
+import type { NodeId, PeerId } from "../replica/api.js";
 import { nodeIdOf } from "../replica/greeting.js";
+import { DeviceRegistration, type Standing } from "../replica/identity.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import { LocalPeer } from "../replica/local-peer.js";
 import { NodeCore } from "../replica/node.js";
 import { NodePeer } from "../replica/peer.js";
+import { RecordRegister } from "../replica/register.js";
 import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
 import type { Engine } from "../uring/api.js";
@@ -33,6 +35,8 @@ export interface NodeSideOptions {
   readonly startedAt: number;
   /** Somebody without the key was turned away. */
   readonly refused: (peer: string) => void;
+  /** What the config nodes think of this device has changed; `why` is for people. */
+  readonly stands: (standing: Standing, why: string) => void;
   /** The extents of a removed volume were given back. */
   readonly swept: (volume: number) => void;
 }
@@ -45,6 +49,7 @@ export class NodeSide {
   #config: readonly NodePlace[] | null = null;
   #core: NodeCore | null = null;
   #lease: LeaseKeeper | null = null;
+  #registration: DeviceRegistration | null = null;
   readonly #peers: NodePeer[] = [];
   #catalogue: Catalogue | null = null;
   #network: ClusterNetwork | null = null;
@@ -70,6 +75,11 @@ export class NodeSide {
 
   get core(): NodeCore | null {
     return this.#core;
+  }
+
+  /** What the config nodes think of this device. */
+  get standing(): Standing {
+    return this.#registration?.standing ?? "unknown";
   }
 
   get catalogue(): Catalogue | null {
@@ -104,17 +114,36 @@ export class NodeSide {
     const isConfig = config.some(({ node }) => node === this.node);
     const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { isConfig });
     const network = new ClusterNetwork(engine, key, config);
-    const grantors = config.map(({ node }): LeasePeer => {
-      if (node === this.node) return new LocalPeer(core, engine);
+    const voters = config.map(({ node }) => {
+      if (node === this.node) return { node, peer: new LocalPeer(core, engine) };
       const remote = new NodePeer(link, network, { cluster: key.cluster, node, peer });
       this.#peers.push(remote);
       remote.start();
-      return remote;
+      return { node, peer: remote };
     });
-    const lease = new LeaseKeeper(clock, grantors, core);
+    const lease = new LeaseKeeper(
+      clock,
+      voters.map((voter) => voter.peer),
+      core,
+    );
     core.useLease(lease);
+    const registration = new DeviceRegistration({
+      store,
+      clock,
+      random: engine.random,
+      register: new RecordRegister(clock, voters),
+      node: this.node,
+      peer,
+      changed: (standing, why) => {
+        core.standingChanged(why);
+        this.#options.stands(standing, why);
+      },
+    });
+    core.useRegistration(registration);
     core.onGateOpened = () => lease.renewNow();
     lease.start();
+    registration.start();
+    this.#registration = registration;
     this.#network = network;
     this.#core = core;
     this.#lease = lease;
@@ -126,6 +155,7 @@ export class NodeSide {
     this.#stopped = true;
     this.#porter.close();
     this.#lease?.stop();
+    this.#registration?.stop();
     for (const peer of this.#peers) peer.stop();
     this.#core?.close();
   }
@@ -137,6 +167,7 @@ export class NodeSide {
       version,
       startedAt,
       config: this.#config === null ? null : [...this.#config],
+      standing: this.standing,
       sessions: this.#core?.sessions ?? 0,
       capacityBytes: stats.slots * stats.slotBytes,
       usedBytes: stats.liveSlots * stats.slotBytes,
@@ -192,7 +223,7 @@ export class NodeSide {
   #drop(volume: number, ballot: { readonly epoch: number; readonly owner: number }): Promise<void> {
     const { store, swept } = this.#options;
     return new Promise((resolve) => {
-      this.#core!.gate(volume).promise(ballot, (answer) => {
+      this.#core!.promise(volume, ballot, (answer) => {
         if (answer.kind !== "promised" || this.#stopped) {
           resolve();
           return;

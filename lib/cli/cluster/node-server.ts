@@ -57,6 +57,10 @@ async function compose(options: NodeOptions, log: Logger, parts: Parts): Promise
     version: VERSION,
     startedAt,
     refused: (peer) => log.warn({ peer }, "somebody without the cluster key was turned away"),
+    stands: (standing, why) => {
+      if (standing === "registered") log.info("the device is registered");
+      else log.warn(`the device is ${standing === "unknown" ? "not registered" : standing}: ${why}`);
+    },
     swept: (volume) => log.info({ volume }, "the extents of a removed volume were given back"),
   });
   const known = readMembers(options.data, key);
@@ -185,7 +189,7 @@ function sourcesOf(made: Made) {
   const config = (): readonly NodePlace[] => side.config ?? [];
   return {
     status(): NodeStatusView {
-      const { capacityBytes, usedBytes, lossy, sessions, failed } = side.describe();
+      const { capacityBytes, usedBytes, lossy, sessions, failed, standing } = side.describe();
       const links = viewLinks(config(), ({ node }) => side.isLinked(node) ?? true);
       const down = links
         .filter(({ linked }) => !linked)
@@ -199,6 +203,11 @@ function sourcesOf(made: Made) {
         ready: failed === null,
         notices: [
           ...(failed === null ? [] : [`the device has failed: ${failed}`]),
+          ...(standing === "registered"
+            ? []
+            : [
+                `the device is ${standing === "unknown" ? "not registered yet" : standing} and serves nothing`,
+              ]),
           ...(lossy ? ["the device lost power without a clean shutdown and waits to be put right"] : []),
           ...down,
         ],

@@ -118,9 +118,16 @@ export async function viewNodes(
   );
 }
 
-function upView({ version, capacityBytes, usedBytes, lossy, sessions, failed }: NodeDescription) {
-  const reason = failed === null ? null : `its device has failed: ${failed}`;
-  return { up: failed === null, reason, version, capacityBytes, usedBytes, lossy, sessions };
+function upView(said: NodeDescription) {
+  const { version, capacityBytes, usedBytes, lossy, sessions } = said;
+  const reason = faultOf(said);
+  return { up: reason === null, reason, version, capacityBytes, usedBytes, lossy, sessions };
+}
+
+function faultOf({ failed, standing }: NodeDescription): string | null {
+  if (failed !== null) return `its device has failed: ${failed}`;
+  if (standing === "registered") return null;
+  return standing === "unknown" ? "its device is not registered yet" : "its device is quarantined";
 }
 
 export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]): ClusterVolumeView {
