@@ -2,15 +2,7 @@
  * A guest with Debian's kernel under QEMU's software emulation: it boots the image of scripts/vm/build, runs one
  * shell script and ends. The host is 10.0.2.2 for it.
  */
-import {
-  appendFileSync,
-  copyFileSync,
-  cpSync,
-  mkdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { check, Program, type RunResult } from "../../interop/support/process.js";
 import type { Requirements } from "../../interop/support/requirements.js";
@@ -96,7 +88,7 @@ async function jobArchive(folder: string, options: GuestOptions): Promise<Buffer
   const names = new Set(["job"]);
   for (const [inGuest, here] of Object.entries(options.files ?? {})) {
     mkdirSync(join(content, dirname(inGuest)), { recursive: true });
-    cpSync(here, join(content, inGuest), { dereference: true });
+    copyFileSync(here, join(content, inGuest));
     // A folder goes before what is in it.
     const parts = inGuest.split("/").filter((part) => part !== "");
     for (let depth = 1; depth < parts.length; depth++) names.add(parts.slice(0, depth).join("/"));
