@@ -1,5 +1,6 @@
 import t from "tap";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import { READINGS_MAX } from "../../../lib/store/settle.js";
 import { Machine } from "./support/machine.js";
 
 t.test("data that landed without its record is adopted, durably, and reported", async (t) => {
@@ -45,6 +46,55 @@ t.test(
     machine.stop();
   },
 );
+
+/** Extents with one flushed block each, after a power loss. */
+function afterPowerLoss(extents: number): Machine {
+  const machine = new Machine().start();
+  for (let extent = 0; extent < extents; extent++) machine.write(extent, 0, [extent + 1]);
+  machine.flush();
+  return machine.powerLoss();
+}
+
+t.test("one read that goes astray decides nothing", async (t) => {
+  const machine = afterPowerLoss(2);
+  const { slotsStart, slotBytes } = machine.layout;
+  const strays = new Set<number>();
+  // The first read of either slot brings the other one's bytes, or those of a slot that holds nothing.
+  machine.disk.leads = (offset) => {
+    if (offset < slotsStart || strays.has(offset)) return offset;
+    strays.add(offset);
+    return strays.size === 1 ? slotsStart + slotsStart + slotBytes - offset : slotsStart + 2 * slotBytes;
+  };
+  machine.start();
+  machine.engine.advance(1000);
+  t.equal(strays.size, 2, "both were led astray");
+  t.notOk(machine.store.stats().lossy);
+  t.equal(machine.store.stats().adoptedBlocks, 0);
+  for (let extent = 0; extent < 2; extent++) t.same(machine.read(extent, 0, 2), [extent + 1, 0]);
+  t.same(machine.seen.rot, []);
+  t.equal(machine.stop(), null);
+  t.same(machine.fsck(), []);
+});
+
+t.test("a block that is never read the same twice is unreadable, and keeps its entry", async (t) => {
+  const extents = READINGS_MAX + 1;
+  const machine = afterPowerLoss(extents);
+  const { slotsStart, slotBytes } = machine.layout;
+  let readings = 0;
+  machine.disk.leads = (offset) => {
+    if (offset !== slotsStart || readings >= READINGS_MAX) return offset;
+    readings++;
+    return slotsStart + readings * slotBytes;
+  };
+  machine.start();
+  machine.engine.advance(1000);
+  t.equal(readings, READINGS_MAX);
+  t.equal(machine.store.stats().adoptedBlocks, 0);
+  t.equal(machine.seen.rot.length, 1, "it is reported");
+  for (let extent = 0; extent < extents; extent++) t.same(machine.read(extent, 0, 2), [extent + 1, 0]);
+  t.equal(machine.stop(), null);
+  t.same(machine.fsck(), []);
+});
 
 t.test("LOSSY survives a kill in the middle of settling", async (t) => {
   const machine = new Machine().start();

@@ -25,6 +25,8 @@ export class MemoryDisk implements Disk {
   /** Times that a sync was announced. */
   hints = 0;
   fault: Fault = () => 0;
+  /** Where a read is led: the offset whose bytes it brings. */
+  leads: (offset: number) => number = (offset) => offset;
   /** Completions are held back while true. */
   frozen = false;
   readonly #held: (() => void)[] = [];
@@ -46,7 +48,8 @@ export class MemoryDisk implements Disk {
   read(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
     this.#check(offset, length);
     this.#later(listener, tag, { kind: "read", offset, length }, () => {
-      this.#engine.pool.bytes.set(this.bytes.subarray(offset, offset + length), memory);
+      const from = this.leads(offset);
+      this.#engine.pool.bytes.set(this.bytes.subarray(from, from + length), memory);
       return length;
     });
   }
