@@ -129,7 +129,7 @@ export class Background implements CopyHost {
 
   free(): void {
     assert(!this.#busy, "background work has ended");
-    this.#copier?.free();
+    this.#copier?.end();
     this.#copier = null;
   }
 
@@ -148,6 +148,7 @@ export class Background implements CopyHost {
     for (const member of this.#host.members) {
       const { pass } = member;
       if (pass === null || pass.stage !== PassStage.Copying || !member.usable) continue;
+      for (const extent of pass.strange) return this.#freeStrange(copier, member, pass, extent);
       for (const extent of pass.owed) return this.#resyncOne(copier, member, pass, extent);
       return this.#finalFlush(copier, member, pass);
     }
@@ -260,6 +261,7 @@ export class Background implements CopyHost {
     const list = (of: Member, entries: InventoryEntry[]): void => {
       const visit = (entry: InventoryEntry): void => {
         if (member.holds(entry.extent)) entries.push(entry);
+        else if (of === member) pass.strange.add(entry.extent);
       };
       of.session!.inventory(host.volume, host.epoch, visit, listed);
     };
@@ -277,6 +279,12 @@ export class Background implements CopyHost {
       this.#pausedUntil = now + Math.min(RESYNC_PAUSE_MAX_MS, now - begun);
       clock.setTimer(this.#pausedUntil - now, () => this.#host.soon());
     }
+  }
+
+  /** Nobody asks the member for this extent, so nothing of it is in flight there. */
+  *#freeStrange(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
+    if (yield* copier.free(extent, member)) pass.strange.delete(extent);
+    else this.#stalled = true;
   }
 
   *#resyncAlone(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {

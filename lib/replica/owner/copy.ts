@@ -73,7 +73,7 @@ export class Copier {
   }
 
   /** Nothing may be under way. */
-  free(): void {
+  end(): void {
     this.#pool.free(this.#memory);
   }
 
@@ -127,6 +127,12 @@ export class Copier {
       }
     }
     return repaired;
+  }
+
+  *free(extent: number, member: Member): Routine<boolean> {
+    const { extentBlocks } = this.#host;
+    const status = yield* this.ask(this.#target, member, ExtentOpKind.Free, extent, 0, extentBlocks, 0);
+    return status === Status.Ok;
   }
 
   *flush(member: Member): Routine<boolean> {

@@ -11,6 +11,7 @@ export const Leaving = {
   Silent: "it does not answer",
   Failed: "its device fails",
   Full: "its device is full",
+  Replaced: "another node takes its seat",
   NoLease: "it reaches no majority of the config nodes",
   /** It came back, but not whole: what it had not flushed may be gone. */
   Rebooted: "it came back without what it had not flushed",

@@ -11,15 +11,17 @@ interface Linked {
 
 export class PeerLinks implements NodeLinks {
   readonly #links = new Map<NodeId, Linked>();
+  readonly #make: (node: NodeId) => Linked;
+  #started = false;
 
-  /** `nodes`: every node that a volume may be on. */
+  /** `nodes`: every node that a volume may be on; later ones are added. */
   constructor(
     environment: LinkEnvironment,
     network: Network,
     options: { readonly cluster: Uint8Array; readonly peer: PeerId },
     nodes: readonly NodeId[],
   ) {
-    for (const node of nodes) {
+    this.#make = (node) => {
       const watchers = new Set<SessionListener>();
       const listener: SessionListener = {
         sessionOpened: (session) => {
@@ -29,14 +31,21 @@ export class PeerLinks implements NodeLinks {
           for (const watcher of [...watchers]) watcher.sessionLost(session, reason);
         },
       };
-      this.#links.set(node, {
-        peer: new NodePeer(environment, network, { ...options, node, listener }),
-        watchers,
-      });
-    }
+      return { peer: new NodePeer(environment, network, { ...options, node, listener }), watchers };
+    };
+    for (const node of nodes) this.add(node);
+  }
+
+  /** A node that volumes may be on from now on; nothing happens if it is known. */
+  add(node: NodeId): void {
+    if (this.#links.has(node)) return;
+    const linked = this.#make(node);
+    this.#links.set(node, linked);
+    if (this.#started) linked.peer.start();
   }
 
   start(): void {
+    this.#started = true;
     for (const { peer } of this.#links.values()) peer.start();
   }
 

@@ -16,7 +16,7 @@ import type { Ticker, TickTask, Timer } from "../../core/clock.js";
 import type { ExtentIo, ExtentOp } from "../../core/extent-io.js";
 import { generation as generationOf } from "../../core/ids.js";
 import { Status } from "../../core/status.js";
-import type { Ballot, ReplicaSession, SessionListener } from "../api.js";
+import type { Ballot, NodeId, ReplicaSession, SessionListener } from "../api.js";
 import type { Asking } from "../register.js";
 import type { OwnerEnvironment, OwnerEvents } from "./api.js";
 import { Background, type BackgroundHost } from "./background.js";
@@ -30,7 +30,7 @@ import {
   SUPERVISE_MS,
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
-import { type ClusterRecord, encodeClusterRecord } from "./record.js";
+import { type ClusterRecord, encodeClusterRecord, type MemberEntry } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { planRecord } from "./shrink.js";
 import { StableTracker } from "./stable.js";
@@ -59,19 +59,27 @@ interface Amendment {
   readonly done: (chosen: ClusterRecord | null) => void;
 }
 
+/** A seat that is given to another node. */
+interface Replacing {
+  readonly member: Member;
+  readonly next: NodeId;
+  readonly done: (refusal: string | null) => void;
+}
+
 export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, TickTask {
   readonly environment: OwnerEnvironment;
   readonly events: OwnerEvents;
   readonly volume: number;
   readonly epoch: number;
   readonly extentBlocks: number;
-  readonly members: readonly Member[];
+  readonly members: Member[];
   readonly deck: FlightDeck;
   readonly #ticker: Ticker;
   readonly #ballot: Ballot;
   readonly #background: Background;
   readonly #stable = new StableTracker();
   readonly #leaseMark: number;
+  readonly #holders: Holders;
   #record: ClusterRecord;
   #sequence: number;
   #proposal: Asking | null = null;
@@ -85,6 +93,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #firstLate: ExtentOp | null = null;
   #lastLate: ExtentOp | null = null;
   readonly #amendments: Amendment[] = [];
+  #replacing: Replacing | null = null;
   #releasing: ((released: boolean) => void) | null = null;
   #closed: (() => void) | null = null;
 
@@ -100,15 +109,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.epoch = ballot.epoch;
     this.extentBlocks = environment.extentBlocks;
     this.#sequence = Math.max(ballot.epoch * SEQUENCES_PER_EPOCH, activated.sequence);
-    const { self } = environment;
-    const holders = new Holders(record);
-    this.members = record.members.map(
-      (entry, i) => new Member(entry, i, environment.nameOf(entry.node), entry.node === self.node, holders),
-    );
+    this.#holders = new Holders(record);
+    this.members = record.members.map((entry, seat) => this.#seated(entry, seat));
     this.deck = new FlightDeck(this);
     this.#background = new Background(this, activated.reconcile);
     this.#leaseMark = environment.lease.mark();
-    for (const member of this.members) this.#meet(member, activated);
+    for (const member of this.members) this.#meet(member, activated.lives.get(member.node) ?? null);
     this.#supervise();
     if (activated.reconcile.size === 0) this.#background.reconciled();
     this.soon();
@@ -234,9 +240,15 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   // ---- Members -----------------------------------------------------------------------------------------
 
-  #meet(member: Member, activated: Activated): void {
-    const life = activated.lives.get(member.node);
-    if (life !== undefined) {
+  #seated(entry: MemberEntry, seat: number): Member {
+    const { environment } = this;
+    const isLocal = entry.node === environment.self.node;
+    return new Member(entry, seat, environment.nameOf(entry.node), isLocal, this.#holders);
+  }
+
+  /** `life`: in which it has what it was sent; null: none. */
+  #meet(member: Member, life: { readonly bootId: string; readonly lossy: boolean } | null): void {
+    if (life !== null) {
       member.bootId = life.bootId;
       member.lossy = life.lossy;
     }
@@ -414,7 +426,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     const { size, description, readOnly, access, policy } = amendment.edit(this.#record);
     const record: ClusterRecord = {
       ...this.#record,
-      ...{ size, description, readOnly, access, policy },
+      ...{ size, description, readOnly, access },
+      // Which member holds which extent depends on it.
+      policy: { ...policy, replicas: this.#record.policy.replicas },
       generation: generationOf(this.#record.generation + 1),
       version: this.#record.version + 1,
     };
@@ -427,6 +441,70 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   /** A config node has promised `epoch`: who is not its owner says nothing more. */
   learn(epoch: number): void {
     if (epoch > this.epoch) this.#end(`epoch ${epoch} has taken over`);
+  }
+
+  /**
+   * Gives a member's seat to another node, which gets everything from the others: a disk is lost, or is to be emptied.
+   * A member that is in sync leaves first, if there are enough without it. `done(null)`: the record says so, and
+   * resync goes on; else why not, for people.
+   */
+  replace(old: NodeId, next: NodeId, done: (refusal: string | null) => void): void {
+    const { nameOf } = this.environment;
+    const member = this.members.find(({ node }) => node === old);
+    if (this.#over || this.#releasing !== null) done("the volume has no owner here any more");
+    else if (this.#replacing !== null) done("another member is being replaced");
+    else if (member === undefined) done(`${nameOf(old)} is no member`);
+    else if (this.members.some(({ node }) => node === next)) done(`${nameOf(next)} is a member already`);
+    else if (member.inSync && !this.#canSpare(member))
+      done(`there are not enough copies without ${member.name}`);
+    else {
+      this.#replacing = { member, next, done };
+      this.soon();
+    }
+  }
+
+  /** Whether changes can be answered without the member, and without those that are going anyway. */
+  #canSpare(member: Member): boolean {
+    const staying = this.members.filter((one) => one.inSync && one.leaving === null && one !== member);
+    return staying.length >= membersForChanges(this.#record);
+  }
+
+  /** The seat changes hands when nothing of its old node is open. */
+  #replaceNext(): void {
+    const replacing = this.#replacing;
+    if (replacing === null || this.#proposal !== null) return;
+    const { member } = replacing;
+    if (member.inSync) {
+      if (this.#canSpare(member)) {
+        this.leave(member, Leaving.Replaced);
+        return;
+      }
+      // Somebody else went meanwhile: it is needed, and used again.
+      if (member.leaving === Leaving.Replaced) member.leaving = null;
+      this.#replacing = null;
+      replacing.done(`there are not enough copies without ${member.name}`);
+      return;
+    }
+    this.endPass(member, Leaving.Replaced);
+    if (member.outstanding > 0 || this.#background.isBusy) return;
+    const entry: MemberEntry = { node: replacing.next, state: "stale", since: 0 };
+    const record: ClusterRecord = {
+      ...this.#record,
+      generation: generationOf(this.#record.generation + 1),
+      version: this.#record.version + 1,
+      members: this.#record.members.map((one, seat) => (seat === member.index ? entry : one)),
+    };
+    this.#accept(record, () => {
+      this.environment.links.unwatch(member.node, this);
+      member.session = null;
+      member.ready = false;
+      const fresh = this.#seated(entry, member.index);
+      this.members[member.index] = fresh;
+      this.#replacing = null;
+      this.deck.recordChanged();
+      this.#meet(fresh, null);
+      replacing.done(null);
+    });
   }
 
   #accept(record: ClusterRecord, chosen: () => void): void {
@@ -510,7 +588,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.leave(member, Leaving.Gone);
     if (member.leaseLostAt !== null && now - member.leaseLostAt >= SILENCE_MAX_MS && member.inSync)
       this.leave(member, Leaving.NoLease);
-    if (!member.inSync && member.usable && member.pass === null) this.#background.beginPass(member);
+    const isStaying = member !== this.#replacing?.member;
+    if (!member.inSync && member.usable && member.pass === null && isStaying)
+      this.#background.beginPass(member);
   }
 
   #tellStable(): void {
@@ -537,6 +617,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.deck.passEnded();
     }
     this.#propose();
+    this.#replaceNext();
     this.#background.kick();
     this.#proceedRelease();
   }
@@ -594,6 +675,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
     this.#proposal?.cancel();
+    this.#replacing?.done("the volume has no owner here any more");
+    this.#replacing = null;
     for (const { done } of this.#amendments.splice(0)) done(null);
   }
 

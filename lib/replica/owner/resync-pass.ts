@@ -25,6 +25,8 @@ export type PassStage = (typeof PassStage)[keyof typeof PassStage];
 export class ResyncPass {
   stage: PassStage = PassStage.Listing;
   readonly owed = new Set<number>();
+  /** What it has of extents that its seat does not hold: it had another seat once. They are freed. */
+  readonly strange = new Set<number>();
   /** Its final flush is done. */
   flushed = false;
   /** Size of `owed` at its making. */

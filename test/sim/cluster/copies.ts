@@ -3,7 +3,8 @@ import { ExtentFlag, type ExtentListener, ExtentOp, ExtentOpKind } from "../../.
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { type Routine, startRoutine } from "../../../lib/core/routine.js";
 import { Status } from "../../../lib/core/status.js";
-import type { Holders } from "../../../lib/replica/owner/holders.js";
+import { Holders } from "../../../lib/replica/owner/holders.js";
+import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
 import { type SimPool, simMemory } from "../memory.js";
 import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { PROBE_VOLUME } from "./probe-owner.js";
@@ -12,23 +13,27 @@ import { VOLUME_EXTENTS } from "./volume-owner.js";
 /** `done` with the first difference in words, or null. All nodes serve. */
 export function copiesDiffer(
   nodes: readonly NodeHost[],
-  holders: Holders,
+  record: ClusterRecord,
   pool: SimPool,
   done: (difference: string | null) => void,
 ): void {
-  startRoutine(compare(nodes, holders, pool), (error, difference) => {
+  startRoutine(compare(nodes, record, pool), (error, difference) => {
     if (error !== null) throw error;
     done(difference ?? null);
   });
 }
 
-function* compare(nodes: readonly NodeHost[], holders: Holders, pool: SimPool): Routine<string | null> {
+function* compare(nodes: readonly NodeHost[], record: ClusterRecord, pool: SimPool): Routine<string | null> {
+  const holders = new Holders(record);
   const memory = pool.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
   const { bytes } = simMemory();
   for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
     let first: { readonly entries: Uint32Array; readonly content: Uint8Array } | null = null;
     for (const node of nodes) {
-      if (!holders.holds(node.index, extent)) {
+      const seat = record.members.findIndex((member) => member.node === node.id);
+      // What a node still has that is no member counts for nothing.
+      if (seat < 0) continue;
+      if (!holders.holds(seat, extent)) {
         if (has(node, extent)) return `node ${node.index} has extent ${extent}, which is not its own`;
         continue;
       }

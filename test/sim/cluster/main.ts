@@ -49,16 +49,18 @@ function many(): boolean {
   const first = Number(values.from);
   let events = 0;
   let quarantines = 0;
+  let replaced = 0;
   let failed = 0;
   let seed = first;
   for (; seed < first + Number(values.seeds) && Date.now() < until; seed++) {
     const result = runCluster({ seed, subject, faultMs });
     events += result.events;
     quarantines += result.quarantines;
+    replaced += result.replaced;
     if (!report(seed, result)) failed++;
   }
   console.log(
-    `${seed - first} seeds from ${first}, ${events} events, ${quarantines} old backups quarantined, ${failed} violations`,
+    `${seed - first} seeds from ${first}, ${events} events, ${quarantines} old backups quarantined, ${replaced} members replaced, ${failed} violations`,
   );
   return failed === 0;
 }

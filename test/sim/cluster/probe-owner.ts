@@ -157,6 +157,9 @@ export class ProbeOwner {
   get epoch(): number {
     return this.#ballot.epoch;
   }
+  get isWhole(): boolean {
+    return this.#inSync.length === this.#at.nodes.length;
+  }
   get inSync(): readonly number[] {
     return this.#inSync;
   }

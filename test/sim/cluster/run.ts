@@ -28,6 +28,8 @@ export interface ClusterRunResult {
   readonly activations: number;
   readonly shrinks: number;
   readonly rebuilds: number;
+  /** Seats that were given to another node. */
+  readonly replaced: number;
   readonly promises: number;
   readonly refusedForgeries: number;
   /** Old backups that were found out. */
@@ -65,6 +67,7 @@ class ClusterRun {
   #activations = 0;
   #shrinks = 0;
   #rebuilds = 0;
+  #replaced = 0;
 
   constructor({ seed, subject, faultMs, trace }: ClusterRunOptions) {
     Violation.raised = null;
@@ -123,6 +126,7 @@ class ClusterRun {
       activations: this.#activations,
       shrinks: this.#shrinks,
       rebuilds: this.#rebuilds,
+      replaced: this.#replaced,
       promises: this.#checks.promises,
       refusedForgeries: this.#stranger.refused,
       quarantines: this.#nodes.reduce((sum, node) => sum + node.quarantines, 0),
@@ -192,6 +196,7 @@ class ClusterRun {
     this.#activations += owner.activations;
     this.#shrinks += owner.shrunk;
     this.#rebuilds += owner.rebuilt;
+    if (owner instanceof VolumeOwner) this.#replaced += owner.replaced;
     this.#owners[index] = null;
   }
 
@@ -228,6 +233,8 @@ class ClusterRun {
       ["old-backup", () => this.#oldBackup()],
       ["old-backup", () => this.#oldBackup()],
       ["swap", () => this.#swap()],
+      ["replace", () => this.#replace()],
+      ["replace", () => this.#replace()],
     ];
     const [name, act] = this.#random.pick(faults);
     this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
@@ -289,6 +296,10 @@ class ClusterRun {
       node.kill();
       node.start();
     }
+  }
+
+  #replace(): void {
+    for (const owner of this.#owners) if (owner instanceof VolumeOwner && owner.replaceOne()) return;
   }
 
   /** A planned hand-over. */
@@ -356,8 +367,7 @@ class ClusterRun {
     for (const node of this.#nodes) if (!node.alive) node.start();
     for (let i = 0; i < OWNERS; i++) if (!(this.#owners[i]?.process.alive ?? false)) this.#startOwner(i);
     const wanted = this.#writes + PEACE_WRITES;
-    const whole = (): boolean =>
-      this.#owners.some((owner) => owner?.serving && owner.inSync.length === this.#nodes.length);
+    const whole = (): boolean => this.#owners.some((owner) => owner?.serving && owner.isWhole);
     const reached = this.#stepUntil(() => this.#writes >= wanted && whole(), PEACE_MS * 1000);
     if (!reached) {
       const owners = this.#owners.map((owner) => `${owner?.epoch}:${owner?.serving}:[${owner?.inSync}]`);
@@ -381,8 +391,8 @@ class ClusterRun {
     if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);
     const pool = stationPool(this.#nodes.length + OWNERS + 1);
     let difference: string | null | undefined;
-    const holders = owners.find((owner) => owner.serving)!.holders!;
-    copiesDiffer(this.#nodes, holders, pool, (found) => {
+    const record = owners.find((owner) => owner.serving)!.record!;
+    copiesDiffer(this.#nodes, record, pool, (found) => {
       difference = found;
     });
     this.#stepUntil(() => difference !== undefined, 60_000_000);

@@ -11,7 +11,6 @@ import { Status } from "../../../lib/core/status.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { Activation } from "../../../lib/replica/owner/activation.js";
 import type { OwnerEnvironment, OwnerEvents } from "../../../lib/replica/owner/api.js";
-import { Holders } from "../../../lib/replica/owner/holders.js";
 import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
 import {
   type ClusterRecord,
@@ -108,6 +107,7 @@ export class VolumeOwner {
   rebuilt = 0;
   shrunk = 0;
   activations = 0;
+  replaced = 0;
 
   constructor(at: ProbeHost, registers: VolumeRegisters, host: number, process: SimProcess, pool: SimPool) {
     this.#at = at;
@@ -168,9 +168,12 @@ export class VolumeOwner {
     const set = this.#set;
     return set !== null && this.#open === 0 && set.work.reconcile === 0 && set.work.resync === 0;
   }
-  /** Which node holds which extent; null: nobody serves. */
-  get holders(): Holders | null {
-    return this.#set === null ? null : new Holders(this.#set.record);
+  /** What says which node holds which extent; null: nobody serves. */
+  get record(): ClusterRecord | null {
+    return this.#set?.record ?? null;
+  }
+  get isWhole(): boolean {
+    return this.#set?.record.members.every(({ state }) => state === "insync") ?? false;
   }
   get waiting(): string {
     return `${this.#set?.waiting ?? this.#activation?.waiting ?? "nothing"}`;
@@ -225,8 +228,9 @@ export class VolumeOwner {
 
   #firstRecord(first: number): ClusterRecord {
     const { nodes } = this.#at;
-    // Each extent on all nodes, or on some of them.
-    const replicas = nodes.length - this.#random.below(nodes.length > 2 ? nodes.length - 1 : 1);
+    // Of several nodes one may be spare, and each extent is on all members or on some of them.
+    const members = nodes.slice(0, nodes.length > 2 && this.#random.chance(0.5) ? -1 : undefined);
+    const replicas = members.length - this.#random.below(members.length > 2 ? members.length - 1 : 1);
     return {
       id: volumeId(PROBE_VOLUME),
       name: "v1",
@@ -247,7 +251,7 @@ export class VolumeOwner {
       createdAt: 0,
       state: "live",
       owner: { ...this.#environment.self, released: true },
-      members: nodes.map(({ id }) => ({ node: id, state: "insync", since: 0 })),
+      members: members.map(({ id }) => ({ node: id, state: "insync", since: 0 })),
       replicasMin: replicas,
     };
   }
@@ -295,6 +299,24 @@ export class VolumeOwner {
     set.release((isReleased) => {
       if (isReleased) this.#ended();
     });
+  }
+
+  /** Gives the seat of a random member to a node that is none; false: there is no such node. */
+  replaceOne(): boolean {
+    const set = this.#set;
+    if (set === null) return false;
+    const { members } = set.record;
+    const spare = this.#at.nodes.find(({ id }) => members.every(({ node }) => node !== id));
+    if (spare === undefined) return false;
+    const old = this.#random.pick(members).node;
+    const { nameOf } = this.#environment;
+    set.replace(old, spare.id, (refusal) => {
+      this.#at.world.say(
+        `owner ${this.host}: ${nameOf(old)} replaced by ${nameOf(spare.id)}: ${refusal ?? "done"}`,
+      );
+      if (refusal === null) this.replaced++;
+    });
+    return true;
   }
 
   // ---- Clients -----------------------------------------------------------------------------------------
