@@ -17,6 +17,9 @@ import { Status } from "../../core/status.js";
 import { COPY_BLOCKS } from "./limits.js";
 import type { Member } from "./member.js";
 
+const Content = { Absent: 0, Zeros: 1, Bytes: 2 } as const;
+type Content = (typeof Content)[keyof typeof Content];
+
 export interface CopyHost {
   readonly volume: number;
   readonly epoch: number;
@@ -59,6 +62,8 @@ export class Copier {
   readonly #target = new Ask();
   readonly #wanted = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   readonly #found = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+  /** The Zero that is asked for leaves blocks of zeros. */
+  #noHole = false;
 
   /** Null: the pool has no buffer now. */
   static make(host: CopyHost, pool: Pool): Copier | null {
@@ -204,23 +209,40 @@ export class Copier {
     return "copied";
   }
 
-  /** What was just read goes to the target: blocks with bytes are written, absent ones zeroed. */
+  /**
+   * What was just read goes to the target: blocks with bytes are written, absent ones zeroed. Blocks of zeros that are
+   * there are provisioned: a Write of zeros over an absent block would leave it absent, and the copies different.
+   */
   *#put(extent: number, block: number, blocks: number, target: Member): Routine<boolean> {
     const from = this.#source.op;
     const { op } = this.#target;
     for (let i = 0; i < blocks; ) {
-      const isAbsent = from.presentCount === 0 || from.entries[i] === ENTRY_ABSENT;
+      const content = this.#contentOf(i);
       const start = i;
-      while (i < blocks && (from.presentCount === 0 || from.entries[i] === ENTRY_ABSENT) === isAbsent) {
+      while (i < blocks && this.#contentOf(i) === content) {
         op.entries[i - start] = from.entries[i]!;
         i++;
       }
-      const kind = isAbsent ? ExtentOpKind.Zero : ExtentOpKind.Write;
+      const kind = content === Content.Bytes ? ExtentOpKind.Write : ExtentOpKind.Zero;
+      this.#noHole = content === Content.Zeros;
       const offset = start * BLOCK_BYTES;
       const status = yield* this.ask(this.#target, target, kind, extent, block + start, i - start, offset);
+      this.#noHole = false;
       if (status !== Status.Ok) return false;
     }
     return true;
+  }
+
+  /** Of block `i` of what was just read. */
+  #contentOf(i: number): Content {
+    const { presentCount, entries } = this.#source.op;
+    if (presentCount === 0 || entries[i] === ENTRY_ABSENT) return Content.Absent;
+    const { view } = this.#pool;
+    const at = this.#memory + i * BLOCK_BYTES;
+    for (let word = 0; word < BLOCK_BYTES; word += 4) {
+      if (view.getUint32(at + word, true) !== 0) return Content.Bytes;
+    }
+    return Content.Zeros;
   }
 
   *#map(
@@ -261,7 +283,10 @@ export class Copier {
     op.memory = this.#memory + offset;
     // Only what brings entries asks for them: a node bounds those of one answer, and a Stamp is of a whole extent.
     const bringsEntries = kind === ExtentOpKind.Read || kind === ExtentOpKind.Map;
-    op.flags = ExtentFlag.NoWait | (bringsEntries ? ExtentFlag.Entries : 0);
+    op.flags =
+      ExtentFlag.NoWait |
+      (bringsEntries ? ExtentFlag.Entries : 0) |
+      (this.#noHole && kind === ExtentOpKind.Zero ? ExtentFlag.NoHole : 0);
     op.epoch = host.epoch;
     op.generation = host.generation;
     op.sequence = host.nextSequence();
