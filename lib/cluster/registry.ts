@@ -12,7 +12,6 @@ import { epoch, generation, type VolumeId, volumeId } from "../core/ids.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { NodeId } from "../replica/api.js";
 import type { LeaseClient } from "../replica/lease.js";
-import { place } from "../replica/owner/placement.js";
 import type { ClusterRecord } from "../replica/owner/record.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type {
@@ -142,9 +141,6 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     const { environment, nodes } = this.#options;
     const policy = completePolicy(spec.policy, nodes.length, environment.owner.extentBlocks * BLOCK_BYTES);
     const id = this.#newId();
-    const weighed = nodes.map((node) => ({ node, weight: 1, domains: { zone: "", rack: "", host: node } }));
-    const members = place(id, 0, policy.replicas, weighed);
-    assert(members !== null, "there are as many nodes as replicas");
     return {
       id,
       name: spec.name,
@@ -159,7 +155,8 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
       createdAt: environment.owner.clock.wall(),
       state: "live",
       owner: { peer: environment.owner.self.peer, node: null, incarnation: 0, released: true },
-      members: members.nodes.map((node) => ({ node, state: "insync", since: 0 })),
+      // Each extent is on as many of them as there are replicas.
+      members: nodes.map((node) => ({ node, state: "insync", since: 0 })),
       replicasMin: policy.replicas,
     };
   }

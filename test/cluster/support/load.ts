@@ -8,6 +8,9 @@ import type { History } from "./history.js";
 import type { SeededRandom } from "./random.js";
 import { decodeSectors, encodeSectors, SECTOR_BYTES } from "./sector-codec.js";
 
+/** Who serves the volume. */
+export type Where = Pick<TestServer, "host" | "port">;
+
 export interface LoadShape {
   readonly connections: number;
   /** Requests in flight per connection. */
@@ -38,7 +41,7 @@ export class Load {
     this.#shape = shape;
   }
 
-  async start(server: TestServer, volume: string): Promise<void> {
+  async start(server: Where, volume: string): Promise<void> {
     this.#stopping = false;
     const { connections, depth } = this.#shape;
     this.#clients = [];
@@ -61,6 +64,12 @@ export class Load {
   async cutOff(): Promise<void> {
     await Promise.all(this.#workers);
     for (const client of this.#clients) client.destroy();
+  }
+
+  /** Ends every connection from here, whatever it is owed. */
+  async abandon(): Promise<void> {
+    for (const client of this.#clients) client.destroy();
+    await Promise.all(this.#workers);
   }
 
   async #work(client: NbdClient): Promise<void> {
@@ -136,7 +145,7 @@ const VERIFY_SECTORS = 2048;
 
 /** Reads what was touched since the last time, or all of the volume, and compares it with the history. */
 export async function verify(
-  server: TestServer,
+  server: Where,
   volume: string,
   history: History,
   scope: "touched" | "all",
