@@ -67,6 +67,16 @@ export class SimClient {
     this.number = number;
   }
 
+  /** What it asks for next, without flags: granules of the volume. */
+  want(kind: OpKind, volume: number, granule: number, granules: number): void {
+    this.kind = kind;
+    this.volume = volume;
+    this.granule = granule;
+    this.granules = granules;
+    this.fua = false;
+    this.noHole = false;
+  }
+
   /** Byte range inside the volume. */
   get offset(): number {
     return this.granule * this.#host.config.granuleBytes;

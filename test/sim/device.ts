@@ -27,11 +27,12 @@
  * The device itself checks its callers: alignment and bounds, no two changes in flight to one page, no use after
  * close.
  */
-import type { Disk, DiskListener } from "../../lib/core/disk.js";
+import type { DiskListener } from "../../lib/core/disk.js";
 import { DiskErrno } from "../../lib/core/disk.js";
 import { BLOCK_BYTES, BLOCK_SHIFT } from "../../lib/core/limits.js";
 import { type Arena, ZERO_PAGE } from "./arena.js";
 import { registerAt } from "./content.js";
+import { Kind, SimDiskHandle } from "./disk-handle.js";
 import { type SimPool, simMemory } from "./memory.js";
 import { Prng } from "./prng.js";
 import { Violation } from "./violation.js";
@@ -44,8 +45,6 @@ const SLOW_FACTOR = 1000;
 /** Pages that a fault looks at to find one that holds data. */
 const VICTIM_TRIES = 24;
 
-const Kind = { Read: 0, Write: 1, Zero: 2, Sync: 3 } as const;
-type Kind = (typeof Kind)[keyof typeof Kind];
 const KIND_NAMES = ["read", "write", "zero", "sync"] as const;
 
 /** Probabilities per request. */
@@ -789,65 +788,4 @@ function sectorMask(from: number, to: number): number {
   const first = Math.floor(from / SECTOR_BYTES);
   const last = Math.floor((to - 1) / SECTOR_BYTES);
   return ((1 << (last + 1)) - 1) & ~((1 << first) - 1);
-}
-
-/** The device as one process has it open: lib/core's Disk. */
-export class SimDiskHandle implements Disk {
-  readonly sizeBytes: number;
-  readonly alignBytes: number;
-  readonly zeroGrainBytes: number;
-  readonly process: SimProcess;
-  readonly pool: SimPool;
-  readonly #device: SimDevice;
-  #closed = false;
-
-  constructor(device: SimDevice, process: SimProcess, pool: SimPool) {
-    this.#device = device;
-    this.process = process;
-    this.pool = pool;
-    this.sizeBytes = device.options.sizeBytes;
-    this.alignBytes = device.options.alignBytes;
-    this.zeroGrainBytes = device.options.zeroGrainBytes;
-  }
-
-  get closed(): boolean {
-    return this.#closed;
-  }
-
-  read(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
-    if (this.#use()) this.#device.submit(this, Kind.Read, offset, memory, length, listener, tag);
-  }
-
-  write(offset: number, memory: number, length: number, listener: DiskListener, tag: number): void {
-    if (this.#use()) this.#device.submit(this, Kind.Write, offset, memory, length, listener, tag);
-  }
-
-  zero(offset: number, length: number, listener: DiskListener, tag: number): void {
-    if (this.#use()) this.#device.submit(this, Kind.Zero, offset, 0, length, listener, tag);
-  }
-
-  sync(listener: DiskListener, tag: number): void {
-    if (this.#use()) this.#device.submit(this, Kind.Sync, 0, 0, 0, listener, tag);
-  }
-
-  appendNow(offset: number, memory: number, length: number): number {
-    return this.#use() ? this.#device.append(offset, memory, length) : length;
-  }
-
-  close(): void {
-    if (!this.#use()) return;
-    this.#closed = true;
-  }
-
-  /** Another process has the device now. */
-  abandon(): void {
-    this.#closed = true;
-  }
-
-  /** False for a dead process: what is left of its promises must not do anything. */
-  #use(): boolean {
-    if (!this.process.alive) return false;
-    if (this.#closed) throw new Violation("CONTRACT", "the disk was used after it was closed");
-    return true;
-  }
 }

@@ -10,9 +10,13 @@ import { recordFields } from "../../lib/catalog/mirror-writer.js";
 import type { Timer } from "../../lib/core/clock.js";
 import type { Store } from "../../lib/store/api.js";
 import type { DeviceRegistry } from "../../lib/volume/registry.js";
+import type { Coverage } from "./coverage.js";
 import type { RedisHost, SimRedis } from "./redis.js";
+import { Violation } from "./violation.js";
 import type { SimProcess } from "./world.js";
 
+/** Longer than the mirror waits between two looks at what Redis holds. */
+const MIRROR_IDLE_US = 5e6;
 const STORE_ID = "simulated";
 const NODE_ID = "n1";
 /** A key of an index bucket, and the volume that it belongs to. */
@@ -125,6 +129,36 @@ export class SimMirror {
     const prefix = bucketKey(volume, "");
     const surplus = this.#redis.keys().find((key) => key.startsWith(prefix) && !buckets.has(key));
     return surplus === undefined ? null : `${surplus} lists extents that are not there`;
+  }
+}
+
+/** Lets the run go on meanwhile. */
+export interface Waiter {
+  readonly coverage: Coverage;
+  until(condition: () => boolean, what: string): Promise<void>;
+  /** Lets time pass, while there is something to happen. */
+  wait(us: number): Promise<void>;
+}
+
+/** Once Redis is well it comes to equal the truth, and stays equal; the same after one loss more. */
+export async function checkMirror(mirror: SimMirror, redis: SimRedis, waiter: Waiter): Promise<void> {
+  waiter.coverage.count("redis:compared");
+  await untilMirrored(mirror, waiter);
+  await waiter.wait(MIRROR_IDLE_US);
+  const difference = mirror.difference();
+  if (difference !== null) throw new Violation("I20", `Redis was equal, but now ${difference}`);
+  redis.lose();
+  await untilMirrored(mirror, waiter);
+  waiter.coverage.count("redis:orphan-keys", mirror.orphans());
+}
+
+async function untilMirrored(mirror: SimMirror, waiter: Waiter): Promise<void> {
+  try {
+    await waiter.until(() => mirror.difference() === null, "Redis to be equal");
+  } catch (error) {
+    if (!(error instanceof Violation) || error.invariant !== "I23") throw error;
+    Violation.raised = null;
+    throw new Violation("I20", `Redis (${mirror.state}) is well, but ${mirror.difference()}`, error);
   }
 }
 

@@ -5,38 +5,38 @@
  * at any event, opening and closing included. The last life is without faults: everything pending must complete,
  * everything is read, the device is closed and checked offline.
  */
-import { InvariantError } from "../../lib/core/assert.js";
-import { LaminaError } from "../../lib/core/errors.js";
 import { BLOCK_BYTES, MIB } from "../../lib/core/limits.js";
 import { type Routine, startRoutine } from "../../lib/core/routine.js";
 import type { BadBlock, FormatOptions, Store, StoreEnvironment, StoreEvents } from "../../lib/store/api.js";
 import { freshArena } from "./arena.js";
+import { AtRest, type AtRestHost } from "./at-rest.js";
 import { type ClientHost, OpKind, SimClient } from "./clients.js";
 import {
   type CrashPoint,
   configOf,
-  FAULT_RATE,
   type Feature,
   type FrontKind,
   type RunConfig,
   type RunOptions,
 } from "./config.js";
 import type { Coverage } from "./coverage.js";
-import { type DeviceFaults, SimDevice } from "./device.js";
+import { SimDevice } from "./device.js";
+import { type FaultHost, Faults } from "./faults.js";
 import type { LifeFront } from "./fronts.js";
 import { History, Taint } from "./history.js";
 import { SIM_POOL_BYTES, SimPool, simMemory } from "./memory.js";
-import { SimMirror } from "./mirror.js";
+import { checkMirror, SimMirror, type Waiter } from "./mirror.js";
 import { NbdFront } from "./nbd-front.js";
 import { type OpenedFront, openFront } from "./opening.js";
 import type { Prng } from "./prng.js";
 import type { EventTarget } from "./queue.js";
+import { readEverything } from "./read-everything.js";
 import { SimRedis } from "./redis.js";
-import type { Finding, Subject } from "./subject.js";
-import { Violation } from "./violation.js";
+import type { Subject } from "./subject.js";
+import { asViolation, Violation } from "./violation.js";
 import { VolumeTable } from "./volume-table.js";
 import { Workload } from "./workload.js";
-import { type SimProcess, SimWorld, type TraceSink } from "./world.js";
+import { type SimProcess, SimWorld, type TraceSink, turn } from "./world.js";
 
 /** Virtual time in which anything that was asked for must be over once nothing is faulty. */
 const LIVENESS_US = 600e6;
@@ -57,19 +57,11 @@ const CLIENT_POOL_RESERVE = MIB / 2;
  * their values may survive a power loss, so the checker keeps them all, and its time grows with them.
  */
 const UNFLUSHED_GRANULES_MAX = 100_000;
-/** Blocks of one read when everything is read. */
-const READ_BLOCKS_MAX = 128;
-/** Longer than the mirror waits between two looks at what Redis holds. */
-const MIRROR_IDLE_US = 5e6;
-/** A fault, or a control operation, is drawn about this often. */
-const FAULT_TICK_US = 2000;
-
 /** Share of lives that find a device of an older format, and events in which its upgrade may be cut short. */
 const OLD_FORMAT_SHARE = 0.3;
 const OLD_FORMAT_EVENTS = 400;
 
 const EVENT_CLIENT = 10;
-const EVENT_FAULT = 11;
 const EVENT_JANITOR = 12;
 
 export interface RunResult {
@@ -79,18 +71,6 @@ export interface RunResult {
   readonly coverage: Coverage;
   readonly violation: Violation | null;
 }
-
-/** Faults that may leave blocks which fail their checksums. */
-const DAMAGING = [
-  "fault:rot",
-  "fault:rot-zeros",
-  "fault:misdirected-write",
-  "fault:write-eio",
-  "fault:zero-eio",
-];
-
-/** Rules of fsck that a power loss in the middle of a write may break: the other copy counts. */
-const TORN_BY_CRASH = new Set(["superblock"]);
 
 /** Thrown through a life when its time has come. */
 class LifeEnds extends Error {}
@@ -115,13 +95,7 @@ export async function run(
   return { seed: options.seed, hash: world.hash, config, coverage: world.coverage, violation };
 }
 
-function asViolation(error: unknown): Violation {
-  if (error instanceof Violation) return error;
-  const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return new Violation("ASSERT", error instanceof InvariantError ? error.message : what, error);
-}
-
-class Run implements ClientHost, EventTarget, StoreEvents {
+class Run implements ClientHost, EventTarget, StoreEvents, FaultHost, AtRestHost, Waiter {
   readonly world: SimWorld;
   readonly config: RunConfig;
   readonly history: History;
@@ -131,7 +105,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   readonly #subject: Subject;
   readonly #format: FormatOptions;
   readonly #random: Prng;
-  readonly #faultRandom: Prng;
+  readonly #faults: Faults;
+  readonly #atRest: AtRest;
   readonly #workload: Workload;
   readonly #clients: SimClient[];
   readonly #janitor: SimClient;
@@ -147,21 +122,17 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   #endAt = Number.POSITIVE_INFINITY;
   /** Operations that this life still starts. */
   #operationsLeft = 0;
-  #faulty = true;
   /** Operations that are over: while this moves the run is not stuck. */
   #answers = 0;
   /** After a power loss, until the store has said that everything is settled. */
   #lossy = false;
-  /** Which copy of the metadata rots in this run. */
-  readonly #rotSecond: boolean;
   /** The device said that it has failed. */
   #failed: string | null = null;
   #full = false;
   /** Control operations in progress: their promises need turns of the real event loop. */
   #asyncWork = 0;
-  readonly #badBlocks: BadBlock[] = [];
   /** Lives on while processes die. */
-  readonly #redis: SimRedis | null;
+  readonly redis: SimRedis | null;
   #mirror: SimMirror | null = null;
   /** A promise has an outcome: the real event loop must have a turn. */
   #turnWanted = false;
@@ -171,8 +142,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.config = config;
     this.#subject = subject;
     this.#random = world.random.fork("run");
-    this.#faultRandom = world.random.fork("faults");
-    this.#rotSecond = this.#faultRandom.chance(0.5);
+    this.#faults = new Faults(this, world.random.fork("faults"));
+    this.#atRest = new AtRest(this, subject, this.#random);
     this.#workload = new Workload(config, world.random.fork("workload"));
     this.granulesPerBlock = BLOCK_BYTES / config.granuleBytes;
     this.granulesPerVolume = config.extentsPerVolume * config.extentBlocks * this.granulesPerBlock;
@@ -200,7 +171,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       records: 16,
     };
     const mirrored = config.front !== "store" && this.#has("redis");
-    this.#redis = mirrored ? new SimRedis(this, world.random.fork("redis")) : null;
+    this.redis = mirrored ? new SimRedis(this, world.random.fork("redis")) : null;
     for (let register = 0; register < config.volumes * this.granulesPerVolume; register++)
       this.history.create(register);
   }
@@ -251,7 +222,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       if (error !== null) throw asViolation(error);
       over = true;
     });
-    await this.#until(() => over, "formatting");
+    await this.until(() => over, "formatting");
     this.#endProcess();
     this.device.crashInFlight();
   }
@@ -261,7 +232,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     world.coverage.lifeBegins();
     world.coverage.count(`life:${end}`);
     if (world.trace !== null) world.say(`=== life ${life}, to end by ${end}, boot ${this.#boot}`);
-    const old = await this.#takeBack(OLD_FORMAT_SHARE);
+    const old = await this.#atRest.takeBack(OLD_FORMAT_SHARE);
     const share = Math.ceil(this.config.operations / this.config.lives);
     this.#operationsLeft = this.#random.between(1, 2 * share);
     // A short life ends while it opens; a long one in the middle of its work, or while it closes.
@@ -270,14 +241,14 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       ? this.#random.between(1, old ? OLD_FORMAT_EVENTS : 60)
       : this.#random.between(20, 40 * this.#operationsLeft);
     this.#endAt = end === "clean" && !early ? Number.POSITIVE_INFINITY : world.coverage.events + span;
-    this.#rotAtRest();
+    this.#faults.rotAtRest(this.#subject, this.#format, this.#random);
     try {
       await this.#open();
-      this.#startFaults();
+      this.#faults.start();
       this.#wakeClients();
-      await this.#until(() => this.#idle() || this.#failed !== null, "clients to finish");
+      await this.until(() => this.#idle() || this.#failed !== null, "clients to finish");
       if (this.#failed === null && (end === "clean" || this.#random.chance(0.3))) await this.#closeCleanly();
-      else if (this.#failed === null) await this.#wait(this.#random.between(1, 30_000));
+      else if (this.#failed === null) await this.wait(this.#random.between(1, 30_000));
     } catch (error) {
       if (!(error instanceof LifeEnds)) throw error;
     }
@@ -285,30 +256,10 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.#crash(alsoPower ? "power" : end);
     world.coverage.lifeEnds();
     const { checkShare } = this.config;
-    if (checkShare > 0 && this.#random.chance(checkShare)) await this.#checkCrashed();
-    if (this.#has("rot-log") && this.#random.chance(0.5)) await this.#rotLog();
+    if (checkShare > 0 && this.#random.chance(checkShare)) await this.#atRest.checkCrashed();
+    if (this.#has("rot-log") && this.#random.chance(0.5)) await this.#atRest.rotLog();
     // What the dead process's promises still do reaches nothing, but must be over before the next one begins.
     if (this.config.front !== "store") for (let i = 0; i < 3; i++) await turn();
-  }
-
-  /** Between two lives: the device becomes one that an older program has left so. */
-  async #takeBack(share: number): Promise<boolean> {
-    const { takeBack } = this.#subject;
-    if (takeBack === undefined || !this.#has("old-format") || !this.#random.chance(share)) return false;
-    this.#endFaults();
-    const taken = await this.#offline(takeBack, "the device to be taken back to an older format");
-    this.world.coverage.count(taken ? "life:old-format" : "life:half-upgraded");
-    return true;
-  }
-
-  /** Between two lives. Of metadata one copy, always the same side, so that the other one is whole. */
-  #rotAtRest(): void {
-    const { copyRanges } = this.#subject;
-    if (this.#has("rot") && this.#random.chance(0.5)) this.device.rot();
-    if (this.#has("rot-zeros"))
-      this.device.rotZeros(this.device.provisionedBelow, this.device.options.sizeBytes);
-    if (copyRanges === undefined || !this.#has("rot-metadata") || this.#random.chance(0.5)) return;
-    this.device.rotIn(copyRanges(this.#format, this.#rotSecond));
   }
 
   /** Crash replay: a life that ends at one event, and what is left of it. */
@@ -320,7 +271,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     try {
       await this.#open();
       this.#wakeClients();
-      await this.#until(() => this.#idle(), "clients to finish");
+      await this.until(() => this.#idle(), "clients to finish");
       await this.#closeCleanly();
     } catch (error) {
       if (!(error instanceof LifeEnds)) throw error;
@@ -335,12 +286,12 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   /** A second life after the crash, cut short as well: what recovery does must survive a crash too. */
   async #liveAgain(crash: CrashPoint): Promise<void> {
     this.#operationsLeft = Math.ceil(this.config.operations / 3);
-    await this.#takeBack(1);
+    await this.#atRest.takeBack(1);
     this.#endAt = this.world.coverage.events + crash.again;
     try {
       await this.#open();
       this.#wakeClients();
-      await this.#until(() => this.#idle(), "clients to finish");
+      await this.until(() => this.#idle(), "clients to finish");
     } catch (error) {
       if (!(error instanceof LifeEnds)) throw error;
     }
@@ -381,16 +332,16 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   async #lastLife(): Promise<void> {
     const { world } = this;
     if (world.trace !== null) world.say("=== last life, without faults");
-    this.#endFaults();
+    this.#faults.end();
     this.#failed = null;
-    await this.#takeBack(OLD_FORMAT_SHARE);
+    await this.#atRest.takeBack(OLD_FORMAT_SHARE);
     await this.#open();
     this.#operationsLeft = this.#random.below(100);
     this.#wakeClients();
-    await this.#until(() => this.#idle(), "clients to finish");
-    if (this.#random.chance(0.5)) await this.#wait(this.#random.between(1, 3_000_000));
-    await this.#checkMirror();
-    await this.#readEverything();
+    await this.until(() => this.#idle(), "clients to finish");
+    if (this.#random.chance(0.5)) await this.wait(this.#random.between(1, 3_000_000));
+    if (this.#mirror !== null) await checkMirror(this.#mirror, this.redis!, this);
+    await readEverything(this, this.#clients[0]!);
     await this.#closeCleanly();
     this.#endProcess();
     if (this.#random.chance(0.5)) {
@@ -400,19 +351,19 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       this.device.crashInFlight();
       this.history.kill();
     }
-    await this.#checkOffline();
+    await this.#atRest.checkClosed();
     await this.#finish();
   }
 
   /** Opens once more, reads everything and closes. */
   async #finish(): Promise<void> {
-    this.#endFaults();
+    this.#faults.end();
     this.#operationsLeft = 0;
     await this.#open();
-    await this.#readEverything();
+    await readEverything(this, this.#clients[0]!);
     await this.#closeCleanly();
     this.#endProcess();
-    await this.#checkOffline();
+    await this.#atRest.checkClosed();
   }
 
   #newProcess(): StoreEnvironment {
@@ -455,12 +406,12 @@ class Run implements ClientHost, EventTarget, StoreEvents {
         opened = front;
       },
     );
-    await this.#until(() => opened !== null || failure !== null, "the device to open");
+    await this.until(() => opened !== null || failure !== null, "the device to open");
     if (failure !== null) throw this.#openFailed(failure);
     const { store, front } = opened as unknown as OpenedFront;
     this.#store = store;
     this.#front = front;
-    if (front instanceof NbdFront) await this.#until(() => front.ready, "connections to be served");
+    if (front instanceof NbdFront) await this.until(() => front.ready, "connections to be served");
     this.#startMirror(store);
     this.volumes.checkRecords(store);
     this.volumes.resume();
@@ -468,38 +419,14 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   #startMirror(store: Store): void {
     const { registry } = this.volumes;
-    if (this.#redis === null || registry === null) return;
+    if (this.redis === null || registry === null) return;
     const { process } = this;
     const session = (): string => `${process.u32()}`;
-    this.#mirror = new SimMirror(this, process, this.#redis, registry, store, session);
+    this.#mirror = new SimMirror(this, process, this.redis, registry, store, session);
   }
 
   promiseMoved(): void {
     this.#turnWanted = true;
-  }
-
-  /** Once Redis is well it comes to equal the truth, and stays equal; the same after one loss more. */
-  async #checkMirror(): Promise<void> {
-    const mirror = this.#mirror;
-    if (mirror === null) return;
-    this.world.coverage.count("redis:compared");
-    await this.#untilMirrored(mirror);
-    await this.#wait(MIRROR_IDLE_US);
-    const difference = mirror.difference();
-    if (difference !== null) throw new Violation("I20", `Redis was equal, but now ${difference}`);
-    this.#redis!.lose();
-    await this.#untilMirrored(mirror);
-    this.world.coverage.count("redis:orphan-keys", mirror.orphans());
-  }
-
-  async #untilMirrored(mirror: SimMirror): Promise<void> {
-    try {
-      await this.#until(() => mirror.difference() === null, "Redis to be equal");
-    } catch (error) {
-      if (!(error instanceof Violation) || error.invariant !== "I23") throw error;
-      Violation.raised = null;
-      throw new Violation("I20", `Redis (${mirror.state}) is well, but ${mirror.difference()}`, error);
-    }
   }
 
   async #closeMirror(): Promise<void> {
@@ -512,7 +439,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
       closed = true;
       this.#asyncWork--;
     });
-    await this.#until(() => closed || this.#failed !== null, "the mirror to close");
+    await this.until(() => closed || this.#failed !== null, "the mirror to close");
     if (this.#failed !== null) throw new LifeEnds();
   }
 
@@ -541,7 +468,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
         if (error === null) this.history.flushed(at);
       });
     });
-    await this.#until(() => closed || this.#failed !== null, "the store to close");
+    await this.until(() => closed || this.#failed !== null, "the store to close");
     if (this.#failed !== null) throw new LifeEnds();
     this.world.coverage.count("closed");
     const leaked = this.#pool!.capacityBytes - this.#pool!.freeBytes;
@@ -555,111 +482,29 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   /** Waits until control operations are over. */
   async #drain(): Promise<void> {
-    await this.#until(() => this.volumes.idle || this.#failed !== null, "control operations to finish");
+    await this.until(() => this.volumes.idle || this.#failed !== null, "control operations to finish");
     if (this.#failed !== null) throw new LifeEnds();
   }
 
-  async #checkOffline(): Promise<void> {
-    const found = await this.#fsck();
-    const rotten = this.world.coverage.get("fault:rot-metadata") > 0;
-    if (found.length > 0 && !rotten && !this.#damaged())
-      throw new Violation("I7", `fsck after a clean close: ${found.map((one) => one.message).join("; ")}`);
-  }
-
-  async #fsck(): Promise<readonly Finding[]> {
-    const { fsck } = this.#subject;
-    return fsck === undefined ? [] : this.#offline(fsck, "fsck");
-  }
-
   /** Runs `work` in a process of its own. */
-  async #offline<T>(work: (environment: StoreEnvironment) => Routine<T>, what: string): Promise<T> {
+  async offline<T>(work: (environment: StoreEnvironment) => Routine<T>, what: string): Promise<T> {
     let outcome: { readonly value: T } | null = null;
     startRoutine(work(this.#newProcess()), (error, value) => {
       if (error !== null) throw asViolation(error);
       outcome = { value: value! };
     });
-    await this.#until(() => outcome !== null, what);
+    await this.until(() => outcome !== null, what);
     this.#endProcess();
     return (outcome as unknown as { readonly value: T }).value;
-  }
-
-  /** What a crash has left must be in order too: copies of two ages, but never two bad ones, nor one ahead of the log. */
-  async #checkCrashed(): Promise<void> {
-    if (this.#damaged() || this.world.coverage.get("fault:rot-metadata") > 0) return;
-    this.#endFaults();
-    const found = (await this.#fsck()).filter(({ rule }) => !TORN_BY_CRASH.has(rule));
-    this.world.coverage.count("fsck:after-crash");
-    if (found.length > 0)
-      throw new Violation("I21", `fsck after a crash: ${found.map(({ message }) => message).join("; ")}`);
-  }
-
-  /**
-   * A frame that was synced, and that a later one says was synced, rots: the device must not be opened as if the log
-   * ended there. Then the bit is as it was.
-   */
-  async #rotLog(): Promise<void> {
-    const { logFrames, open } = this.#subject;
-    if (logFrames === undefined) return;
-    this.#endFaults();
-    const frames = await this.#offline(logFrames, "the log to be read");
-    const known = frames.filter(({ saidSynced }) => saidSynced);
-    if (known.length === 0) return;
-    const { offset, length } = this.#random.pick(known);
-    const mend = this.device.rotAt(offset, length);
-    if (mend === null) return;
-    this.world.coverage.count("fault:rot-log");
-    const options = { ...this.config.tunables, path: "sim", soleMember: true };
-    const refused = await this.#offline(function* (environment) {
-      try {
-        yield* open(environment, options);
-        return false;
-      } catch (error) {
-        return error instanceof LaminaError && error.code === "DEVICE_DAMAGED";
-      }
-    }, "the device to be refused");
-    if (!refused)
-      throw new Violation("I21", `the device was opened although a synced record at ${offset} has rotted`);
-    const found = await this.#fsck();
-    if (!found.some(({ rule }) => rule === "log"))
-      throw new Violation("I21", `fsck does not see that a synced record at ${offset} has rotted`);
-    mend();
   }
 
   get #mayLosePower(): boolean {
     return !this.#has("rot-metadata") && !this.#has("rot-zeros");
   }
 
-  /** Whether a fault has ever changed bytes at rest in this run. */
-  #damaged(): boolean {
-    const { coverage } = this.world;
-    return DAMAGING.some((fault) => coverage.get(fault) > 0);
-  }
-
-  async #readEverything(): Promise<void> {
-    const reader = this.#clients[0]!;
-    const step = Math.min(this.config.extentBlocks, READ_BLOCKS_MAX);
-    for (let volume = 0; volume < this.config.volumes; volume++) {
-      const blocks = this.volumes.blocks(volume);
-      for (let block = 0; block < blocks; block += step) {
-        reader.kind = OpKind.Read;
-        reader.volume = volume;
-        reader.fua = false;
-        reader.noHole = false;
-        reader.granule = block * this.granulesPerBlock;
-        reader.granules = Math.min(step, blocks - block) * this.granulesPerBlock;
-        await this.#until(
-          () => this.volumes.usable(volume) && this.#front!.admit(reader),
-          `volume ${volume} to be readable`,
-        );
-        if (!reader.start(this.#front!, 0)) throw new Violation("I23", "no memory for a read at the end");
-        await this.#until(() => !reader.busy, `the answer to ${reader.describe()}`);
-      }
-    }
-  }
-
   // --- waiting -------------------------------------------------------------------------------------------
 
-  async #until(condition: () => boolean, what: string): Promise<void> {
+  async until(condition: () => boolean, what: string): Promise<void> {
     const { world } = this;
     let answers = this.#answers;
     let since = world.nowUs;
@@ -686,7 +531,7 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   /** Lets time pass, while there is something to happen. */
-  async #wait(us: number): Promise<void> {
+  async wait(us: number): Promise<void> {
     const { world } = this;
     const until = world.nowUs + us;
     while (world.queue.nextTime <= until && this.#failed === null) {
@@ -718,6 +563,22 @@ class Run implements ClientHost, EventTarget, StoreEvents {
 
   get store(): Store | null {
     return this.#store;
+  }
+
+  get front(): LifeFront | null {
+    return this.#front;
+  }
+
+  get coverage(): Coverage {
+    return this.world.coverage;
+  }
+
+  get working(): boolean {
+    return this.#operationsLeft > 0;
+  }
+
+  endFaults(): void {
+    this.#faults.end();
   }
 
   get process(): SimProcess {
@@ -762,17 +623,8 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   }
 
   simEvent(code: number, tag: number): void {
-    switch (code) {
-      case EVENT_CLIENT:
-        this.#clientEvent(this.#clients[tag]!);
-        break;
-      case EVENT_FAULT:
-        this.#faultEvent();
-        break;
-      case EVENT_JANITOR:
-        this.#janitorEvent();
-        break;
-    }
+    if (code === EVENT_CLIENT) this.#clientEvent(this.#clients[tag]!);
+    else this.#janitorEvent();
   }
 
   #clientEvent(client: SimClient): void {
@@ -799,84 +651,20 @@ class Run implements ClientHost, EventTarget, StoreEvents {
     this.world.at(2000, this, this.#process, EVENT_JANITOR, 0);
     const client = this.#janitor;
     if (client.busy) return;
-    client.kind = OpKind.Free;
-    client.volume = this.#random.below(this.config.volumes);
-    const extents = Math.floor(this.volumes.blocks(client.volume) / this.config.extentBlocks);
+    const volume = this.#random.below(this.config.volumes);
+    const extents = Math.floor(this.volumes.blocks(volume) / this.config.extentBlocks);
     const perExtent = this.config.extentBlocks * this.granulesPerBlock;
-    client.granule = this.#random.below(extents) * perExtent;
-    client.granules = perExtent;
-    client.fua = false;
-    client.noHole = false;
-    if (!this.volumes.usable(client.volume) || !this.#front.admit(client)) return;
+    client.want(OpKind.Free, volume, this.#random.below(extents) * perExtent, perExtent);
+    if (!this.volumes.usable(volume) || !this.#front.admit(client)) return;
     client.start(this.#front, 0);
-  }
-
-  // --- faults --------------------------------------------------------------------------------------------
-
-  #startFaults(): void {
-    const { faults } = this.device;
-    const rate = (feature: Feature): number =>
-      this.#has(feature) && this.#faultRandom.chance(0.5) ? (FAULT_RATE[feature] ?? 0) : 0;
-    faults.readEio = rate("read-eio");
-    faults.writeEio = rate("write-eio");
-    faults.syncEio = rate("sync-eio");
-    faults.misdirectedRead = rate("misdirected-read");
-    faults.misdirectedWrite = rate("misdirected-write");
-    faults.misdirectedPart = rate("misdirected-part");
-    this.#faulty = true;
-    this.#nextFault();
-  }
-
-  #endFaults(): void {
-    this.#faulty = false;
-    this.#redis?.endFaults();
-    this.device.slowUntilUs = 0;
-    this.device.spacePages = Number.POSITIVE_INFINITY;
-    const { faults } = this.device;
-    for (const name of Object.keys(faults) as (keyof DeviceFaults)[]) faults[name] = 0;
-  }
-
-  #nextFault(): void {
-    this.world.at(1 + this.#faultRandom.below(2 * FAULT_TICK_US), this, this.#process, EVENT_FAULT, 0);
-  }
-
-  #faultEvent(): void {
-    if (!this.#faulty || this.#operationsLeft === 0) {
-      this.device.spacePages = Number.POSITIVE_INFINITY;
-      return;
-    }
-    this.#nextFault();
-    const random = this.#faultRandom;
-    if (this.#has("rot") && random.chance(0.1)) this.device.rot();
-    if (this.#has("slow") && random.chance(0.01)) {
-      this.world.coverage.count("fault:slow");
-      this.device.slowUntilUs = this.world.nowUs + random.between(1000, 20_000);
-    }
-    if (this.#has("pause") && random.chance(0.02)) {
-      this.world.coverage.count("fault:pause");
-      this.#process!.pausedUntilUs = this.world.nowUs + random.between(1000, 5_000_000);
-    }
-    if (this.#has("full") && random.chance(0.05)) {
-      const room = random.chance(0.5) ? Number.POSITIVE_INFINITY : this.device.usedPages + random.below(8);
-      this.device.spacePages = room;
-    }
-    if (this.#has("scrub") && random.chance(0.01)) {
-      this.world.coverage.count("op:scrub");
-      this.#store!.startScrub(random.pick([1, 100]) * MIB);
-    }
-    if (this.#has("disconnect") && this.#front instanceof NbdFront && random.chance(0.1))
-      this.#front.breakOne();
-    this.#redis?.maybeFault();
-    this.volumes.maybeChange(random);
   }
 
   // --- StoreEvents ---------------------------------------------------------------------------------------
 
   bitRot(bad: BadBlock): void {
     this.world.coverage.count("event:bit-rot");
-    this.#badBlocks.push(bad);
     if (this.world.trace !== null) this.world.say(`store: bit rot in ${JSON.stringify(bad)}`);
-    if (!this.#damaged() && this.device.readFaultsOfLife === 0)
+    if (!this.#atRest.damaged && this.device.readFaultsOfLife === 0)
       throw new Violation("I8", `bit rot was reported where no byte has changed: ${JSON.stringify(bad)}`);
   }
 
@@ -906,9 +694,4 @@ class Run implements ClientHost, EventTarget, StoreEvents {
   extentChanged(volume: number, layer: number, extent: number, exists: boolean): void {
     this.#mirror?.extentChanged(volume, layer, extent, exists);
   }
-}
-
-/** Lets promises run: a turn of the real event loop. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,6 +1,8 @@
 /**
  * What the simulator reports: the invariant (DESIGN §10 and the house's own), in words, and what was seen.
  */
+import { InvariantError } from "../../lib/core/assert.js";
+
 export const INVARIANTS = {
   I1: "A flushed sector returns that value or a later write's after any faults that leave one valid copy's disk intact.",
   I2: "An acknowledged write survives kill -9 of any set of processes.",
@@ -45,4 +47,11 @@ export class Violation extends Error {
   get words(): string {
     return INVARIANTS[this.invariant];
   }
+}
+
+/** Whatever a run has thrown. */
+export function asViolation(error: unknown): Violation {
+  if (error instanceof Violation) return error;
+  const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return new Violation("ASSERT", error instanceof InvariantError ? error.message : what, error);
 }

@@ -190,3 +190,8 @@ class SimTimer implements Timer, EventTarget {
     fire?.();
   }
 }
+
+/** Lets promises run: a turn of the real event loop. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
