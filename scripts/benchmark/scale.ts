@@ -21,6 +21,8 @@ const BLOCK_BYTES = 4096;
 const IN_FLIGHT = 64;
 /** Beside the volume: the reserve of free slots, and what a small device needs anyway. */
 const SPARE_BYTES = GIB;
+/** A device has room for a volume record for each so many bytes (two slots). */
+const VOLUME_CAPACITY_BYTES = 2 * EXTENT_BYTES;
 /** Starts of a server, of which the median counts. */
 const STARTS = 3;
 const VOLUME = "v";
@@ -89,7 +91,7 @@ async function mapped(folder: string, gib: number): Promise<Point> {
 
 async function volumes(folder: string, count: number): Promise<Point> {
   const data = scratchDirectory(folder);
-  const server = new LaminaServer({ data, capacity: capacityFor(16 * GIB) });
+  const server = new LaminaServer({ data, capacity: capacityFor(GIB + count * VOLUME_CAPACITY_BYTES) });
   try {
     await server.start();
     const begun = now();
