@@ -34,9 +34,14 @@ export function spreadPercent(values: readonly number[]): number {
   return ((Math.max(...values) - Math.min(...values)) / 2 / median(values)) * 100;
 }
 
+/** Round by round: first / other. */
+export function pairedRatios(first: readonly Sample[], other: readonly Sample[]): number[] {
+  return first.map((sample, round) => sample.iops / other[round]!.iops);
+}
+
 /** Median over the rounds of first / other, both measured in the same round. */
 export function pairedRatio(first: readonly Sample[], other: readonly Sample[]): number {
-  return median(first.map((sample, round) => sample.iops / other[round]!.iops));
+  return median(pairedRatios(first, other));
 }
 
 function cell(samples: readonly Sample[]): string {
