@@ -10,64 +10,13 @@ import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
 import { serveVolume } from "../interop/support/volume.js";
 import { ATTACH_NEEDS, attachProgram, keepConsole, NO_REDIS, Telephone } from "./support/attach.js";
 import { Guest } from "./support/guest.js";
-import { systemdFiles } from "./support/systemd.js";
+import { PREPARE_ROOT, systemdFiles, verdict } from "./support/systemd.js";
 
 const PACKAGING = new URL("../../scripts/systemd/", import.meta.url).pathname.replace("/dist/", "/");
 
-/** First the file system is made; then a root in memory is prepared and entered, with systemd as its init. */
-function job(port: number, telephone: number): string {
+/** What is looked at once the guest has booted. */
+function verdictOf(telephone: number): string {
   return `
-device=$(lamina-attach attach nbd://10.0.2.2:${port}/v)
-mkfs.ext4 -q -F $device
-lamina-attach detach $device
-rm -rf /run/lamina
-
-mount -t tmpfs none /mnt
-cp -a /usr /bin /sbin /lib /lib64 /etc /mnt/
-mkdir -p /mnt/proc /mnt/sys /mnt/dev /mnt/run /mnt/tmp /mnt/srv/data /mnt/mnt /mnt/etc/lamina/attach /mnt/root /mnt/var
-ln -sf ../lib/systemd/systemd /mnt/usr/sbin/init
-ln -sf ../../bin/udevadm /mnt/usr/lib/systemd/systemd-udevd
-ln -sf kmod /mnt/usr/bin/modprobe
-ln -sf ../bin/kmod /mnt/usr/sbin/modprobe
-rm -f /mnt/etc/mtab
-ln -s ../proc/self/mounts /mnt/etc/mtab
-echo 0123456789abcdef0123456789abcdef >/mnt/etc/machine-id
-echo 'ID=guest' >/mnt/etc/os-release
-echo 'root:x:0:0::/root:/bin/sh' >/mnt/etc/passwd
-printf 'root:x:0:\\ndisk:x:6:\\ntty:x:5:\\nkmem:x:15:\\ninput:x:101:\\nvideo:x:44:\\naudio:x:29:\\nrender:x:102:\\nkvm:x:103:\\nsgx:x:104:\\nlp:x:7:\\ncdrom:x:24:\\ntape:x:26:\\ndialout:x:20:\\n' >/mnt/etc/group
-cat >/mnt/etc/systemd-system.conf <<'END'
-END
-mkdir -p /mnt/etc/systemd/system/multi-user.target.wants /mnt/etc/systemd/system/remote-fs.target.wants /mnt/etc/systemd/system/sysinit.target.wants
-cat >/mnt/etc/systemd/system.conf <<'END'
-[Manager]
-LogTarget=console
-DefaultStandardOutput=tty
-DefaultStandardError=tty
-ShowStatus=yes
-END
-cat >/mnt/etc/lamina/attach/data.conf <<'END'
-URI=nbd://10.0.2.2:${port}/v
-OPTIONS=--timeout 2
-END
-cat >/mnt/etc/fstab <<'END'
-/dev/lamina/v /srv/data ext4 _netdev,nofail,x-systemd.requires=lamina-attach@data.service,x-systemd.device-timeout=120 0 2
-END
-ln -s /usr/local/lib/systemd/system/lamina-attach@.service /mnt/etc/systemd/system/remote-fs.target.wants/lamina-attach@data.service
-ln -s /usr/lib/systemd/system/multi-user.target /mnt/etc/systemd/system/default.target
-ln -s /usr/lib/systemd/system/remote-fs.target /mnt/etc/systemd/system/multi-user.target.wants/remote-fs.target
-for unit in systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket; do
-  ln -s /usr/lib/systemd/system/$unit /mnt/etc/systemd/system/sysinit.target.wants/$unit
-done
-cat >/mnt/etc/systemd/system/verdict.service <<'END'
-[Unit]
-After=remote-fs.target srv-data.mount
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -e -x /etc/verdict
-ExecStopPost=/bin/sh -c 'systemctl --no-block poweroff'
-END
-ln -s ../verdict.service /mnt/etc/systemd/system/multi-user.target.wants/verdict.service
-cat >/mnt/etc/verdict <<'END'
 ask() { [ "$(echo $1 | nc 10.0.2.2 ${telephone})" = done ]; }
 systemctl is-active lamina-attach-monitor.service lamina-attach@data.service srv-data.mount
 ls -l /dev/lamina
@@ -87,9 +36,29 @@ lamina-attach list
 dmesg | grep -E 'I/O error|Remounting' | sed 's/^/GUEST BAD /'
 echo "GUEST recipe works"
 echo "GUEST EXIT 0"
+`;
+}
+
+/** First the file system is made; then a root in memory is prepared and entered, with systemd as its init. */
+function job(port: number, telephone: number): string {
+  return `
+device=$(lamina-attach attach nbd://10.0.2.2:${port}/v)
+mkfs.ext4 -q -F $device
+lamina-attach detach $device
+rm -rf /run/lamina
+
+${PREPARE_ROOT}
+mkdir -p /mnt/srv/data /mnt/etc/lamina/attach /mnt/etc/systemd/system/remote-fs.target.wants
+cat >/mnt/etc/lamina/attach/data.conf <<'END'
+URI=nbd://10.0.2.2:${port}/v
+OPTIONS=--timeout 2
 END
-mount --move /dev /mnt/dev
-touch /enter-root
+cat >/mnt/etc/fstab <<'END'
+/dev/lamina/v /srv/data ext4 _netdev,nofail,x-systemd.requires=lamina-attach@data.service,x-systemd.device-timeout=120 0 2
+END
+ln -s /usr/local/lib/systemd/system/lamina-attach@.service /mnt/etc/systemd/system/remote-fs.target.wants/lamina-attach@data.service
+ln -s /usr/lib/systemd/system/remote-fs.target /mnt/etc/systemd/system/multi-user.target.wants/remote-fs.target
+${verdict("remote-fs.target srv-data.mount", verdictOf(telephone))}
 `;
 }
 

@@ -132,8 +132,10 @@ async function serveUntilStopped(
   server = await startServer(resolved, log, takeOver);
   const running = server;
   process.on("SIGHUP", () => reload(running, log));
+  // Whoever reads that the server is ready may stop it at once.
+  const stopped = stopSignal();
   announce(server, resolved);
-  const end = await Promise.race([stopSignal(), server.replaced]);
+  const end = await Promise.race([stopped, server.replaced]);
   tellEnd(end, log);
   return stop(server, json);
 }

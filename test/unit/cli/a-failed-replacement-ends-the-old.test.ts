@@ -79,26 +79,35 @@ t.test("a successor that cannot be prepared leaves everything as it is", async (
   );
 });
 
-t.test("SIGUSR2 with a program that does not start any more", async (t) => {
-  const place = folder(t);
-  const config = join(place, "serve.json");
-  const good = JSON.stringify({ pool: "16M" });
-  writeFileSync(config, good);
-  const server = new LaminaServer({ capacity: "256M", args: ["--redis", "none", "--config", config] });
-  t.teardown(async () => server.dispose());
-  await server.start();
-  await server.createVolume(VOLUME, "8M");
-  const before = server.pid;
-  writeFileSync(config, JSON.stringify({ pool: "much" }));
-  process.kill(before, "SIGUSR2");
-  await until("it is said", () => Promise.resolve(/goes on serving/.test(server.program.stderr)));
-  t.match(server.program.stderr, /LAMINA_SIZE_INVALID/);
-  t.equal(await pidOf(server), before);
-  writeFileSync(config, good);
-  process.kill(before, "SIGUSR2");
-  await until("another one serves", async () => (await pidOf(server)) !== before);
-  await server.lamina("stop");
-});
+// Under a service manager it is started in another way.
+for (const notifySocket of [undefined, "/nonexistent/notify"]) {
+  const where = notifySocket === undefined ? "" : ", under a service manager";
+  t.test(`SIGUSR2 with a program that does not start any more${where}`, async (t) => {
+    const place = folder(t);
+    const config = join(place, "serve.json");
+    const good = JSON.stringify({ pool: "16M" });
+    writeFileSync(config, good);
+    const args = ["serve", "--data", join(place, "data"), "--capacity", "256M", "--redis", "none"];
+    const listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config", config];
+    const env = notifySocket === undefined ? {} : { NOTIFY_SOCKET: notifySocket };
+    const server = new Program(LAMINA, [...args, ...listen], { env });
+    t.teardown(async () => server.end("SIGKILL"));
+    await server.printed(/lamina ready/);
+    const inPlace = ["--data", join(place, "data")];
+    const serving = async (): Promise<number> =>
+      (JSON.parse(await check(LAMINA, ["status", ...inPlace, "--json"])) as { pid: number }).pid;
+    writeFileSync(config, JSON.stringify({ pool: "much" }));
+    process.kill(server.pid, "SIGUSR2");
+    await until("it is said", () => Promise.resolve(/goes on serving/.test(server.stderr)));
+    t.match(server.stderr, /LAMINA_SIZE_INVALID/);
+    t.equal(await serving(), server.pid);
+    writeFileSync(config, good);
+    process.kill(server.pid, "SIGUSR2");
+    await until("another one serves", async () => (await serving()) !== server.pid);
+    await check(LAMINA, ["stop", ...inPlace]);
+    t.equal((await server.ended).code, 0, "the first one has ended in order, the second has its output");
+  });
+}
 
 t.test("what is not asked for any more is closed, what is new is opened", async (t) => {
   const place = folder(t);

@@ -111,3 +111,52 @@ export async function systemdFiles(): Promise<Record<string, string> | string> {
   }
   return files;
 }
+
+/** For a guest's job: a root in memory with systemd as its init, for `verdict` to enter. */
+export const PREPARE_ROOT = `
+mount -t tmpfs none /mnt
+cp -a /usr /bin /sbin /lib /lib64 /etc /mnt/
+mkdir -p /mnt/proc /mnt/sys /mnt/dev /mnt/run /mnt/tmp /mnt/mnt /mnt/opt /mnt/root /mnt/var/lib
+ln -sf ../lib/systemd/systemd /mnt/usr/sbin/init
+ln -sf ../../bin/udevadm /mnt/usr/lib/systemd/systemd-udevd
+ln -sf kmod /mnt/usr/bin/modprobe
+ln -sf ../bin/kmod /mnt/usr/sbin/modprobe
+rm -f /mnt/etc/mtab
+ln -s ../proc/self/mounts /mnt/etc/mtab
+echo 0123456789abcdef0123456789abcdef >/mnt/etc/machine-id
+echo 'ID=guest' >/mnt/etc/os-release
+echo 'root:x:0:0::/root:/bin/sh' >/mnt/etc/passwd
+printf 'root:x:0:\\ndisk:x:6:\\ntty:x:5:\\nkmem:x:15:\\ninput:x:101:\\nvideo:x:44:\\naudio:x:29:\\nrender:x:102:\\nkvm:x:103:\\nsgx:x:104:\\nlp:x:7:\\ncdrom:x:24:\\ntape:x:26:\\ndialout:x:20:\\n' >/mnt/etc/group
+mkdir -p /mnt/etc/systemd/system/multi-user.target.wants /mnt/etc/systemd/system/sysinit.target.wants
+cat >/mnt/etc/systemd/system.conf <<'END'
+[Manager]
+LogTarget=console
+DefaultStandardOutput=tty
+DefaultStandardError=tty
+ShowStatus=yes
+END
+ln -s /usr/lib/systemd/system/multi-user.target /mnt/etc/systemd/system/default.target
+for unit in systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket; do
+  ln -s /usr/lib/systemd/system/$unit /mnt/etc/systemd/system/sysinit.target.wants/$unit
+done
+`;
+
+/** The end of such a job: the root is entered, and once `after` is reached `script` has the last word. */
+export function verdict(after: string, script: string): string {
+  return `
+cat >/mnt/etc/systemd/system/verdict.service <<'END'
+[Unit]
+After=${after}
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -e -x /etc/verdict
+ExecStopPost=/bin/sh -c 'systemctl --no-block poweroff'
+END
+ln -s ../verdict.service /mnt/etc/systemd/system/multi-user.target.wants/verdict.service
+cat >/mnt/etc/verdict <<'END'
+${script}
+END
+mount --move /dev /mnt/dev
+touch /enter-root
+`;
+}
