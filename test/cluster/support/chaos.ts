@@ -33,8 +33,7 @@ export interface ChaosReport {
 /** Milliseconds of load before the fault, and of the fault. */
 const LOAD_MS = { least: 100, most: 800 };
 const KILLED_MS = { least: 50, most: 1800 };
-/** Beyond the silence after which a node is taken out, now and then. */
-const STOPPED_MS = { least: 500, most: 6500 };
+const STOPPED_MS_LEAST = 500;
 
 export class Chaos {
   readonly #cluster: Cluster;
@@ -42,10 +41,19 @@ export class Chaos {
   readonly #random: SeededRandom;
   readonly #history: History;
   readonly #load: Load;
+  readonly #stoppedMsMax: number;
   readonly report: ChaosReport;
   #at: Station;
 
-  constructor(cluster: Cluster, volume: string, sizeBytes: number, random: SeededRandom) {
+  /** `stoppedMsMax`: nodes stand still for so long at most. */
+  constructor(
+    cluster: Cluster,
+    volume: string,
+    sizeBytes: number,
+    random: SeededRandom,
+    stoppedMsMax: number,
+  ) {
+    this.#stoppedMsMax = stoppedMsMax;
     this.#cluster = cluster;
     this.#volume = volume;
     this.#random = random;
@@ -84,7 +92,7 @@ export class Chaos {
         break;
       case "stop a node":
         node.pause();
-        await this.#during(STOPPED_MS);
+        await this.#during({ least: STOPPED_MS_LEAST, most: this.#stoppedMsMax });
         node.goOn();
         await this.#load.stop();
         break;
