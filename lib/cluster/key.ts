@@ -28,7 +28,7 @@ export interface ClusterKey {
   isProof(proof: Uint8Array, label: string, ...parts: readonly Uint8Array[]): boolean;
 }
 
-/** Makes a new cluster's key. Throws FILE_EXISTS rather than replace one. */
+/** Makes a new cluster's key. Throws ARGUMENT_INVALID rather than replace one. */
 export function createKey(path: string): ClusterKey {
   const cluster = randomBytes(CLUSTER_BYTES).toString("hex");
   const secret = randomBytes(SECRET_BYTES).toString("hex");
@@ -36,7 +36,10 @@ export function createKey(path: string): ClusterKey {
   try {
     writeFileSync(path, text, { flag: "wx", mode: 0o600, flush: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") throw new LaminaError("FILE_EXISTS", { path });
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") {
+      const hint = "use it, or name another directory with --data";
+      throw new LaminaError("ARGUMENT_INVALID", { what: `${path} exists already`, hint });
+    }
     throw new LaminaError("FILE_UNUSABLE", { path, what: (error as Error).message }, error);
   }
   return parseKey(text)!;

@@ -24,6 +24,7 @@ import {
   SILENCE_MAX_MS,
   SUPERVISE_MS,
 } from "./limits.js";
+import type { Activated } from "./owned-record.js";
 import {
   absenceMeansZeros,
   type ClusterRecord,
@@ -31,7 +32,6 @@ import {
   encodeClusterRecord,
   inSyncOf,
 } from "./record.js";
-import type { Activated } from "./replica-set.js";
 
 export type ActivationOutcome =
   | { readonly kind: "activated"; readonly activated: Activated }

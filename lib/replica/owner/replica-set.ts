@@ -36,29 +36,6 @@ import { planRecord } from "./shrink.js";
 import { StableTracker } from "./stable.js";
 import { waitText } from "./wait-text.js";
 
-/** What an activation has found out. */
-export interface Activated {
-  readonly ballot: Ballot;
-  /** Chosen under `ballot`. */
-  readonly record: ClusterRecord;
-  /** Of the in-sync members that took part: the life of the node that did. */
-  readonly lives: ReadonlyMap<string, { readonly bootId: string; readonly lossy: boolean }>;
-  /** Extents in which the in-sync members may differ. */
-  readonly reconcile: ReadonlySet<number>;
-  /** Extents that any of them has: no other one exists. */
-  readonly extents: ReadonlySet<number>;
-  /** Highest write sequence that any node named. */
-  readonly sequence: number;
-}
-
-/** What people may change of a record while the volume is owned. */
-export type RecordEdit = Pick<ClusterRecord, "size" | "description" | "readOnly" | "access" | "policy">;
-
-interface Amendment {
-  readonly edit: (record: ClusterRecord) => RecordEdit;
-  readonly done: (chosen: ClusterRecord | null) => void;
-}
-
 /** A seat that is given to another node. */
 interface Replacing {
   readonly member: Member;

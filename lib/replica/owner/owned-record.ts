@@ -1,0 +1,26 @@
+/** The record of a volume as its owner begins with it, and what people may change of it meanwhile. */
+import type { Ballot } from "../api.js";
+import type { ClusterRecord } from "./record.js";
+
+/** What an activation has found out. */
+export interface Activated {
+  readonly ballot: Ballot;
+  /** Chosen under `ballot`. */
+  readonly record: ClusterRecord;
+  /** Of the in-sync members that took part: the life of the node that did. */
+  readonly lives: ReadonlyMap<string, { readonly bootId: string; readonly lossy: boolean }>;
+  /** Extents in which the in-sync members may differ. */
+  readonly reconcile: ReadonlySet<number>;
+  /** Extents that any of them has: no other one exists. */
+  readonly extents: ReadonlySet<number>;
+  /** Highest write sequence that any node named. */
+  readonly sequence: number;
+}
+
+/** What people may change of a record while the volume is owned. */
+export type RecordEdit = Pick<ClusterRecord, "size" | "description" | "readOnly" | "access" | "policy">;
+
+export interface Amendment {
+  readonly edit: (record: ClusterRecord) => RecordEdit;
+  readonly done: (chosen: ClusterRecord | null) => void;
+}
