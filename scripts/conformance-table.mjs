@@ -13,8 +13,8 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const PAGE = join(ROOT, "docs", "nbd-conformance.md");
 const ROWS = join(ROOT, "test", "conformance", "rows.json");
-const UNIT = join(ROOT, "test", "unit", "nbd");
-const LIVE = [join(ROOT, "test", "conformance"), join(ROOT, "test", "fuzz")];
+const UNIT = [join(ROOT, "test", "unit", "nbd"), join(ROOT, "test", "unit", "gateway")];
+const LIVE = ["conformance", "fuzz", "interop"].map((folder) => join(ROOT, "test", folder));
 
 const IDS = /^((?:[A-Z]\d+|CVE-\d+-\d+)(?:, (?:[A-Z]\d+|CVE-\d+-\d+))*):/;
 const TEST = /(?:\bt\.test|\brow)\(\s*"((?:[^"\\]|\\.)*)"/g;
@@ -78,7 +78,7 @@ function unpadded(text) {
 
 function page() {
   const rows = JSON.parse(readFileSync(ROWS, "utf8"));
-  const unit = filesById(testsBelow(UNIT));
+  const unit = filesById(UNIT.flatMap(testsBelow));
   const live = filesById(LIVE.flatMap(testsBelow));
   const known = new Set(rows.map(([id]) => id));
   for (const id of [...unit.keys(), ...live.keys()]) {
@@ -91,9 +91,11 @@ function page() {
     "Generated from the names of the tests by `scripts/conformance-table.mjs`; a test says so when it is not current.",
     "The rules are those of the specification (doc/proto.md of NetworkBlockDevice/nbd) in our words.",
     "",
-    "- **unit**: the protocol machines of `lib/nbd` alone, fed bytes ([test/unit/nbd](../test/unit/nbd)).",
+    "- **unit**: the protocol machines of `lib/nbd` alone, fed bytes ([test/unit/nbd](../test/unit/nbd)), or the gateway",
+    "  on a simulated network ([test/unit/gateway](../test/unit/gateway)).",
     "- **live**: a running server, over TCP and a unix socket, driven by a client that says illegal things too",
-    "  ([test/conformance](../test/conformance)). All its replies pass through a checker of the protocol's rules.",
+    "  ([test/conformance](../test/conformance)), whose replies pass through a checker of the protocol's rules, or by the",
+    "  clients of the field ([test/interop](../test/interop)).",
     "- **open**: no test names the row.",
     "",
   ];

@@ -110,7 +110,7 @@ t.test("X.509", TOOLS, async (t) => {
     t.equal((await size(uri(alice))).code, 0, "the server lives");
   });
 
-  await t.test("lamina volume import and export", async (t) => {
+  await t.test("CVE-2024-7383: lamina volume import and export verify the server", async (t) => {
     await transferRoundTrip(t, server, ["--tls-certificates", alice]);
     const target = join(t.testdir({}), "x.img");
     const exported = (...args: string[]) =>

@@ -7,7 +7,7 @@ import type { AccessRule, VolumeRecord } from "../../../lib/replica/record.js";
 import { Loop } from "./support/loop.js";
 import { ModelVolume } from "./support/model-volume.js";
 
-void t.test("prefixes", (t) => {
+void t.test("CVE-2013-6410: prefixes", (t) => {
   const cases: [string, string, boolean][] = [
     ["10.0.0.1", "10.0.0.1", true],
     ["10.0.0.1", "10.0.0.10", false],
