@@ -30,6 +30,7 @@ import {
   SUPERVISE_MS,
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
+import type { Activated, Amendment } from "./owned-record.js";
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { planRecord } from "./shrink.js";
