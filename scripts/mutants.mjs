@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// npm run mutants [-- --only NAME,NAME] [--seeds N] [--seconds N] [--jobs N] [--write]
+// npm run mutants [-- --list store|cluster] [--only NAME,NAME] [--seeds N] [--seconds N] [--jobs N] [--write]
 //
 // Known-bad one-line changes of production code, each applied to a scratch copy, each hunted by the simulator. A
 // mutant that survives is a missing check. One whose `find` is not in the source exactly once is an error: the code
-// has moved on, and the list must follow. --write puts the table into docs/testing.md.
+// has moved on, and the list must follow. --write puts the list's table into docs/testing.md.
 import { spawn } from "node:child_process";
 import {
   cpSync,
@@ -20,15 +20,14 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import ts from "typescript";
+import { CLUSTER_MUTANTS } from "../test/sim/cluster/mutants.mjs";
 import { MUTANTS } from "../test/sim/mutants.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const SOURCES = ["lib", "test/sim"];
-const TABLE_BEGIN = "<!-- mutants: begin -->";
-const TABLE_END = "<!-- mutants: end -->";
-
 const { values } = parseArgs({
   options: {
+    list: { type: "string", default: "store" },
     only: { type: "string" },
     seeds: { type: "string", default: "3000" },
     seconds: { type: "string", default: "120" },
@@ -36,6 +35,13 @@ const { values } = parseArgs({
     write: { type: "boolean", default: false },
   },
 });
+
+const LISTS = {
+  store: { mutants: MUTANTS, mark: "mutants", control: { fronts: "store,volume,nbd" } },
+  cluster: { mutants: CLUSTER_MUTANTS, mark: "cluster mutants", control: { subject: "volume" } },
+};
+const list = LISTS[values.list];
+if (list === undefined) throw new Error(`--list is ${Object.keys(LISTS).join(" or ")}`);
 
 function transpile(source, fileName) {
   const compilerOptions = { target: "es2023", module: "esnext" };
@@ -76,10 +82,10 @@ function mutate(mutant, into) {
 }
 
 function hunt(directory, mutant) {
-  const fronts = mutant.fronts ?? "store,volume";
-  const hunter = join(directory, "test/sim/hunt.js");
-  const focus = mutant.focus ?? "";
-  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, fronts, focus], {
+  const isCluster = mutant.subject !== undefined;
+  const hunter = join(directory, isCluster ? "test/sim/cluster/hunt.js" : "test/sim/hunt.js");
+  const scenes = isCluster ? [mutant.subject] : [mutant.fronts ?? "store,volume", mutant.focus ?? ""];
+  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, ...scenes], {
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
@@ -133,8 +139,10 @@ function table(results) {
 function writeTable(results) {
   const path = join(ROOT, "docs/testing.md");
   const page = readFileSync(path, "utf8");
-  const begin = page.indexOf(TABLE_BEGIN) + TABLE_BEGIN.length;
-  const end = page.indexOf(TABLE_END);
+  const mark = `<!-- ${list.mark}: begin -->`;
+  if (!page.includes(mark)) throw new Error(`docs/testing.md has no place for the list '${values.list}'`);
+  const begin = page.indexOf(mark) + mark.length;
+  const end = page.indexOf(`<!-- ${list.mark}: end -->`);
   writeFileSync(path, `${page.slice(0, begin)}\n\n${table(results)}\n\n${page.slice(end)}`);
 }
 
@@ -144,8 +152,8 @@ try {
   mkdirSync(compiled);
   compile(compiled);
   const parts = values.only?.split(",") ?? [""];
-  const wanted = MUTANTS.filter(({ name }) => parts.some((part) => name.includes(part)));
-  const control = await hunt(compiled, { fronts: "store,volume,nbd" });
+  const wanted = list.mutants.filter(({ name }) => parts.some((part) => name.includes(part)));
+  const control = await hunt(compiled, list.control);
   console.log(`the unchanged program: ${control.seeds} seeds, ${control.events} events`);
   if (control.found !== null || control.broken !== undefined) {
     console.error(`the unchanged program fails: ${JSON.stringify(control)}`);

@@ -89,6 +89,10 @@ export class SimNetwork {
     this.#blocked.add(`${from}>${to}`);
   }
 
+  unblock(from: number, to: number): void {
+    this.#blocked.delete(`${from}>${to}`);
+  }
+
   healAll(): void {
     this.#blocked.clear();
   }
@@ -97,14 +101,31 @@ export class SimNetwork {
     return this.#blocked.size;
   }
 
-  /** Breaks a random connection; false when there is none. */
+  /** Breaks a random connection, at once or in halves; false when there is none. */
   breakOne(): boolean {
     const ends = [...this.#ends];
     if (ends.length === 0) return false;
     const end = this.random.pick(ends);
-    end.breakSoon();
-    end.other.breakSoon();
+    if (this.random.chance(0.5)) {
+      end.breakSoon();
+      end.other.breakSoon();
+    } else {
+      this.#breakInHalves(end);
+    }
     return true;
+  }
+
+  /**
+   * What one end sends is held up; that end takes the connection for broken, and opens another one; then what was held
+   * up arrives, and only after that the other end hears of the break.
+   */
+  #breakInHalves(end: SimEnd): void {
+    const stallUs = 1000 * this.random.pick([300, 800, 2000]);
+    end.stalledUntilUs = this.world.nowUs + stallUs;
+    const at = (delayUs: number, act: () => void): void =>
+      this.world.at(delayUs, { simEvent: act }, null, 61, 0);
+    at(stallUs / 4, () => end.breakSoon());
+    at(stallUs + 200_000, () => end.other.breakSoon());
   }
 
   /** A process has died: `loud`, its kernel hangs up for it. Silent, its peers hear when the host is back. */
@@ -197,6 +218,8 @@ class SimEnd extends StreamEnd {
   other!: SimEnd;
   /** The other host has lost its power. */
   orphaned = false;
+  /** Virtual time until which what it sends does not arrive. */
+  stalledUntilUs = 0;
   readonly #network: SimNetwork;
   #breaking = false;
   #done = false;
@@ -272,7 +295,8 @@ class SimEnd extends StreamEnd {
   #arrive(): void {
     this.#arrivePosted = false;
     const { other } = this;
-    if (this.#network.isBlocked(this.station.host, other.station.host)) {
+    const isStalled = this.#network.world.nowUs < this.stalledUntilUs;
+    if (isStalled || this.#network.isBlocked(this.station.host, other.station.host)) {
       this.#arrivePosted = true;
       this.#network.world.at(BLOCKED_RETRY_US, this, null, EVENT_ARRIVE, 0);
       return;

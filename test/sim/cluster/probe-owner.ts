@@ -167,7 +167,7 @@ export class ProbeOwner {
   start(): void {
     for (const peer of this.#peers) peer.start();
     this.#lease.start();
-    this.#later(this.#random.below(3000), () => this.#activate());
+    this.#later(this.#random.below(3000), () => this.activate());
     this.#tend();
     this.#answerHoles();
   }
@@ -184,7 +184,8 @@ export class ProbeOwner {
 
   // ---- Activation --------------------------------------------------------------------------------------
 
-  #activate(): void {
+  /** Wants the volume, if it does not own it or want it already. */
+  activate(): void {
     if (this.#state !== "idle") return;
     this.#state = "activating";
     this.activations++;
@@ -271,7 +272,7 @@ export class ProbeOwner {
     this.#ballot = { epoch: 0, owner: 0 };
     this.#asking?.cancel();
     for (const work of this.#held.splice(0)) this.#drop(work);
-    this.#later(2000 + this.#random.below(12_000), () => this.#activate());
+    this.#later(2000 + this.#random.below(12_000), () => this.activate());
   }
 
   // ---- Clients' requests -------------------------------------------------------------------------------

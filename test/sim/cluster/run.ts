@@ -225,6 +225,8 @@ class ClusterRun {
       ["block", () => this.#block()],
       ["isolate", () => this.#isolate(this.#random.pick(this.#hosts()))],
       ["isolate-owner", () => this.#isolate(OWNER_HOST + this.#random.below(OWNERS))],
+      ["split", () => this.#split()],
+      ["late-answers", () => this.#lateAnswers()],
       ["heal", () => this.#network.healAll()],
       ["heal", () => this.#network.healAll()],
       ["break", () => void this.#network.breakOne()],
@@ -355,6 +357,36 @@ class ClusterRun {
       if ((ways & 1) !== 0) this.#network.block(one, other);
       if ((ways & 2) !== 0) this.#network.block(other, one);
     }
+  }
+
+  /** Two parts that do not hear each other, with an owner in each that wants the volume. */
+  #split(): void {
+    const [left, right] = [OWNER_HOST, OWNER_HOST + 1].map((owner) => [owner]) as [number[], number[]];
+    for (const { index } of this.#nodes) (this.#random.chance(0.5) ? left : right).push(index);
+    for (const a of left) {
+      for (const b of right) {
+        this.#network.block(a, b);
+        this.#network.block(b, a);
+      }
+    }
+    this.#takeOver();
+  }
+
+  /** What the nodes answer to the owner is late, and somebody else takes the volume meanwhile. */
+  #lateAnswers(): void {
+    const index = this.#owners.findIndex((owner) => owner?.process.alive === true && owner.serving);
+    if (index < 0) return;
+    const host = OWNER_HOST + index;
+    for (const node of this.#nodes) this.#network.block(node.index, host);
+    this.#after(this.#random.below(1200), () => this.#takeOver());
+    this.#after(1800 + this.#random.below(600), () => {
+      for (const node of this.#nodes) this.#network.unblock(node.index, host);
+    });
+  }
+
+  /** Owners that have nothing to do want the volume now. */
+  #takeOver(): void {
+    for (const owner of this.#owners) if (owner?.process.alive === true) owner.activate();
   }
 
   // ---- Peace -------------------------------------------------------------------------------------------

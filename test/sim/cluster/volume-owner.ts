@@ -182,7 +182,7 @@ export class VolumeOwner {
   start(): void {
     this.#links.start();
     this.#lease.start();
-    this.#later(this.#random.below(3000), () => this.#activate());
+    this.#later(this.#random.below(3000), () => this.activate());
   }
 
   #later(ms: number, run: () => void): void {
@@ -191,7 +191,8 @@ export class VolumeOwner {
 
   // ---- Owning ------------------------------------------------------------------------------------------
 
-  #activate(): void {
+  /** Wants the volume, if it does not own it or want it already. */
+  activate(): void {
     if (this.#set !== null || this.#activation !== null) return;
     this.activations++;
     this.#epoch++;
@@ -217,12 +218,12 @@ export class VolumeOwner {
     const ballot = { epoch: this.#epoch, owner: this.#environment.self.peer };
     const asking = this.#register.promise(PROBE_VOLUME, ballot, (outcome) => {
       if (outcome.kind === "refused" || outcome.highest !== null) {
-        this.#later(500 + this.#random.below(1000), () => this.#activate());
+        this.#later(500 + this.#random.below(1000), () => this.activate());
         return;
       }
       asking.cancel();
       const record = { ballot, generation: 1, bytes: encodeClusterRecord(this.#firstRecord(ballot.epoch)) };
-      this.#register.accept(PROBE_VOLUME, record, () => this.#activate());
+      this.#register.accept(PROBE_VOLUME, record, () => this.activate());
     });
   }
 
@@ -276,8 +277,14 @@ export class VolumeOwner {
     };
   }
 
+  /** A set that waits, and so asks nobody for anything, hears only here that it is over; sooner or later. */
   #heardOf(promised: number): void {
     this.#epoch = Math.max(this.#epoch, promised);
+    const set = this.#set;
+    if (set === null || promised <= set.epoch) return;
+    this.#later(this.#random.below(5000), () => {
+      if (this.#set === set) set.learn(promised);
+    });
   }
 
   /** The set is over: what is open is given back, and the volume is tried again later. */
@@ -286,7 +293,7 @@ export class VolumeOwner {
     this.#set = null;
     this.#later(0, () => {
       set.close(() => {
-        this.#later(2000 + this.#random.below(12_000), () => this.#activate());
+        this.#later(2000 + this.#random.below(12_000), () => this.activate());
       });
     });
   }
