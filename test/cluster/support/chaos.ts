@@ -15,9 +15,10 @@ export const FAULTS = [
   "kill a node",
   "stop a node",
   "kill a gateway",
+  // Before the one that has a gateway refuse the volume for a while.
+  "hand over",
   "stop a gateway",
   "kill all nodes",
-  "hand over",
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
