@@ -8,9 +8,9 @@
  *     and the block keeps an entry that they fail, so that it can never be served.
  *  3. What was decided is in both copies of the table, durably, before the slot answers anything, unless
  *     both copies said it already.
- *  4. A matching checksum names the block, and so proves that the read has reached it. Bytes that no checksum
- *     vouches for (zeros, bytes to be adopted, bytes to be called rotten) are believed when two readings in
- *     succession agree: one read that went astray decides nothing. A block that is read READINGS_MAX times and
+ *  4. Bytes that match a checksum are those that were written to this block: the read has reached it. Bytes that no
+ *     checksum vouches for (bytes to be adopted, bytes to be called rotten, and zeros, which lie everywhere and match
+ *     wherever zeros were written) are believed when two readings in succession agree: one read that went astray decides nothing. A block that is read READINGS_MAX times and
  *     never twice the same is unreadable, and so is one that the device cannot read: it keeps the entry that
  *     an older or newer write gave it, and fails it or not when it is read.
  */
@@ -219,7 +219,9 @@ export class Settler {
   }
 
   #vouch(index: number, entry: number): void {
-    if (entry !== ENTRY_ABSENT && this.#computed[index] === entry) this.#sure[index] = 1;
+    // Zeros have the right checksum wherever they were read.
+    if (entry !== ENTRY_ABSENT && this.#zero[index] === 0 && this.#computed[index] === entry)
+      this.#sure[index] = 1;
   }
 
   #vouchByCandidates(slot: number, position: number, from: number, to: number): void {

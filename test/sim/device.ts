@@ -571,6 +571,7 @@ export class SimDevice {
     const page = request.offset >>> BLOCK_SHIFT;
     if (other < 0 || other === page || !this.#goesAstray(page, other)) return -1;
     this.world.coverage.count("fault:misdirected-read");
+    if (this.world.trace !== null) this.world.say(`fault: the read of page ${page} brings page ${other}`);
     this.#readFaulted();
     return other * BLOCK_BYTES;
   }
@@ -586,6 +587,7 @@ export class SimDevice {
     const source = this.#arena.offsetOf(this.#current[other]!);
     simMemory().bytes.copyWithin(request.memory + index * BLOCK_BYTES, source, source + BLOCK_BYTES);
     this.world.coverage.count("fault:misdirected-part");
+    if (this.world.trace !== null) this.world.say(`fault: the read of page ${page} brings page ${other}`);
     this.#readFaulted();
   }
 

@@ -1,4 +1,5 @@
 import t from "tap";
+import { ExtentFlag } from "../../../lib/core/extent-io.js";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { READINGS_MAX } from "../../../lib/store/settle.js";
 import { Machine } from "./support/machine.js";
@@ -71,6 +72,27 @@ t.test("one read that goes astray decides nothing", async (t) => {
   t.notOk(machine.store.stats().lossy);
   t.equal(machine.store.stats().adoptedBlocks, 0);
   for (let extent = 0; extent < 2; extent++) t.same(machine.read(extent, 0, 2), [extent + 1, 0]);
+  t.same(machine.seen.rot, []);
+  t.equal(machine.stop(), null);
+  t.same(machine.fsck(), []);
+});
+
+t.test("zeros from elsewhere are not the zeros that were once written here", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.zero(0, 0, 1, ExtentFlag.NoHole);
+  machine.write(0, 0, [3]);
+  machine.flush();
+  machine.powerLoss();
+  const { slotsStart, slotBytes } = machine.layout;
+  let strays = 0;
+  const nobodys = slotsStart + 9 * slotBytes;
+  machine.disk.leads = (offset) => (offset >= slotsStart && strays++ === 0 ? nobodys : offset);
+  machine.start();
+  machine.engine.advance(1000);
+  t.ok(strays > 1, "it was read again");
+  t.same(machine.read(0, 0, 2), [3, 0]);
+  t.equal(machine.store.stats().adoptedBlocks, 0);
   t.same(machine.seen.rot, []);
   t.equal(machine.stop(), null);
   t.same(machine.fsck(), []);
