@@ -46,6 +46,11 @@ export class RawSocket {
     return new RawSocket(socket);
   }
 
+  /** The same of a connection that somebody else has begun. */
+  static of(socket: Socket): RawSocket {
+    return new RawSocket(socket);
+  }
+
   /** Whether the peer has ended the connection, in whatever way. */
   get closed(): boolean {
     return this.#over;
