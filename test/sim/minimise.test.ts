@@ -45,6 +45,10 @@ async function told(args: readonly string[], subject: Subject): Promise<{ code: 
   return { code, text: lines.join("\n") };
 }
 
+function argumentsOf(seed: number): string[] {
+  return ["--seed", `${seed}`, "--ticks", `${OPERATIONS}`, "--front", "store", "--without", without.join()];
+}
+
 /** The arguments of the last command that the text tells to give. */
 function lastCommand(text: string): string[] {
   const commands = [...text.matchAll(/again: npm run sim -- (.*)$/gm)];
@@ -58,16 +62,7 @@ function broken(text: string): string {
 
 void t.test("a failing seed becomes a smaller run that fails in the same way", async (t) => {
   const { seed, subject, events } = await failing(MISTAKE);
-  const asked = [
-    "--seed",
-    `${seed}`,
-    "--ticks",
-    `${OPERATIONS}`,
-    "--front",
-    "store",
-    "--without",
-    without.join(),
-  ];
+  const asked = argumentsOf(seed);
   const first = await told([...asked, "--minimise"], subject);
   t.equal(first.code, 1);
   const invariant = broken(first.text) as keyof typeof INVARIANTS;
@@ -101,16 +96,7 @@ void t.test("a failing seed becomes a smaller run that fails in the same way", a
 
 void t.test("a store without the mistake passes the same command", async (t) => {
   const { seed } = await failing(MISTAKE);
-  const asked = [
-    "--seed",
-    `${seed}`,
-    "--ticks",
-    `${OPERATIONS}`,
-    "--front",
-    "store",
-    "--without",
-    without.join(),
-  ];
+  const asked = argumentsOf(seed);
   const options = { seed, operations: OPERATIONS, without, front: "store" as const };
   const right = await told([...asked, "--minimise"], toySubject("none", configOf(options).extentsPerVolume));
   t.equal(right.code, 0, right.text);

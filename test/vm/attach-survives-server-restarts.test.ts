@@ -22,6 +22,7 @@ const SIZE = "512M";
 const KILLS = Number(process.env["LAMINA_ATTACH_KILLS"] ?? 20);
 const REPLACEMENTS = Number(process.env["LAMINA_ATTACH_REPLACEMENTS"] ?? 20);
 const STOPS = 3;
+const QEMU_TRACE = ["nbd_co_request_fail", "nbd_client_handshake_success", "nbd_reconnect_attempt_result"];
 const UNREACHABLE_S = Number(process.env["LAMINA_ATTACH_DARK_S"] ?? 60);
 /** Requests in flight when a connection dies are repeated after this. */
 const TIMEOUT_S = 2;
@@ -140,6 +141,8 @@ t.test("20 restarts, 20 replacements and a minute of darkness", requires(ATTACH_
     job: job(shellTools(telephone), server.port),
     files: { "usr/sbin/lamina-attach": attachProgram() },
     disk: `${server.uri("qemu")},file.reconnect-delay=60`,
+    // Should the guest see an error on that disk, the console says which requests failed, and of what.
+    qemu: QEMU_TRACE.flatMap((event) => ["-trace", `enable=${event}`]),
   });
   t.teardown(async () => guest.dispose());
   keepConsole(guest);
