@@ -28,6 +28,7 @@ import type { SimProcess, SimWorld } from "../world.js";
 import { type ClusterChecks, watchedAcceptor } from "./checks.js";
 import type { SimNetwork } from "./network.js";
 import { CLUSTER_ID, EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
+import { writesIn } from "./sector-ids.js";
 
 export const PROBE_VOLUME = 7;
 export const PROBE_EXTENTS = 3;
@@ -47,6 +48,7 @@ export class Registers {
   nextId = 1;
   writes = 0;
   reads = 0;
+  powerWasLost = false;
 }
 
 interface ProbeRecord {
@@ -375,23 +377,19 @@ export class ProbeOwner {
         this.#later(RETRY_MS, () => this.#send(work));
         return;
       }
-      if (this.#mayAnswer()) this.#check(work, op.presentCount === 0 ? 0 : this.#idAt(work.memory), index);
+      if (this.#mayAnswer()) {
+        const { registers } = this.#at;
+        registers.reads++;
+        // A write that was on its way when power was lost is there in part, and nobody has acknowledged it.
+        const ids = op.presentCount === 0 ? [0] : writesIn(work.memory, registers.powerWasLost);
+        for (const id of ids) this.#check(work, id, index);
+      }
       this.#finish(work);
     });
   }
 
-  #idAt(memory: number): number {
-    const { words } = simMemory();
-    const id = words[memory >>> 2]!;
-    for (let i = memory >>> 2; i < (memory + BLOCK_BYTES) >>> 2; i++) {
-      if (words[i] !== id) throw new Violation("I8", `a block of two writes, ${id} and ${words[i]}`);
-    }
-    return id;
-  }
-
   #check(work: Work, id: number, node: number): void {
     const { registers } = this.#at;
-    registers.reads++;
     const { register, ackedBefore } = work;
     if (id < ackedBefore)
       throw new Violation(

@@ -266,6 +266,7 @@ class ClusterRun {
     if (this.#volume?.hasPower === true) return;
     this.#killNode((node) => node.powerLoss());
     this.#volume?.powerLost();
+    this.#registers.powerWasLost = true;
   }
 
   /** A node is started on an old backup of its device, until somebody notices. Config nodes are not told from theirs. */

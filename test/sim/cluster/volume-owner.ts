@@ -27,6 +27,7 @@ import type { SimProcess } from "../world.js";
 import { watchedAcceptor } from "./checks.js";
 import { CLUSTER_ID, EXTENT_BLOCKS } from "./node-host.js";
 import { PROBE_VOLUME, type ProbeHost } from "./probe-owner.js";
+import { writesIn } from "./sector-ids.js";
 
 export const VOLUME_EXTENTS = 6;
 const REGISTERS = VOLUME_EXTENTS * EXTENT_BLOCKS;
@@ -34,7 +35,6 @@ const PARALLEL = 6;
 const RUN_MAX = 6;
 const ZEROS = 0;
 /** What a device writes whole or not at all. */
-const SECTOR_BYTES = 512;
 
 export function clusterNameOf(bytes: Uint8Array): string | null {
   return decodeClusterRecord(bytes).name;
@@ -396,7 +396,8 @@ export class VolumeOwner {
     const floors = Array.from({ length: op.blocks }, (_, i) => registers.floor[first + i]!);
     this.#submit(set, op, () => {
       for (let i = 0; i < op.blocks; i++) {
-        const ids = op.presentCount === 0 ? [ZEROS] : this.#idsAt(op.memory + i * BLOCK_BYTES);
+        const ids =
+          op.presentCount === 0 ? [ZEROS] : writesIn(op.memory + i * BLOCK_BYTES, !registers.hasPower);
         for (const id of ids) registers.seen(first + i, id, floors[i]!);
       }
       registers.reads++;
@@ -436,27 +437,5 @@ export class VolumeOwner {
       },
     };
     set.submit(op);
-  }
-
-  /**
-   * Numbers of the writes that the block shows. More than one, whole sectors each, only where power may fail: of what
-   * was not flushed any sectors may be lost when all copies lose theirs. What was flushed is held against each.
-   */
-  #idsAt(memory: number): ReadonlySet<number> {
-    const { words } = simMemory();
-    const ids = new Set<number>();
-    for (let at = memory; at < memory + BLOCK_BYTES; at += SECTOR_BYTES) {
-      const id = words[at >>> 2]!;
-      ids.add(id);
-      for (let i = at >>> 2; i < (at + SECTOR_BYTES) >>> 2; i++) {
-        if (words[i] !== id) throw new Violation("I8", `a sector of two writes, ${id} and ${words[i]}`);
-      }
-    }
-    if (this.#registers.hasPower && ids.size > 1)
-      throw new Violation(
-        "I8",
-        `a block of ${ids.size} writes, ${[...ids].join(", ")}, and nobody lost power`,
-      );
-    return ids;
   }
 }
