@@ -22,6 +22,7 @@ export type {
   BadBlockView,
   EventView,
   MirrorView,
+  ProcessView,
   StatusView,
   StoreView,
   VolumeDetailView,

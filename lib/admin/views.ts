@@ -73,7 +73,8 @@ export interface StoreView {
   readonly stats: StoreStats;
 }
 
-export interface StatusView {
+/** What every process that serves says of itself. */
+export interface ProcessView {
   readonly version: string;
   readonly pid: number;
   readonly startedAt: string;
@@ -82,6 +83,9 @@ export interface StatusView {
   /** What is wrong or waited for, one sentence each; empty when all is well. */
   readonly notices: readonly string[];
   readonly listeners: readonly string[];
+}
+
+export interface StatusView extends ProcessView {
   /** NOTLS, SELECTIVETLS or FORCEDTLS of the protocol. */
   readonly tls: TlsMode;
   readonly io: { readonly engine: string; readonly fallbackReason: string | null };

@@ -3,12 +3,11 @@
  * first client to its last.
  *
  * Invariants
- *  1. A control operation is told as done when its record is chosen. They run one after another.
+ *  1. A control operation is told as done when its record is chosen.
  *  2. A volume is activated once for all its holders here, and let go of before it is activated again.
  */
 import { assert } from "../core/assert.js";
 import { LaminaError } from "../core/errors.js";
-import { epoch, generation, type VolumeId, volumeId } from "../core/ids.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { NodeId } from "../replica/api.js";
 import type { LeaseClient } from "../replica/lease.js";
@@ -17,12 +16,20 @@ import type { VolumeRecord } from "../replica/record.js";
 import type {
   CreateVolume,
   OpenVolume,
-  RegistryEvent,
   VolumePatch,
   VolumeRegistry,
   VolumeUsage,
 } from "../volume/registry-api.js";
-import { checkAccess, checkDescription, checkName, checkSize, completePolicy } from "../volume/validate.js";
+import {
+  checkCreate,
+  checkPatch,
+  drawVolumeId,
+  firstRecord,
+  patched,
+  RegistryBase,
+  resized,
+} from "../volume/registry-base.js";
+import { checkName, completePolicy } from "../volume/validate.js";
 import type { Catalogue, KnownVolume } from "./catalogue.js";
 import type { Chosen, RecordControl } from "./control.js";
 import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
@@ -53,7 +60,7 @@ interface Held {
   readonly ready: Promise<void>;
 }
 
-export class ClusterRegistry implements VolumeRegistry, LeaseClient {
+export class ClusterRegistry extends RegistryBase implements VolumeRegistry, LeaseClient {
   readonly #options: ClusterRegistryOptions;
   readonly #held = new Map<number, Held>();
   /** Volumes that are being let go of. */
@@ -62,10 +69,9 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
   readonly #lostAt = new Map<number, number>();
   /** Highest epochs that were heard of: a lower one would be refused. */
   readonly #epochs = new Map<number, number>();
-  readonly #listeners: ((event: RegistryEvent) => void)[] = [];
-  #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: ClusterRegistryOptions) {
+    super();
     this.#options = options;
   }
 
@@ -106,10 +112,10 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     for (const record of this.list()) {
       const old = before.get(record.id);
       before.delete(record.id);
-      if (old === undefined) this.#tell({ kind: "created", record });
-      else if (old.version !== record.version) this.#tell({ kind: "changed", record });
+      if (old === undefined) this.tell({ kind: "created", record });
+      else if (old.version !== record.version) this.tell({ kind: "changed", record });
     }
-    for (const record of before.values()) this.#tell({ kind: "removed", record });
+    for (const record of before.values()) this.tell({ kind: "removed", record });
   }
 
   // ---- The lease ---------------------------------------------------------------------------------------
@@ -126,11 +132,8 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
   // ---- Control -----------------------------------------------------------------------------------------
 
   create(spec: CreateVolume): Promise<VolumeRecord> {
-    return this.#serially(async () => {
-      checkName(spec.name);
-      checkSize(spec.size);
-      checkDescription(spec.description ?? "");
-      checkAccess(spec.access ?? []);
+    return this.serially(async () => {
+      checkCreate(spec);
       await this.refresh();
       this.#refuseTaken(spec.name);
       return this.#chosen(await this.#options.control.create(this.#firstRecord(spec)), "created");
@@ -138,56 +141,28 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
   }
 
   #firstRecord(spec: CreateVolume): ClusterRecord {
-    const { environment, nodes } = this.#options;
-    const policy = completePolicy(spec.policy, nodes.length, environment.owner.extentBlocks * BLOCK_BYTES);
-    const id = this.#newId();
+    const { environment, nodes, catalogue } = this.#options;
+    const { clock, random, self, extentBlocks } = environment.owner;
+    const policy = completePolicy(spec.policy, nodes.length, extentBlocks * BLOCK_BYTES);
+    const id = drawVolumeId(random, (one) => catalogue.volumes.has(one));
     return {
-      id,
-      name: spec.name,
-      size: spec.size,
-      description: spec.description ?? "",
-      readOnly: spec.readOnly ?? false,
-      policy,
-      access: spec.access ?? [],
-      epoch: epoch(1),
-      generation: generation(1),
-      version: 1,
-      createdAt: environment.owner.clock.wall(),
-      state: "live",
-      owner: { peer: environment.owner.self.peer, node: null, incarnation: 0, released: true },
+      ...firstRecord(spec, id, policy, clock.wall()),
+      owner: { peer: self.peer, node: null, incarnation: 0, released: true },
       // Each extent is on as many of them as there are replicas.
       members: nodes.map((node) => ({ node, state: "insync", since: 0 })),
       replicasMin: policy.replicas,
     };
   }
 
-  #newId(): VolumeId {
-    const { random } = this.#options.environment.owner;
-    for (;;) {
-      const id = (random.u32() & 0xffff) * 2 ** 32 + random.u32();
-      if (id !== 0 && !this.#options.catalogue.volumes.has(id)) return volumeId(id);
-    }
-  }
-
   update(name: string, patch: VolumePatch): Promise<VolumeRecord> {
-    if (patch.description !== undefined) checkDescription(patch.description);
-    if (patch.access !== undefined) checkAccess(patch.access);
-    return this.#change(name, (record) => ({
-      ...record,
-      description: patch.description ?? record.description,
-      readOnly: patch.readOnly ?? record.readOnly,
-      access: patch.access ?? record.access,
-      policy: { ...record.policy, onFull: patch.onFull ?? record.policy.onFull },
-    }));
+    return this.serially(async () => {
+      checkPatch(patch);
+      return this.#change(name, (record) => patched(record, patch));
+    });
   }
 
   resize(name: string, size: number): Promise<VolumeRecord> {
-    return this.#change(name, (record) => {
-      checkSize(size);
-      if (size < record.size)
-        throw new LaminaError("VOLUME_SHRINK", { name, size: record.size, wanted: size });
-      return { ...record, size };
-    });
+    return this.serially(() => this.#change(name, (record) => resized(record, size)));
   }
 
   rename(name: string, newName: string): Promise<VolumeRecord> {
@@ -203,20 +178,18 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
   }
 
   /** Of a volume that may be open: its owner changes it. */
-  #change(name: string, edit: (record: ClusterRecord) => ClusterRecord): Promise<VolumeRecord> {
-    return this.#serially(async () => {
-      const known = await this.#live(name);
-      const held = this.#held.get(known.record.id);
-      if (held === undefined)
-        return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
-      await held.ready;
-      // What it says against the change must not surface inside the owner.
-      edit(held.owned.record ?? known.record);
-      const record = await held.owned.amend(edit);
-      if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
-      this.#tell({ kind: "changed", record });
-      return record;
-    });
+  async #change(name: string, edit: (record: ClusterRecord) => ClusterRecord): Promise<VolumeRecord> {
+    const known = await this.#live(name);
+    const held = this.#held.get(known.record.id);
+    if (held === undefined)
+      return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
+    await held.ready;
+    // What it says against the change must not surface inside the owner.
+    edit(held.owned.record ?? known.record);
+    const record = await held.owned.amend(edit);
+    if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+    this.tell({ kind: "changed", record });
+    return record;
   }
 
   /** Of a volume that nobody may have open. */
@@ -225,7 +198,7 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     kind: "changed" | "removed",
     edit: (record: ClusterRecord) => ClusterRecord,
   ): Promise<VolumeRecord> {
-    return this.#serially(async () => {
+    return this.serially(async () => {
       const { record } = await this.#live(name);
       const connections = this.#held.get(record.id)?.holders ?? 0;
       if (connections > 0) throw new LaminaError("VOLUME_IN_USE", { name, connections });
@@ -237,7 +210,7 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
 
   #chosen({ record, accepted }: Chosen, kind: "created" | "changed" | "removed"): VolumeRecord {
     this.#options.catalogue.learn(record, accepted);
-    this.#tell({ kind, record });
+    this.tell({ kind, record });
     return record;
   }
 
@@ -312,7 +285,7 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     const ready = owned.activate(name, known + 1).then(() => {
       this.#epochs.set(id, owned.set!.epoch);
       this.#options.granted();
-      this.#tell({ kind: "opened", record: owned.record ?? record });
+      this.tell({ kind: "opened", record: owned.record ?? record });
     });
     const held: Held = { owned, name, holders: 0, ready };
     this.#held.set(id, held);
@@ -342,7 +315,7 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     this.#held.delete(id);
     this.#lostAt.set(id, this.#options.environment.owner.clock.now());
     this.#closingUntil(id, held.owned);
-    if (record !== null) this.#tell({ kind: "lost", record, reason });
+    if (record !== null) this.tell({ kind: "lost", record, reason });
   }
 
   #letGo(id: number, held: Held): void {
@@ -351,7 +324,7 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     this.#held.delete(id);
     const { record } = held.owned;
     this.#closingUntil(id, held.owned);
-    if (record !== null) this.#tell({ kind: "closed", record });
+    if (record !== null) this.tell({ kind: "closed", record });
   }
 
   #closingUntil(id: number, owned: OwnedVolume): void {
@@ -361,25 +334,11 @@ export class ClusterRegistry implements VolumeRegistry, LeaseClient {
     this.#closing.set(id, closing);
   }
 
-  onEvent(listener: (event: RegistryEvent) => void): void {
-    this.#listeners.push(listener);
-  }
-
   async close(): Promise<void> {
     for (const [id, held] of [...this.#held]) {
       this.#held.delete(id);
       this.#closingUntil(id, held.owned);
     }
     await Promise.all(this.#closing.values());
-  }
-
-  #tell(event: RegistryEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  #serially<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result.catch(() => undefined);
-    return result;
   }
 }

@@ -5,28 +5,29 @@
  *  1. A record is durable before the operation that wrote it is answered, and before Redis hears of it.
  *  2. Two live volumes never have one name; an id is never used twice (a removed volume keeps its record as
  *     a tombstone until the last of its extents is gone, and ids are random 48-bit numbers).
- *  3. Control operations run one after another, so each sees the outcome of the one before.
  */
 import { assert } from "../core/assert.js";
 import type { Checksums } from "../core/checksum.js";
 import type { Clock, Random, Ticker } from "../core/clock.js";
 import { LaminaError } from "../core/errors.js";
-import { epoch, generation, VOLUME_ID_MAX, type VolumeId, volumeId } from "../core/ids.js";
+import { VOLUME_ID_MAX } from "../core/ids.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { Pool } from "../core/pool.js";
 import type { VolumeRecord } from "../replica/record.js";
 import { decodeRecord, encodeRecord } from "../replica/record-codec.js";
 import type { Store } from "../store/api.js";
 import { VolumeOwner } from "./owner.js";
-import type {
-  CreateVolume,
-  OpenVolume,
-  RegistryEvent,
-  VolumePatch,
-  VolumeRegistry,
-  VolumeUsage,
-} from "./registry-api.js";
-import { checkAccess, checkDescription, checkName, checkSize, completePolicy } from "./validate.js";
+import type { CreateVolume, OpenVolume, VolumePatch, VolumeRegistry, VolumeUsage } from "./registry-api.js";
+import {
+  checkCreate,
+  checkPatch,
+  drawVolumeId,
+  firstRecord,
+  patched,
+  RegistryBase,
+  resized,
+} from "./registry-base.js";
+import { checkName, completePolicy } from "./validate.js";
 import { VolumeCore } from "./volume.js";
 
 export interface RegistryEnvironment {
@@ -46,19 +47,17 @@ interface OpenState {
 /** Nodes that can hold copies: this registry is of one device. */
 const NODES = 1;
 
-export class DeviceRegistry implements VolumeRegistry {
+export class DeviceRegistry extends RegistryBase implements VolumeRegistry {
   readonly #environment: RegistryEnvironment;
   readonly #store: Store;
   readonly #owner: VolumeOwner;
   readonly #records = new Map<number, VolumeRecord>();
   readonly #byName = new Map<string, VolumeRecord>();
   readonly #open = new Map<number, OpenState>();
-  readonly #listeners: ((event: RegistryEvent) => void)[] = [];
-  /** The control operation that runs last; the next one waits for it. */
-  #last: Promise<unknown> = Promise.resolve();
 
   /** Throws LaminaError RECORD_DAMAGED. Removals that were interrupted go on. */
   constructor(environment: RegistryEnvironment) {
+    super();
     this.#environment = environment;
     this.#store = environment.store;
     this.#owner = new VolumeOwner({
@@ -74,7 +73,7 @@ export class DeviceRegistry implements VolumeRegistry {
       const record = decode(id, bytes);
       this.#records.set(id, record);
       if (record.state === "live") this.#byName.set(record.name, record);
-      else this.#serially(() => this.#bury(record)).catch(() => undefined);
+      else this.serially(() => this.#bury(record)).catch(() => undefined);
     }
   }
 
@@ -102,45 +101,23 @@ export class DeviceRegistry implements VolumeRegistry {
   }
 
   create(spec: CreateVolume): Promise<VolumeRecord> {
-    return this.#serially(async () => {
-      checkName(spec.name);
-      checkSize(spec.size);
-      const description = spec.description ?? "";
-      checkDescription(description);
-      checkAccess(spec.access ?? []);
+    return this.serially(async () => {
+      checkCreate(spec);
       const policy = completePolicy(spec.policy, NODES, this.#store.extentBlocks * BLOCK_BYTES);
       this.#refuseTaken(spec.name);
-      const record: VolumeRecord = {
-        id: this.#newId(),
-        name: spec.name,
-        size: spec.size,
-        description,
-        readOnly: spec.readOnly ?? false,
-        policy,
-        access: spec.access ?? [],
-        epoch: epoch(1),
-        generation: generation(1),
-        version: 1,
-        createdAt: this.#environment.clock.wall(),
-        state: "live",
-      };
+      const { random, clock } = this.#environment;
+      const id = drawVolumeId(random, (one) => this.#records.has(one) || this.#store.slotsOf(one) > 0);
+      const record = firstRecord(spec, id, policy, clock.wall());
       await this.#commit(record);
-      this.#tell({ kind: "created", record });
+      this.tell({ kind: "created", record });
       return record;
     });
   }
 
   update(name: string, patch: VolumePatch): Promise<VolumeRecord> {
     return this.#change(name, (record) => {
-      if (patch.description !== undefined) checkDescription(patch.description);
-      if (patch.access !== undefined) checkAccess(patch.access);
-      return {
-        ...record,
-        description: patch.description ?? record.description,
-        readOnly: patch.readOnly ?? record.readOnly,
-        access: patch.access ?? record.access,
-        policy: { ...record.policy, onFull: patch.onFull ?? record.policy.onFull },
-      };
+      checkPatch(patch);
+      return patched(record, patch);
     });
   }
 
@@ -153,23 +130,17 @@ export class DeviceRegistry implements VolumeRegistry {
   }
 
   resize(name: string, size: number): Promise<VolumeRecord> {
-    return this.#change(name, (record) => {
-      checkSize(size);
-      if (size < record.size) {
-        throw new LaminaError("VOLUME_SHRINK", { name, size: record.size, wanted: size });
-      }
-      return { ...record, size };
-    });
+    return this.#change(name, (record) => resized(record, size));
   }
 
   remove(name: string): Promise<void> {
-    return this.#serially(async () => {
+    return this.serially(async () => {
       const record = this.#live(name);
       const holders = this.#open.get(record.id)?.holders ?? 0;
       if (holders > 0) throw new LaminaError("VOLUME_IN_USE", { name, connections: holders });
       const removed: VolumeRecord = { ...record, state: "removed", version: record.version + 1 };
       await this.#commit(removed);
-      this.#tell({ kind: "removed", record: removed });
+      this.tell({ kind: "removed", record: removed });
       await this.#bury(removed);
     });
   }
@@ -182,7 +153,7 @@ export class DeviceRegistry implements VolumeRegistry {
   }
 
   open(name: string): Promise<OpenVolume> {
-    return this.#serially(async () => {
+    return this.serially(async () => {
       const record = this.#live(name);
       let state = this.#open.get(record.id);
       if (state === undefined) {
@@ -190,7 +161,7 @@ export class DeviceRegistry implements VolumeRegistry {
         this.#store.inventory(record.id, (_layer, extent) => volume.extents.add(extent));
         state = { volume, holders: 0 };
         this.#open.set(record.id, state);
-        this.#tell({ kind: "opened", record });
+        this.tell({ kind: "opened", record });
       }
       state.holders++;
       return this.#holder(state, record);
@@ -211,18 +182,14 @@ export class DeviceRegistry implements VolumeRegistry {
           // Somebody may have opened it again meanwhile.
           if (state.holders > 0 || this.#open.get(record.id) !== state) return;
           this.#open.delete(record.id);
-          this.#tell({ kind: "closed", record: this.#records.get(record.id) ?? record });
+          this.tell({ kind: "closed", record: this.#records.get(record.id) ?? record });
         });
       },
     };
   }
 
-  onEvent(listener: (event: RegistryEvent) => void): void {
-    this.#listeners.push(listener);
-  }
-
   close(): Promise<void> {
-    return this.#serially(async () => {
+    return this.serially(async () => {
       for (const state of this.#open.values()) {
         await new Promise<void>((resolve) => state.volume.whenIdle(resolve));
       }
@@ -232,11 +199,11 @@ export class DeviceRegistry implements VolumeRegistry {
   }
 
   #change(name: string, edit: (record: VolumeRecord) => VolumeRecord): Promise<VolumeRecord> {
-    return this.#serially(async () => {
+    return this.serially(async () => {
       const record = this.#live(name);
       const changed: VolumeRecord = { ...edit(record), version: record.version + 1 };
       await this.#commit(changed);
-      this.#tell({ kind: "changed", record: changed });
+      this.tell({ kind: "changed", record: changed });
       return changed;
     });
   }
@@ -259,24 +226,6 @@ export class DeviceRegistry implements VolumeRegistry {
 
   #refuseTaken(name: string): void {
     if (this.#byName.has(name)) throw new LaminaError("VOLUME_EXISTS", { name });
-  }
-
-  #newId(): VolumeId {
-    const { random } = this.#environment;
-    for (;;) {
-      const id = (random.u32() & 0xffff) * 2 ** 32 + random.u32();
-      if (id !== 0 && !this.#records.has(id) && this.#store.slotsOf(id) === 0) return volumeId(id);
-    }
-  }
-
-  #tell(event: RegistryEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  #serially<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result.catch(() => undefined);
-    return result;
   }
 }
 

@@ -1,62 +1,45 @@
-/** The composition root of `lamina gateway`: NBD listeners over the volumes of a cluster. */
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { type Route, VOLUME_ROUTES, type VolumeSources } from "../../admin/index.js";
-import { EventLog } from "../../catalog/index.js";
+import type { EventLog } from "../../catalog/index.js";
 import type { NodePlace } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
-import { type ClusterKey, readKey } from "../../cluster/key.js";
+import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
 import { BLOCK_BYTES, EXTENT_BLOCKS } from "../../core/limits.js";
 import { createGateway, type Gateway } from "../../gateway/index.js";
 import type { Engine } from "../../uring/api.js";
-import { openEngine } from "../../uring/engine.js";
-import { holdDirectory } from "../serve/data-directory.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
-import { Parts } from "../serve/parts.js";
 import { followRegistry } from "../serve/story.js";
 import { VERSION } from "../version.js";
 import type { GatewayOptions } from "./options.js";
 import {
   clusterIdText,
+  holdData,
   newPeer,
+  persist,
   type Role,
+  type RoleGround,
   type RoleSources,
+  startRole,
   startRoleAdmin,
   viewLinks,
-  warnOfEngine,
 } from "./role.js";
 import { type GatewayStatusView, noticesOf, type OwnedView, viewNodes, viewVolume } from "./views.js";
-
-/** Pause between two attempts to find the nodes. */
-const LEARN_RETRY_MS = 500;
 
 /** Throws LaminaError; whatever had been started is taken down then. */
 export async function startGateway(options: GatewayOptions, log: Logger): Promise<Role> {
   for (const address of options.listen) {
     if (address.kind === "tcp") await tryAddress(address.host, address.port);
   }
-  const parts = new Parts();
-  try {
-    return await compose(options, log, parts);
-  } catch (error) {
-    await parts.takeDown();
-    throw error;
-  }
+  return startRole(options, log, compose);
 }
 
-async function compose(options: GatewayOptions, log: Logger, parts: Parts): Promise<Role> {
-  const startedAt = Date.now();
-  const key = readKey(options.key);
-  const engine = openEngine(options.engine);
-  parts.add(() => engine.close());
+async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
+  const { options, log, parts, startedAt, key, engine, events } = ground;
   // Clients may still be taking their last replies when the volumes have been let go of.
   let gateway: Gateway | null = null;
   parts.add(() => gateway?.close());
-  const events = new EventLog(() => Date.now());
-  warnOfEngine(engine, events, log);
-  const held = await holdDirectory(engine, options.data);
-  parts.add(() => held.release());
+  const data = await holdData(ground);
   const config = await configOf(engine, options, key, log);
   const side = openGatewaySide(engine, key, config, newPeer(), (volume, text) => {
     log.warn({ volume }, text);
@@ -79,7 +62,7 @@ async function compose(options: GatewayOptions, log: Logger, parts: Parts): Prom
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
   for (const address of options.listen) await made.listen(address);
   const uris = made.listeners.map(({ address }) => nbdUri(address, false));
-  log.info({ data: held.path, engine: engine.kind, admin: admin.address }, "lamina gateway serves");
+  log.info({ data, engine: engine.kind, admin: admin.address }, "lamina gateway serves");
   events.record("server-started", null, `lamina ${VERSION} serves a cluster on ${uris.join(", ")}`);
   return { ready: uris.map((uri) => `lamina ready ${uri}`), close: () => parts.takeDown() };
 }
@@ -93,33 +76,22 @@ async function configOf(
 ): Promise<readonly NodePlace[]> {
   const known = readMembers(options.data, key);
   if (known !== null) return known;
-  let said = "";
-  for (;;) {
+  const config = await persist(log, async () => {
     const learned = await learnMembers(engine, key, options.cluster, false);
-    if (learned.kind === "known") {
-      writeMembers(options.data, key, learned.config);
-      return learned.config;
-    }
-    if (learned.what !== said) log.info(`waits for the nodes: ${learned.what}`);
-    said = learned.what;
-    await sleep(LEARN_RETRY_MS);
-  }
+    return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
+  });
+  writeMembers(options.data, key, config);
+  return config;
 }
 
 /** A client that comes first must find the volumes. */
-async function listed(side: GatewaySide, log: Logger): Promise<void> {
-  let said = "";
-  for (;;) {
-    try {
-      await side.registry.refresh();
-      return;
-    } catch (error) {
-      const what = error instanceof Error ? error.message : String(error);
-      if (what !== said) log.info(`waits for the nodes: ${what}`);
-      said = what;
-      await sleep(LEARN_RETRY_MS);
-    }
-  }
+function listed({ registry }: GatewaySide, log: Logger): Promise<void> {
+  return persist(log, () =>
+    registry.refresh().then(
+      () => ({ is: undefined }),
+      (error: unknown) => ({ missing: error instanceof Error ? error.message : String(error) }),
+    ),
+  );
 }
 
 interface Made {

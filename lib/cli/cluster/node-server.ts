@@ -1,54 +1,45 @@
 /** The composition root of `lamina node`: one device behind the node protocol. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { EventLog } from "../../catalog/index.js";
 import type { NodePlace } from "../../cluster/dial.js";
-import { type ClusterKey, readKey } from "../../cluster/key.js";
+import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
 import { NodeSide } from "../../cluster/node-side.js";
 import { LaminaError } from "../../core/errors.js";
 import { StabilityMap } from "../../replica/stability.js";
-import { type MemberStore, openStore } from "../../store/index.js";
+import type { MemberStore } from "../../store/index.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
-import { openEngine } from "../../uring/engine.js";
-import { runRoutine } from "../routine.js";
-import { bootIdOf } from "../serve/boot-id.js";
-import { holdDirectory } from "../serve/data-directory.js";
-import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "../serve/device.js";
-import { Parts } from "../serve/parts.js";
-import { followStore } from "../serve/story.js";
+import { findDevice, type ReadyDevice, readyDevice } from "../serve/device.js";
+import type { Parts } from "../serve/parts.js";
+import { openServed } from "../serve/store.js";
 import { VERSION } from "../version.js";
 import type { NodeOptions } from "./options.js";
-import { clusterIdText, newPeer, type Role, startRoleAdmin, viewLinks, warnOfEngine } from "./role.js";
+import {
+  clusterIdText,
+  holdData,
+  newPeer,
+  persist,
+  type Role,
+  type RoleGround,
+  startRole,
+  startRoleAdmin,
+  viewLinks,
+} from "./role.js";
 import { type NodeStatusView, noticesOf, viewNodes, viewVolume } from "./views.js";
 
-/** Pause between two attempts to find the other nodes of a new cluster. */
-const FORM_RETRY_MS = 300;
-
 /** Throws LaminaError; whatever had been started is taken down then. */
-export async function startNode(options: NodeOptions, log: Logger): Promise<Role> {
-  const parts = new Parts();
-  try {
-    return await compose(options, log, parts);
-  } catch (error) {
-    await parts.takeDown();
-    throw error;
-  }
+export function startNode(options: NodeOptions, log: Logger): Promise<Role> {
+  return startRole(options, log, compose);
 }
 
-async function compose(options: NodeOptions, log: Logger, parts: Parts): Promise<Role> {
-  const startedAt = Date.now();
-  const key = readKey(options.key);
-  const engine = openEngine(options.engine);
-  parts.add(() => engine.close());
-  const events = new EventLog(() => Date.now());
-  warnOfEngine(engine, events, log);
-  const held = await holdDirectory(engine, options.data);
-  parts.add(() => held.release());
+async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
+  const { options, log, parts, startedAt, key, engine, events } = ground;
+  const data = await holdData(ground);
   const device = await takeDevice(engine, options, key, log, parts);
   const stability = new StabilityMap();
-  const store = await openMember(engine, device, stability, events, log, parts);
+  const later = { mirror: null, registry: null };
+  const store = await openServed({ engine, events, later, log, parts }, device, { stability });
   const side = new NodeSide({
     engine,
     store,
@@ -79,7 +70,7 @@ async function compose(options: NodeOptions, log: Logger, parts: Parts): Promise
   const gauges = () => nodeGauges(sources.status());
   const admin = await startRoleAdmin({ options, events, sources, routes: [], gauges, log }, parts);
   log.info(
-    { node: side.node, data: held.path, device: device.path, engine: engine.kind, admin: admin.address },
+    { node: side.node, data, device: device.path, engine: engine.kind, admin: admin.address },
     "lamina node serves",
   );
   events.record("server-started", null, `lamina ${VERSION} serves ${device.path} as a node on ${where}`);
@@ -108,29 +99,6 @@ async function takeDevice(
   return device;
 }
 
-async function openMember(
-  engine: Engine,
-  { path, opened, deviceId }: ReadyDevice,
-  stability: StabilityMap,
-  events: EventLog,
-  log: Logger,
-  parts: Parts,
-): Promise<MemberStore> {
-  const follow = followStore(deviceId, path, events, { mirror: null, registry: null }, log);
-  const environment = storeEnvironment(engine, opened, bootIdOf(deviceId, opened.instanceTag), follow);
-  const store = await runRoutine(openStore(environment, { path, stability }));
-  parts.add(
-    () =>
-      new Promise<void>((resolve) => {
-        store.close((error) => {
-          if (error !== null) log.error({ err: error }, "the device could not be closed in order");
-          resolve();
-        });
-      }),
-  );
-  return store;
-}
-
 /** The first start of a new cluster: all config nodes find one another, and each writes down who they are. */
 async function form(
   engine: Engine,
@@ -139,22 +107,16 @@ async function form(
   side: NodeSide,
   log: Logger,
 ): Promise<void> {
-  let said = "";
-  for (;;) {
+  const config = await persist(log, async () => {
     const learned = await learnMembers(engine, key, options.cluster, true);
-    if (learned.kind === "known") {
-      writeMembers(options.data, key, learned.config);
-      side.learned(learned.config);
-      log.info(
-        { config: learned.config.map(({ address }) => addressText(address)) },
-        "the config nodes are written down",
-      );
-      return;
-    }
-    if (learned.what !== said) log.info(`waits for the other config nodes: ${learned.what}`);
-    said = learned.what;
-    await sleep(FORM_RETRY_MS);
-  }
+    return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
+  });
+  writeMembers(options.data, key, config);
+  side.learned(config);
+  log.info(
+    { config: config.map(({ address }) => addressText(address)) },
+    "the config nodes are written down",
+  );
 }
 
 /** A device that the cluster does not know, at the address of one that it knows: wiped, or of another directory. */

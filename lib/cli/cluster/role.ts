@@ -1,14 +1,17 @@
 /** What nodes and gateways have in common: how they start, what they answer, how they end. */
 import { randomInt } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { type Admin, type AdminFace, answering, type Route, startAdminOf } from "../../admin/index.js";
-import type { EventLog } from "../../catalog/index.js";
+import { EventLog } from "../../catalog/index.js";
 import type { NodePlace } from "../../cluster/dial.js";
-import type { ClusterKey } from "../../cluster/key.js";
+import { type ClusterKey, readKey } from "../../cluster/key.js";
 import type { PeerId } from "../../replica/api.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
-import type { Parts } from "../serve/parts.js";
+import { openEngine } from "../../uring/engine.js";
+import { holdDirectory } from "../serve/data-directory.js";
+import { Parts } from "../serve/parts.js";
 import type { RoleOptions } from "./options.js";
 import type { ClusterView, RoleStatusView } from "./views.js";
 
@@ -17,6 +20,64 @@ export interface Role {
   /** What it prints when it is ready, a line each. */
   readonly ready: readonly string[];
   close(): Promise<void>;
+}
+
+/** What a role begins with. The directory is held from `hold` on. */
+export interface RoleGround<Options extends RoleOptions> {
+  readonly options: Options;
+  readonly log: Logger;
+  readonly parts: Parts;
+  /** Wall clock. */
+  readonly startedAt: number;
+  readonly key: ClusterKey;
+  readonly engine: Engine;
+  readonly events: EventLog;
+}
+
+/** Makes a role of its ground. Throws LaminaError; whatever had been started is taken down then. */
+export async function startRole<Options extends RoleOptions>(
+  options: Options,
+  log: Logger,
+  compose: (ground: RoleGround<Options>) => Promise<Role>,
+): Promise<Role> {
+  const parts = new Parts();
+  try {
+    const startedAt = Date.now();
+    const key = readKey(options.key);
+    const engine = openEngine(options.engine);
+    parts.add(() => engine.close());
+    const events = new EventLog(() => Date.now());
+    warnOfEngine(engine, events, log);
+    return await compose({ options, log, parts, startedAt, key, engine, events });
+  } catch (error) {
+    await parts.takeDown();
+    throw error;
+  }
+}
+
+/** Nobody else uses the data directory from now on. Returns its path. Throws LaminaError. */
+export async function holdData({ engine, options, parts }: RoleGround<RoleOptions>): Promise<string> {
+  const held = await holdDirectory(engine, options.data);
+  parts.add(() => held.release());
+  return held.path;
+}
+
+/** What came of an attempt: what was wanted, or who is missing and why. */
+export type Attempt<T> = { readonly is: T } | { readonly missing: string };
+
+/** Pause between two attempts to find the other processes of a cluster. */
+const ATTEMPT_PAUSE_MS = 300;
+
+/** Tries until it succeeds; the log says what is waited for, whenever it is something else. */
+export async function persist<T>(log: Logger, attempt: () => Promise<Attempt<T>>): Promise<T> {
+  let said = "";
+  for (;;) {
+    const outcome = await attempt();
+    if ("is" in outcome) return outcome.is;
+    if (outcome.missing !== said) log.info(`waits for the nodes: ${outcome.missing}`);
+    said = outcome.missing;
+    await sleep(ATTEMPT_PAUSE_MS);
+  }
 }
 
 /** Random, of this life of the process: nobody else has it. */
@@ -98,7 +159,7 @@ export function clusterIdText(key: ClusterKey): string {
 }
 
 /** Said once when the engine is not the one that was hoped for. */
-export function warnOfEngine(engine: Engine, events: EventLog, log: Logger): void {
+function warnOfEngine(engine: Engine, events: EventLog, log: Logger): void {
   if (engine.fallbackReason === null) return;
   log.warn(engine.fallbackReason);
   events.record("io-engine-fallback", null, engine.fallbackReason);

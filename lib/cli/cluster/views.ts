@@ -1,5 +1,6 @@
 /** What nodes and gateways of a cluster answer when they are asked how things are. */
 
+import type { ProcessView } from "../../admin/index.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type NodePlace } from "../../cluster/dial.js";
 import type { ClusterKey } from "../../cluster/key.js";
@@ -64,14 +65,7 @@ export interface OwnedView {
   readonly toResync: number;
 }
 
-interface RoleFacts {
-  readonly version: string;
-  readonly pid: number;
-  readonly startedAt: string;
-  readonly data: string;
-  readonly ready: boolean;
-  readonly notices: readonly string[];
-  readonly listeners: readonly string[];
+interface RoleFacts extends ProcessView {
   readonly ioEngine: string;
   /** The config nodes, and whether there is a session to each. */
   readonly links: readonly { readonly node: NodeId; readonly address: string; readonly linked: boolean }[];

@@ -13,8 +13,9 @@ import type { Role } from "../cluster/role.js";
 import type { ClusterView } from "../cluster/views.js";
 import { print, printJson } from "../output.js";
 import { makeLog } from "../serve/log.js";
-import { DATA_DEFAULT, LISTEN_DEFAULT } from "../serve/options.js";
+import { DATA_DEFAULT } from "../serve/options.js";
 import { stopSignal } from "../serve/signals.js";
+import { CAPACITY, DEFAULT_EXPORT, DEVICE, IO_ENGINE, LISTEN, text } from "../server-options.js";
 import { nodeTable } from "./cluster.js";
 import type { Command, Run } from "./command.js";
 
@@ -46,19 +47,15 @@ function roleOptions<T>(yargs: Argv<T>) {
     .option("key", text(`file with the cluster's key (default ${KEY_FILE} in the data directory)`))
     .option("admin", text("address of the admin API and metrics (default: any free port of 127.0.0.1)"))
     .option("pool", text("memory for requests in flight (default 64M for a node, 256M for a gateway)"))
-    .option("io-engine", {
-      describe: "how to do I/O (default auto)",
-      choices: ["auto", "ring", "threads"] as const,
-      requiresArg: true,
-    })
+    .option("io-engine", IO_ENGINE)
     .option("insecure", { describe: "listen beyond this machine without encryption", type: "boolean" });
 }
 
 function nodeOptions<T>(yargs: Argv<T>) {
   return roleOptions(yargs)
     .option("listen", text(`address for the cluster (default ${NODE_LISTEN_DEFAULT})`))
-    .option("capacity", text("size of a new store file, for example 100G (default 80 % of the free space)"))
-    .option("device", text("raw device to use instead of a file; formatted only when blank"))
+    .option("capacity", CAPACITY)
+    .option("device", DEVICE)
     .example(
       "lamina node --data n1 --listen 127.0.0.1:11001 --cluster 127.0.0.1:11001,127.0.0.1:11002,127.0.0.1:11003 --key cluster.key",
       "the first of three nodes",
@@ -66,19 +63,7 @@ function nodeOptions<T>(yargs: Argv<T>) {
 }
 
 function gatewayOptions<T>(yargs: Argv<T>) {
-  return roleOptions(yargs)
-    .option("listen", {
-      describe: `NBD address HOST:PORT or unix:PATH; may be repeated (default ${LISTEN_DEFAULT})`,
-      type: "string",
-      array: true,
-      requiresArg: true,
-      nargs: 1,
-    })
-    .option("default-export", text("volume that the empty export name means (default: the only one)"));
-}
-
-function text(describe: string) {
-  return { describe, type: "string", requiresArg: true } as const;
+  return roleOptions(yargs).option("listen", LISTEN).option("default-export", DEFAULT_EXPORT);
 }
 
 async function serveRole(start: (log: ReturnType<typeof makeLog>) => Promise<Role>): Promise<number> {

@@ -18,6 +18,7 @@ import { type Server, startServer } from "../serve/server.js";
 import { stopSignal } from "../serve/signals.js";
 import { Successor } from "../serve/successor.js";
 import { TakeOver } from "../serve/take-over.js";
+import { CAPACITY, DEFAULT_EXPORT, DEVICE, IO_ENGINE, LISTEN, text } from "../server-options.js";
 import type { Command } from "./command.js";
 
 export const serve: Command = {
@@ -37,30 +38,19 @@ export const serve: Command = {
 function options<T>(yargs: Argv<T>) {
   return yargs
     .option("data", text(`directory of the server's data (default ${DATA_DEFAULT})`))
-    .option("capacity", text("size of a new store file, for example 100G (default 80 % of the free space)"))
-    .option("device", text("raw device to use instead of a file; formatted only when blank"))
-    .option("listen", {
-      describe: `NBD address HOST:PORT or unix:PATH; may be repeated (default ${LISTEN_DEFAULT})`,
-      type: "string",
-      array: true,
-      requiresArg: true,
-      nargs: 1,
-    })
+    .option("capacity", CAPACITY)
+    .option("device", DEVICE)
+    .option("listen", LISTEN)
     .option("admin", text(`address of the admin API and metrics (default ${ADMIN_DEFAULT})`))
     .option("redis", text("URL of a Redis to mirror into, or none (default: a private one)"))
-    .option("default-export", text("volume that the empty export name means (default: the only one)"))
+    .option("default-export", DEFAULT_EXPORT)
     .option("pool", text("memory for requests in flight (default 256M)"))
     .option("threads", {
       describe: "connection threads beside the one that owns the volumes (default 0: that one does both)",
       type: "number",
       requiresArg: true,
     })
-    .option("io-engine", {
-      describe: "how to do I/O (default auto)",
-      type: "string",
-      choices: ["auto", "ring", "threads"] as const,
-      requiresArg: true,
-    })
+    .option("io-engine", IO_ENGINE)
     .option("tls", {
       describe: "encryption: none, for those who ask for it, or for everyone (default off)",
       type: "string",
@@ -84,10 +74,6 @@ function options<T>(yargs: Argv<T>) {
       "for other machines; every volume needs an access list",
     )
     .example("lamina serve --device /dev/sdb --listen unix:/run/lamina.sock", "a whole disk, a unix socket");
-}
-
-function text(describe: string) {
-  return { describe, type: "string", requiresArg: true } as const;
 }
 
 /** What was given, without what yargs adds; a repeated option that takes one value is refused. */

@@ -13,15 +13,13 @@ import { EventLog, mirrorOff } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
 import { needsTls } from "../../gateway/access.js";
 import type { Gateway } from "../../gateway/index.js";
-import { FORMAT_VERSION, openStore, type Store } from "../../store/index.js";
+import { FORMAT_VERSION, type Store } from "../../store/index.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine, ListenAddress, Listener } from "../../uring/api.js";
 import { DeviceRegistry } from "../../volume/registry.js";
-import { runRoutine } from "../routine.js";
 import { VERSION } from "../version.js";
-import { bootIdOf } from "./boot-id.js";
 import { checkDirectory, type HeldDirectory, holdDirectory, SCRUB_FILE } from "./data-directory.js";
-import { findDevice, type ReadyDevice, readyDevice, storeEnvironment } from "./device.js";
+import { findDevice, type ReadyDevice, readyDevice } from "./device.js";
 import { type Front, openOwnerEngine, startFront } from "./front.js";
 import { HandOver } from "./hand-over.js";
 import { nbdUri } from "./listeners.js";
@@ -31,7 +29,8 @@ import { Parts } from "./parts.js";
 import { findPlaces, type Places } from "./places.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
 import { ScrubSchedule } from "./scrub-schedule.js";
-import { followRegistry, followStore, type Later } from "./story.js";
+import { openServed } from "./store.js";
+import { followRegistry, type Later } from "./story.js";
 import type { TakeOver } from "./take-over.js";
 import { checkTls } from "./tls.js";
 
@@ -102,7 +101,7 @@ async function compose(order: Order): Promise<Server> {
   await takeOver?.commit(log);
   const { device, held } = await takeDevice(engine, order);
   const later: Later = { mirror: null, registry: null };
-  const store = await openTheStore(engine, device, events, later, log, parts);
+  const store = await openServed({ engine, events, later, log, parts }, device, { soleMember: true });
   const { pool, clock, random, checksums } = engine;
   const registry = new DeviceRegistry({ store, pool, clock, random, ticker: engine, checksums });
   parts.add(() => registry.close());
@@ -226,30 +225,6 @@ async function takeDevice(
   if (formatted) log.info({ path, bytes: opened.disk.sizeBytes }, "a new store was made");
   if (!opened.direct) log.warn({ path }, "O_DIRECT is refused here: I/O goes through the page cache");
   return { device, held };
-}
-
-async function openTheStore(
-  engine: Engine,
-  device: ReadyDevice,
-  events: EventLog,
-  later: Later,
-  log: Logger,
-  parts: Parts,
-): Promise<Store> {
-  const { path, opened, deviceId } = device;
-  const follow = followStore(deviceId, path, events, later, log);
-  const environment = storeEnvironment(engine, opened, bootIdOf(deviceId, opened.instanceTag), follow);
-  const store = await runRoutine(openStore(environment, { path, soleMember: true }));
-  parts.add(
-    () =>
-      new Promise<void>((resolve) => {
-        store.close((error) => {
-          if (error !== null) log.error({ err: error }, "the device could not be closed in order");
-          resolve();
-        });
-      }),
-  );
-  return store;
 }
 
 function startMirror(
