@@ -6,13 +6,15 @@
  *     decide between them; the records alone decide nothing.
  *  2. Bytes that match no candidate are adopted only while the device is LOSSY; otherwise they are bit rot,
  *     and the block keeps an entry that they fail, so that it can never be served.
+ *     The entry is the newest candidate that is not that of zeros, if there is one: a read that goes astray finds
+ *     zeros everywhere, and they must fail it too.
  *  3. What was decided is in both copies of the table, durably, before the slot answers anything, unless
  *     both copies said it already.
  *  4. Bytes that match a checksum are those that were written to this block: the read has reached it. Bytes that no
  *     checksum vouches for (bytes to be adopted, bytes to be called rotten, and zeros, which lie everywhere and match
- *     wherever zeros were written) are believed when two readings in succession agree: one read that went astray decides nothing. A block that is read READINGS_MAX times and
- *     never twice the same is unreadable, and so is one that the device cannot read: it keeps the entry that
- *     an older or newer write gave it, and fails it or not when it is read.
+ *     wherever zeros were written) are believed when two readings in succession agree: one read that went astray
+ *     decides nothing. A block that is read READINGS_MAX times and never twice the same is unreadable, and so is one
+ *     that the device cannot read: it gets an entry as a rotten one does, and fails it or not when it is read.
  */
 
 import { ENTRY_ABSENT, extentSeed, volumeSeed } from "../core/checksum.js";
@@ -66,8 +68,6 @@ export class Settler {
   /** 1: what the last reading brought is believed (invariant 4), or does not matter. */
   readonly #sure = new Uint8Array(SETTLE_BLOCKS);
   readonly #reading = new Uint32Array(SETTLE_BLOCKS);
-  /** Per block: a candidate that is not "absent", kept for a block that rotted: its bytes fail them all. */
-  readonly #fallback: Uint32Array;
 
   /** `dataBuffer`: SETTLE_BYTES; `tableBuffer`: two tables. */
   constructor(
@@ -87,7 +87,6 @@ export class Settler {
     this.#tableBuffer = tableBuffer;
     this.entries = new Uint32Array(extentBlocks);
     this.#decided = new Uint8Array(extentBlocks);
-    this.#fallback = new Uint32Array(extentBlocks);
   }
 
   /** Decides every block of a live slot; `entries` holds the result until the next call. */
@@ -98,12 +97,10 @@ export class Settler {
     const blocks = this.entries.length;
     // Without losses only blocks that the log speaks of can differ from the table.
     this.#decided.fill(lossy ? 0 : 1);
-    this.#fallback.set(this.entries);
     let changed = !image.agree;
-    this.#pending.visit(slot, image.position, (_sequence, block, entry) => {
+    this.#pending.visit(slot, image.position, (_sequence, block) => {
       this.#decided[block] = 0;
       changed = true;
-      if (entry !== ENTRY_ABSENT) this.#fallback[block] = entry;
     });
     const adopted: number[] = [];
     const rotten: number[] = [];
@@ -122,10 +119,10 @@ export class Settler {
         if (lossy && this.#sure[block - from] !== 0) {
           this.#adoptInto(this.entries, block, block - from);
           adopted.push(block);
-        } else if (this.#fallback[block] !== ENTRY_ABSENT) {
-          this.entries[block] = this.#fallback[block]!;
-          rotten.push(block);
+          continue;
         }
+        this.entries[block] = this.#entryOfRot(slot, image.position, block);
+        if (this.entries[block] !== ENTRY_ABSENT) rotten.push(block);
       }
     }
     return { slot, alloc, ...image, changed, lost: false, adopted, rotten };
@@ -178,6 +175,31 @@ export class Settler {
     entries[block] = this.#zero[index] !== 0 ? ENTRY_ABSENT : this.#computed[index]!;
   }
 
+  /** Invariant 2: of the candidates, all of which the block's bytes fail. Overwrites the first block of the data buffer. */
+  #entryOfRot(slot: number, position: number, block: number): number {
+    const zeros = this.#entryOfZeros(slot, block);
+    let chosen: number = ENTRY_ABSENT;
+    const consider = (entry: number): void => {
+      if (entry !== ENTRY_ABSENT && (chosen === ENTRY_ABSENT || chosen === zeros)) chosen = entry;
+    };
+    this.#pending.visit(slot, position, (_sequence, of, entry) => {
+      if (of === block) consider(entry);
+    });
+    consider(this.entries[block]!);
+    return chosen;
+  }
+
+  #entryOfZeros(slot: number, block: number): number {
+    const { env, words } = this.#device;
+    words.fill(0, this.#dataBuffer >>> 2, (this.#dataBuffer + BLOCK_BYTES) >>> 2);
+    env.checksums.blockEntries(this.#dataBuffer, 1, this.#seedOf(slot), block, this.#reading, 0);
+    return this.#reading[0]!;
+  }
+
+  #seedOf(slot: number): number {
+    return extentSeed(volumeSeed(this.#directory.volume[slot]!), this.#directory.extent[slot]!);
+  }
+
   #firstOpen(first: number, count: number): number {
     for (let block = first; block < first + count; block++) if (this.#decided[block] === 0) return block;
     return -1;
@@ -196,7 +218,7 @@ export class Settler {
   *#observe(slot: number, from: number, vouch: () => void): Routine<void> {
     const { layout, env, io } = this.#device;
     const start = layout.slotsStart + slot * layout.slotBytes + from * BLOCK_BYTES;
-    const seed = extentSeed(volumeSeed(this.#directory.volume[slot]!), this.#directory.extent[slot]!);
+    const seed = this.#seedOf(slot);
     for (let readings = 1; readings <= READINGS_MAX; readings++) {
       const first = this.#sure.indexOf(0);
       if (first < 0) return;
