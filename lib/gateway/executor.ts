@@ -2,8 +2,9 @@
  * Carries out the commands of one connection on its volume.
  *
  * Invariants
- *  1. What may have reached the volume runs to completion, whether the client still lives or not; what has
- *     not is never begun once `abandon` was called. So nothing of a dead connection can be executed late.
+ *  1. What may have reached the volume runs to completion, whether the client still lives or not, save that a Trim or
+ *     Zero ends with the part that was begun; what has not is never begun once `abandon` was called. So nothing of
+ *     a dead connection can be executed late.
  *  2. Every command gets exactly one final reply, unless the connection ends before.
  *  3. Reads are begun in the order of their coming and as far as memory and UNSENT_BYTES_MAX allow.
  */
@@ -361,6 +362,10 @@ export class Executor implements VolumeListener, MapAsker {
     this.#owner.wake();
   }
 
+  stillWanted(): boolean {
+    return !this.#abandoned;
+  }
+
   #failed(command: Command, piece: Piece): void {
     const { status } = piece;
     const located = status === Status.Io && (piece.op === VolumeOp.Read || piece.op === VolumeOp.Write);
@@ -452,6 +457,7 @@ export class Executor implements VolumeListener, MapAsker {
   /** The connection is dead: drops what has not been begun. What is in the volume comes back by itself. */
   abandon(): void {
     this.#abandoned = true;
+    if (this.#inVolume > 0) this.#volume.abandon?.(this);
     this.#parts.maps.forget(this, (piece) => this.release(piece));
     while (this.#head !== null) {
       const command = this.#head;

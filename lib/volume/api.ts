@@ -4,13 +4,16 @@
  * Rules for the asker
  *  1. A VolumeRequest belongs to the volume from `submit` until `listener.volumeDone(request)`, called once,
  *     never from inside `submit`. Replies may come in any order; overlapping requests are ordered by the
- *     volume as they were submitted, across all connections.
+ *     volume as they were submitted, across all connections. A Trim or Zero over several groups of extents is
+ *     one request per group and partial block in this: between two of them a later request may pass.
  *  2. The range lies inside the volume (the asker has validated it: out of range is a broken invariant), and
  *     length > 0 except for Flush.
  *  3. Read and Write are at most one piece: the 4096-aligned blocks that enclose the range are at most
  *     PIECE_BYTES. `memory` is a pool buffer for those enclosing blocks; the byte at `offset` lives at
  *     memory + offset % 4096. Bytes of the enclosing blocks outside the range are scratch.
  *  4. Trim, Zero, Cache and Map take any length up to the volume's end.
+ *  5. A Trim or Zero goes on only while its listener wants it: what a dead client asked for must not zero, a part at
+ *     a time, what was written since.
  */
 import type { Status } from "../core/status.js";
 
@@ -69,6 +72,11 @@ export class VolumeRequest {
 
 export interface VolumeListener {
   volumeDone(request: VolumeRequest): void;
+  /**
+   * False from the moment on at which nobody waits for the answer any more. Asked, on the volume's thread, before each
+   * part of a Trim or Zero: what has not been begun by then never is, and the answer is Shutdown.
+   */
+  stillWanted(request: VolumeRequest): boolean;
 }
 
 /** An open volume. All sessions of all connections of one volume share one of these (one owner). */
@@ -81,11 +89,19 @@ export interface Volume {
   /** Size of what is best read and written at once: the stripe unit, at least 4096. */
   readonly preferredBytes: number;
   submit(request: VolumeRequest): void;
+  /**
+   * A volume of another thread: its owner is to learn that `stillWanted` is false for whatever the listener has
+   * asked for. A volume of this thread asks the listener itself.
+   */
+  abandon?(listener: VolumeListener): void;
 }
 
 const NO_RUNS = new Float64Array(0);
 const NOBODY: VolumeListener = {
   volumeDone(): void {
     throw new Error("a volume request without listener completed");
+  },
+  stillWanted(): boolean {
+    return true;
   },
 };

@@ -3,6 +3,9 @@
  * lock, so that a request over terabytes never holds up the whole volume. Groups without extents are skipped
  * without lock or operation.
  *
+ * It goes on to the next group or partial block only while somebody wants the answer (rule 5 of api.ts): between two of them
+ * its range is free, and what others wrote there since must not be zeroed for a client that is gone.
+ *
  * Trim rounds inward to whole blocks (C8: a hint). Zero does its partial blocks at the ends by
  * read-modify-write. Whole extents are freed by record (unless NO_HOLE asks for provisioning).
  */
@@ -88,6 +91,11 @@ export class RangeJob implements LockOwner, ExtentListener, ScratchWaiter {
       return;
     }
     const request = this.#request!;
+    if (!request.listener.stillWanted(request)) {
+      this.#status = Status.Shutdown;
+      this.#finish();
+      return;
+    }
     if (this.#phase === Phase.Head) {
       this.#phase = Phase.Tail;
       const from = request.offset % BLOCK_BYTES;

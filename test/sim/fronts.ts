@@ -164,6 +164,10 @@ export class VolumeFront implements LifeFront, VolumeListener {
     client.completed(request.status as Status);
   }
 
+  stillWanted(): boolean {
+    return true;
+  }
+
   #fillHoles(request: VolumeRequest, client: SimClient): void {
     client.hole.fill(0, 0, client.granules);
     let at = 0;

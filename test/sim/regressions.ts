@@ -55,4 +55,17 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 695877997709, operations: 240, lives: 8, front: "volume", focus: "strays" },
     was: "zeros that a stray read had brought from elsewhere matched the checksum of zeros once written to the block",
   },
+  {
+    options: {
+      seed: 695881605105,
+      operations: 600,
+      without: ["drop", "records", "kill-while-opening"],
+      front: "nbd",
+    },
+    was: "a dead connection's Zero went on, extent by extent, over what was written after the next one had been let in",
+  },
+  {
+    options: { seed: 695881608735, front: "nbd" },
+    was: "a rotten block kept the entry of zeros that it had once held: zeros of a stray read matched it",
+  },
 ];

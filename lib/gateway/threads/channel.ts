@@ -7,7 +7,8 @@
  *
  * Invariants
  *  1. A record belongs to the asker until its number is published in `submissions`, then to the owner until it is
- *     published in `completions`. Whoever does not own it neither reads nor writes it.
+ *     published in `completions`. Whoever does not own it neither reads nor writes it. Its place in `abandoned` is
+ *     always the asker's, and the owner looks.
  *  2. There are as many places in a queue as records, and a number is in one place at most: no queue can be
  *     full, so neither side ever waits for room.
  *  3. A queue has one writer and one reader. The writer publishes its tail with a sequentially consistent store
@@ -54,6 +55,8 @@ const LINE_WORDS = 16;
 const CONTROL_WORDS = 4 * LINE_WORDS;
 const CONTROL_BYTES = CONTROL_WORDS * 4;
 const QUEUE_BYTES = RECORDS * 4;
+/** One word per record. */
+const ABANDONED_BYTES = RECORDS * 4;
 const RECORDS_BYTES = RECORDS * RECORD_WORDS * 4;
 /** Pairs of (length, state). */
 export const MAP_AREA_NUMBERS = 2 * MAP_RUNS_MAX;
@@ -63,7 +66,8 @@ const NUMBERS_BYTES = (COUNTER_NUMBERS + THREAD_NUMBERS) * 8;
 
 const SUBMISSIONS_AT = CONTROL_BYTES;
 const COMPLETIONS_AT = SUBMISSIONS_AT + QUEUE_BYTES;
-const RECORDS_AT = COMPLETIONS_AT + QUEUE_BYTES;
+const ABANDONED_AT = COMPLETIONS_AT + QUEUE_BYTES;
+const RECORDS_AT = ABANDONED_AT + ABANDONED_BYTES;
 const MAPS_AT = RECORDS_AT + RECORDS_BYTES;
 const SIZES_AT = MAPS_AT + MAPS_BYTES;
 const NUMBERS_AT = SIZES_AT + SIZES_BYTES;
@@ -77,6 +81,8 @@ export class Channel {
   readonly submissions: Queue;
   readonly completions: Queue;
   readonly records: Int32Array;
+  /** By record: 1 when nobody waits for its answer any more. Atomic accesses only. */
+  readonly abandoned: Int32Array;
   /** Runs of Map answers, MAPS_MAX areas of MAP_AREA_NUMBERS. */
   readonly maps: Float64Array;
   /**
@@ -94,6 +100,7 @@ export class Channel {
     const control = new Int32Array(memory, 0, CONTROL_WORDS);
     this.submissions = new Queue(control, 0, new Int32Array(memory, SUBMISSIONS_AT, RECORDS));
     this.completions = new Queue(control, 2 * LINE_WORDS, new Int32Array(memory, COMPLETIONS_AT, RECORDS));
+    this.abandoned = new Int32Array(memory, ABANDONED_AT, RECORDS);
     this.records = new Int32Array(memory, RECORDS_AT, RECORDS * RECORD_WORDS);
     this.maps = new Float64Array(memory, MAPS_AT, MAPS_MAX * MAP_AREA_NUMBERS);
     this.sizes = new Float64Array(memory, SIZES_AT, HANDLES_MAX);

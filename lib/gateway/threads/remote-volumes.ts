@@ -6,14 +6,15 @@
  *  1. Requests are handed over in the order of their submission, also those that had to wait for a record. So
  *     overlapping requests of one thread are executed in that order, whichever connections they came on.
  *  2. What was submitted in one batch is published once, at its end.
- *  3. An asker is told of an answer from `take` only, never from inside `submit`.
+ *  3. What an asker has abandoned is not handed over any more, and the owner can see it of what was.
+ *  4. An asker is told of an answer from `take` only, never from inside `submit`.
  */
 import { assert } from "../../core/assert.js";
 import type { Ticker, TickTask } from "../../core/clock.js";
 import { BLOCK_BYTES } from "../../core/limits.js";
 import { Status } from "../../core/status.js";
 import type { Mailbox } from "../../uring/api.js";
-import { type Volume, VolumeOp, type VolumeRequest } from "../../volume/api.js";
+import { type Volume, type VolumeListener, VolumeOp, type VolumeRequest } from "../../volume/api.js";
 import { MAPS_MAX } from "../limits.js";
 import {
   ANSWER_ALL_HOLE,
@@ -71,6 +72,10 @@ export class RemoteVolume implements Volume {
   submit(request: VolumeRequest): void {
     this.#owner.submit(this, request);
   }
+
+  abandon(listener: VolumeListener): void {
+    this.#owner.abandon(listener);
+  }
 }
 
 export interface RemoteEnvironment {
@@ -124,6 +129,13 @@ export class RemoteVolumes implements Mailbox, TickTask {
     }
   }
 
+  /** The owner is not told: it looks before it begins another part of a request. */
+  abandon(listener: VolumeListener): void {
+    for (let record = 0; record < RECORDS; record++) {
+      if (this.#requests[record]?.listener === listener) Atomics.store(this.#channel.abandoned, record, 1);
+    }
+  }
+
   /** What has been submitted in this batch becomes visible to the owner. */
   tick(): void {
     this.#tickAsked = false;
@@ -134,7 +146,8 @@ export class RemoteVolumes implements Mailbox, TickTask {
     this.#freeCount--;
     const record = this.#free[this.#freeCount]!;
     this.#requests[record] = request;
-    const { records } = this.#channel;
+    const { abandoned, records } = this.#channel;
+    Atomics.store(abandoned, record, 0);
     const at = record * RECORD_WORDS;
     records[at + RECORD.opFlags] = request.op | (request.flags << OP_BITS);
     records[at + RECORD.handle] = volume.handle;
@@ -203,7 +216,13 @@ export class RemoteVolumes implements Mailbox, TickTask {
     if (this.#waiting.length === 0) return;
     while (this.#freeCount > 0 && this.#waitingAt < this.#waiting.length) {
       const at = this.#waitingAt++;
-      this.#hand(this.#waitingFor[at]!, this.#waiting[at]!);
+      const request = this.#waiting[at]!;
+      if (request.listener.stillWanted(request)) {
+        this.#hand(this.#waitingFor[at]!, request);
+      } else {
+        request.status = Status.Shutdown;
+        request.listener.volumeDone(request);
+      }
     }
     // What has been handed over is let go of now and then: while others wait on, the lists do not grow for ever.
     if (this.#waitingAt < this.#waiting.length && this.#waitingAt < RECORDS) return;

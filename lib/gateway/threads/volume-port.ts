@@ -145,6 +145,10 @@ export class VolumePort implements Mailbox, TickTask, VolumeListener {
     this.#ticker.atTickEnd(this);
   }
 
+  stillWanted(request: VolumeRequest): boolean {
+    return Atomics.load(this.#channel.abandoned, request.tag) === 0;
+  }
+
   #giveRuns(request: PortRequest, at: number): void {
     const { records, maps } = this.#channel;
     const count = request.status === Status.Ok ? request.runCount : 0;

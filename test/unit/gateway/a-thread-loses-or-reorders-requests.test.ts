@@ -17,6 +17,11 @@ class Asker implements VolumeListener {
     this.onDone(request);
   }
 
+  wanted = true;
+  stillWanted(): boolean {
+    return this.wanted;
+  }
+
   make(op: VolumeOp, offset: number, length: number, memory = 0, flags = 0): VolumeRequest {
     const request = new VolumeRequest();
     Object.assign(request, { op, offset, length, memory, flags, listener: this });
@@ -90,6 +95,54 @@ void t.test("beyond the records requests wait, in order", (t) => {
     if (tag <= next[offset]!) t.fail(`request ${tag} came after ${next[offset]}`);
     next[offset] = tag;
   }
+  t.end();
+});
+
+void t.test("what a dead connection asked for is not begun, and the owner can see it of what was", (t) => {
+  const pair = new ThreadPair(11, 64 * KIB);
+  const dead = new Asker();
+  const alive = new Asker();
+  const begun: VolumeRequest[] = [];
+  const submit = pair.volume.submit.bind(pair.volume);
+  pair.volume.submit = (request) => {
+    begun.push(request);
+    submit(request);
+  };
+  pair.volume.hold(true);
+  const ask = (): void => {
+    for (let i = 0; i < RECORDS / 2 + 10; i++) {
+      pair.remote.submit(dead.make(VolumeOp.Zero, i % 64, 1));
+      pair.remote.submit(alive.make(VolumeOp.Zero, i % 64, 1));
+    }
+  };
+  pair.event(ask);
+  pair.settle();
+  t.equal(begun.length, RECORDS);
+  t.ok(begun.every((request) => request.listener.stillWanted(request)));
+  pair.event(() => {
+    dead.wanted = false;
+    pair.remote.abandon(dead);
+  });
+  pair.settle();
+  t.equal(begun.filter((request) => request.listener.stillWanted(request)).length, RECORDS / 2);
+  pair.ownerEvent(() => pair.volume.hold(false));
+  pair.settle();
+  t.equal(begun.length, RECORDS + 10, "of those that waited only the living one's were begun");
+  t.equal(dead.answered.length, RECORDS / 2 + 10, "all are answered");
+  t.equal(alive.answered.length, RECORDS / 2 + 10);
+  t.equal(dead.answered.filter(({ status }) => status === Status.Shutdown).length, 10);
+  // A record that is used again is wanted again.
+  begun.length = 0;
+  pair.volume.hold(true);
+  pair.event(() => {
+    for (let i = 0; i < RECORDS; i++) pair.remote.submit(alive.make(VolumeOp.Zero, i % 64, 1));
+  });
+  pair.settle();
+  t.equal(begun.length, RECORDS);
+  t.ok(begun.every((request) => request.listener.stillWanted(request)));
+  pair.ownerEvent(() => pair.volume.hold(false));
+  pair.settle();
+  t.equal(pair.remotes.inFlight, 0);
   t.end();
 });
 

@@ -215,6 +215,8 @@ export interface Ask {
   readonly length: number;
   readonly flags?: number;
   readonly data?: Uint8Array;
+  /** False: the asker is gone. */
+  readonly wanted?: () => boolean;
 }
 
 /** Submits; `done` gets the request and, for a read, its bytes. */
@@ -245,6 +247,7 @@ export function ask(rigged: Rig, what: Ask, done: (request: VolumeRequest, bytes
       if (payload) pool.free(request.memory);
       done(request, bytes);
     },
+    stillWanted: () => what.wanted?.() ?? true,
   };
   volume.submit(request);
 }
