@@ -16,7 +16,10 @@ import { LEASE_MS, LEASE_RENEW_MS, RENEWALS_OPEN_MAX } from "./limits.js";
 export interface LeaseClient {
   /** Volumes that are served now, at most RENEW_VOLUMES_MAX. */
   watched(): readonly number[];
-  /** A config node has promised `epoch` of `volume`. */
+  /**
+   * A config node has promised `epoch` of `volume`: whoever serves an older one is over before this returns. The answer
+   * that said so makes the lease longer all the same, because it is that of other volumes too.
+   */
   promised(volume: number, epoch: number): void;
 }
 

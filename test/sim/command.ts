@@ -1,5 +1,4 @@
 /** The command of a person, here so that the tests can give it too. */
-import { parseArgs } from "node:util";
 import { FEATURES, type Feature, FOCI, type Focus, type FrontKind, type RunOptions } from "./config.js";
 import { minimise } from "./minimise.js";
 import { replay } from "./replay.js";
@@ -8,6 +7,7 @@ import { run } from "./run.js";
 import { runOnProcesses, type SeedsResult } from "./seeds.js";
 import type { Subject } from "./subject.js";
 import { Tally } from "./tally.js";
+import { optionsOf, toldOfMisuse, UsageError } from "./usage.js";
 
 /** Lines of a minimised trace that are printed: its end. */
 const TRACE_LINES = 80;
@@ -47,16 +47,7 @@ const OPTIONS = {
   help: { type: "boolean", short: "h", default: false },
 } as const;
 
-/** What was asked cannot be meant. */
-class UsageError extends Error {}
-
-function parse(args: readonly string[]) {
-  try {
-    return parseArgs({ args: [...args], options: OPTIONS }).values;
-  } catch (error) {
-    throw new UsageError((error as Error).message);
-  }
-}
+const parse = (args: readonly string[]) => optionsOf(args, OPTIONS);
 type Values = ReturnType<typeof parse>;
 
 /**
@@ -68,13 +59,7 @@ export async function simulate(
   subject: Subject,
   print: (text: string) => void,
 ): Promise<number> {
-  try {
-    return await execute(parse(args), subject, print);
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    print(`${error.message}\n  next: npm run sim -- --help`);
-    return 64;
-  }
+  return toldOfMisuse(() => execute(parse(args), subject, print), "npm run sim -- --help", print);
 }
 
 async function execute(values: Values, subject: Subject, print: (text: string) => void): Promise<number> {

@@ -25,7 +25,7 @@ export interface DeckHost {
   /** The owner is over: nothing is sent or answered. */
   readonly over: boolean;
   nextSequence(): number;
-  /** The operation's extent cannot be worked on now; asked for it, it will be sooner. */
+  /** It cannot be begun now: the owner lets go, or its extent is in doubt; asked for, that is settled sooner. */
   isBlocked(op: ExtentOp): boolean;
   changing(op: ExtentOp): void;
   answered(op: ExtentOp): void;
@@ -68,7 +68,7 @@ export class FlightDeck implements FlightOwner {
     flight.begin(op);
     this.#link(flight);
     if (this.#host.over) return;
-    if (op.kind !== ExtentOpKind.Flush && this.#isBlocked(op)) flight.held = true;
+    if (this.#isBlocked(op)) flight.held = true;
     else this.#launch(flight);
   }
 
@@ -194,7 +194,8 @@ export class FlightDeck implements FlightOwner {
   // ---- Sending -----------------------------------------------------------------------------------------
 
   #isBlocked(op: ExtentOp): boolean {
-    return op.kind !== ExtentOpKind.Flush && (op.extent === this.exclusive || this.#host.isBlocked(op));
+    const isTaken = op.kind !== ExtentOpKind.Flush && op.extent === this.exclusive;
+    return isTaken || this.#host.isBlocked(op);
   }
 
   #launch(flight: Flight): void {

@@ -13,7 +13,7 @@
  */
 import { assert } from "../../core/assert.js";
 import type { Ticker, TickTask, Timer } from "../../core/clock.js";
-import type { ExtentIo, ExtentOp } from "../../core/extent-io.js";
+import { type ExtentIo, type ExtentOp, ExtentOpKind } from "../../core/extent-io.js";
 import { generation as generationOf } from "../../core/ids.js";
 import { Status } from "../../core/status.js";
 import type { Ballot, NodeId, ReplicaSession, SessionListener } from "../api.js";
@@ -73,6 +73,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   readonly #amendments: Amendment[] = [];
   #replacing: Replacing | null = null;
   #releasing: ((released: boolean) => void) | null = null;
+  /** A record that says so was sent, and may be chosen. */
+  #letGo = false;
   #closed: (() => void) | null = null;
 
   constructor(environment: OwnerEnvironment, ticker: Ticker, activated: Activated, events: OwnerEvents) {
@@ -110,9 +112,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     return this.#over;
   }
 
-  /** What it says needs the lease: also what no copy has to be asked for, like a hole. */
+  /**
+   * What it says needs the lease: also what no copy has to be asked for, like a hole. From the proposal on that says
+   * that it let go the next owner does not wait for the lease any more, whether this one has heard of it or not.
+   */
   get mayAnswer(): boolean {
-    return !this.#over && this.environment.lease.holds(this.#leaseMark);
+    return !this.#over && !this.#letGo && this.environment.lease.holds(this.#leaseMark);
   }
 
   get changingRecord(): boolean {
@@ -158,6 +163,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   isBlocked(op: ExtentOp): boolean {
     if (this.#releasing !== null) return true;
+    if (op.kind === ExtentOpKind.Flush) return false;
     if (!this.#background.isUnreconciled(op.extent)) return false;
     this.#background.demand(op.extent);
     this.soon();
@@ -628,6 +634,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     const done = this.#releasing;
     if (done === null || this.deck.begun > 0 || this.#firstLate !== null) return;
     if (this.#proposal !== null || this.#background.isBusy || this.#amendments.length > 0) return;
+    this.#letGo = true;
     const record: ClusterRecord = {
       ...this.#record,
       generation: generationOf(this.#record.generation + 1),

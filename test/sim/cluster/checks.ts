@@ -159,10 +159,12 @@ export class ClusterChecks {
 
   // ---- Owners ------------------------------------------------------------------------------------------
 
+  /**
+   * An owner has heard that its record was chosen. It may hear so late, when a newer one serves already: then its lease
+   * keeps it from ever answering.
+   */
   servingBegan(volume: number, epoch: number): void {
-    const before = this.#serving.get(volume) ?? 0;
-    if (epoch < before) throw new Violation("FENCE", `epoch ${epoch} begins to serve after ${before} did`);
-    this.#serving.set(volume, epoch);
+    this.#serving.set(volume, Math.max(epoch, this.#serving.get(volume) ?? 0));
   }
 
   /** An owner has answered a client. */

@@ -54,6 +54,8 @@ export class VolumeRegisters {
   writes = 0;
   reads = 0;
   flushes = 0;
+  /** Power losses so far. */
+  #losses = 0;
 
   constructor(hasPower: boolean) {
     this.hasPower = hasPower;
@@ -63,13 +65,19 @@ export class VolumeRegisters {
     this.floor[register] = Math.max(this.floor[register]!, id);
   }
 
-  written(register: number, id: number, isStable: boolean): void {
-    this.acked[register] = id;
+  /** `losses`: as many as there had been when the write was asked for. Its answer may have outlived what it tells of. */
+  written(register: number, id: number, isStable: boolean, losses: number): void {
+    if (losses === this.#losses) this.acked[register] = id;
     if (isStable || this.hasPower) this.stable(register, id);
+  }
+
+  get losses(): number {
+    return this.#losses;
   }
 
   /** Whatever was not flushed may be gone: a later flush does not bring it back. */
   powerLost(): void {
+    this.#losses++;
     this.acked.set(this.floor);
   }
 
@@ -189,6 +197,10 @@ export class VolumeOwner {
     this.process.setTimer(ms, run);
   }
 
+  #say(line: string): void {
+    this.#at.world.say(`owner ${this.host}: ${line}`);
+  }
+
   // ---- Owning ------------------------------------------------------------------------------------------
 
   /** Wants the volume, if it does not own it or want it already. */
@@ -206,6 +218,11 @@ export class VolumeOwner {
       this.#epoch = activated.ballot.epoch;
       const set = new ReplicaSet(this.#environment, this.process, activated, this.#events());
       this.#set = set;
+      const { generation: at, members } = activated.record;
+      const states = members.map(
+        ({ node, state, since }) => `${this.#environment.nameOf(node)} ${state} ${since}`,
+      );
+      this.#say(`serves epoch ${this.#epoch}, generation ${at}: ${states.join(", ")}`);
       this.#at.checks.servingBegan(PROBE_VOLUME, this.#epoch);
       this.#lease.renewNow();
       for (let i = 0; i < PARALLEL; i++) this.#next(set);
@@ -277,14 +294,10 @@ export class VolumeOwner {
     };
   }
 
-  /** A set that waits, and so asks nobody for anything, hears only here that it is over; sooner or later. */
+  /** Before the renewal that says so counts (LeaseClient). */
   #heardOf(promised: number): void {
     this.#epoch = Math.max(this.#epoch, promised);
-    const set = this.#set;
-    if (set === null || promised <= set.epoch) return;
-    this.#later(this.#random.below(5000), () => {
-      if (this.#set === set) set.learn(promised);
-    });
+    this.#set?.learn(promised);
   }
 
   /** The set is over: what is open is given back, and the volume is tried again later. */
@@ -385,8 +398,9 @@ export class VolumeOwner {
     }
     // Freeing says nothing of FUA: a flush makes it stable.
     const isStable = (op.flags & ExtentFlag.Fua) !== 0 && op.kind !== ExtentOpKind.Free;
+    const { losses } = registers;
     this.#submit(set, op, () => {
-      for (let i = 0; i < op.blocks; i++) registers.written(first + i, id, isStable);
+      for (let i = 0; i < op.blocks; i++) registers.written(first + i, id, isStable, losses);
       registers.writes++;
     });
   }
@@ -422,6 +436,10 @@ export class VolumeOwner {
     op.listener = {
       extentDone: () => {
         this.#open--;
+        if (this.#at.world.trace !== null)
+          this.#say(
+            `op ${op.kind} ${op.extent}/${op.block}+${op.blocks} flags ${op.flags} answered ${op.status} at epoch ${set.epoch}`,
+          );
         if (op.status === Status.Ok) {
           this.#at.checks.answered(PROBE_VOLUME, set.epoch);
           answered();

@@ -1,5 +1,6 @@
 /** Activation: what has to be true before anything is served, and what is made equal before it is. */
 import t from "tap";
+import { ExtentOpKind } from "../../../lib/core/extent-io.js";
 import { generation } from "../../../lib/core/ids.js";
 import { Status } from "../../../lib/core/status.js";
 import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
@@ -244,4 +245,23 @@ t.test("released in order: the next owner waits for nothing", async (t) => {
   const read = made.read(next, 0);
   made.engine.settle();
   t.equal(read.fills?.[0], 4);
+});
+
+t.test("an owner that lets go answers nothing more, heard or not that its record was chosen", async (t) => {
+  const made = cluster();
+  made.connect();
+  const set = made.own(made.activate());
+  t.ok(set.mayAnswer, "holes");
+  made.registerDown = true;
+  const refusals: boolean[] = [];
+  set.release((done) => refusals.push(done));
+  made.engine.settle();
+  const flush = made.ask(set, ExtentOpKind.Flush, 0);
+  const read = made.read(set, 0);
+  made.pass(1000);
+  t.notOk(set.mayAnswer, "no hole");
+  t.same([flush.status, read.status], [-1, -1]);
+  set.close(() => undefined);
+  t.same([flush.status, read.status], [Status.Shutdown, Status.Shutdown]);
+  t.same(refusals, [], "nobody knows what became of the record");
 });

@@ -1,0 +1,101 @@
+/** The simulated cluster's command, here so that the tests can give it too. */
+import { optionsOf, toldOfMisuse, UsageError } from "../usage.js";
+import { type ClusterRunOptions, type ClusterRunResult, runCluster } from "./run.js";
+
+const COMMAND = "node dist/test/sim/cluster/main.js";
+const FAULT_MS = 40_000;
+
+const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
+       [--subject probe|volume]
+
+With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
+many seeds, from --from on, until --seeds or --seconds are used up.
+--fault-ms is the virtual time with faults (${FAULT_MS}). --subject says who owns the volume: the simple owner that tests the
+protocol (probe), or the real one (volume). Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
+
+const OPTIONS = {
+  seed: { type: "string" },
+  from: { type: "string", default: "1" },
+  seeds: { type: "string", default: "100" },
+  seconds: { type: "string", default: "600" },
+  "fault-ms": { type: "string", default: `${FAULT_MS}` },
+  subject: { type: "string", default: "probe" },
+  trace: { type: "boolean", default: false },
+  help: { type: "boolean", short: "h", default: false },
+} as const;
+
+type Print = (text: string) => void;
+type Common = Required<Pick<ClusterRunOptions, "subject" | "faultMs">>;
+
+export function simulateCluster(args: readonly string[], print: Print): Promise<number> {
+  return toldOfMisuse(() => execute(args, print), `${COMMAND} --help`, print);
+}
+
+function execute(args: readonly string[], print: Print): number {
+  const values = optionsOf(args, OPTIONS);
+  if (values.help) {
+    print(USAGE);
+    return 0;
+  }
+  const common: Common = {
+    subject: subjectOf(values.subject),
+    faultMs: whole(values["fault-ms"], "--fault-ms"),
+  };
+  const from = whole(values.from, "--from");
+  const seeds = whole(values.seeds, "--seeds");
+  const seconds = whole(values.seconds, "--seconds");
+  const holds =
+    values.seed === undefined
+      ? many(from, seeds, seconds, common, print)
+      : one(whole(values.seed, "--seed"), common, values.trace, print);
+  return holds ? 0 : 1;
+}
+
+function subjectOf(name: string): Common["subject"] {
+  if (name === "probe" || name === "volume") return name;
+  throw new UsageError(`'${name}' is no subject; there are probe and volume`);
+}
+
+function whole(text: string, option: string): number {
+  const value = Number(text);
+  if (text !== "" && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new UsageError(`'${text}' is no number for ${option}`);
+}
+
+/** Says what went wrong with a seed, if anything did. */
+function report(seed: number, { subject, faultMs }: Common, result: ClusterRunResult, print: Print): boolean {
+  const { violation } = result;
+  if (violation === null) return true;
+  print(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
+  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject} --fault-ms ${faultMs} --trace`);
+  return false;
+}
+
+function one(seed: number, common: Common, isTraced: boolean, print: Print): boolean {
+  if (isTraced) return report(seed, common, runCluster({ seed, ...common, trace: print }), print);
+  const first = runCluster({ seed, ...common });
+  const second = runCluster({ seed, ...common });
+  const isSame = first.hash === second.hash;
+  print(`${first.events} events, hash ${first.hash}${isSame ? "" : `, the second time ${second.hash}`}`);
+  return report(seed, common, first, print) && isSame;
+}
+
+function many(from: number, seeds: number, seconds: number, common: Common, print: Print): boolean {
+  const until = Date.now() + seconds * 1000;
+  let events = 0;
+  let quarantines = 0;
+  let replaced = 0;
+  let failed = 0;
+  let seed = from;
+  for (; seed < from + seeds && Date.now() < until; seed++) {
+    const result = runCluster({ seed, ...common });
+    events += result.events;
+    quarantines += result.quarantines;
+    replaced += result.replaced;
+    if (!report(seed, common, result, print)) failed++;
+  }
+  print(
+    `${seed - from} seeds from ${from}, ${events} events, ${quarantines} old backups quarantined, ${replaced} members replaced, ${failed} violations`,
+  );
+  return failed === 0;
+}
