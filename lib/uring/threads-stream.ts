@@ -6,21 +6,14 @@ import type { Socket } from "node:net";
 import { assert } from "../core/assert.js";
 import type { ByteStream, PeerAddress, StreamListener } from "../core/stream.js";
 import { Errno } from "./abi.js";
-import type { Addon } from "./addon.js";
 import type { EventTarget } from "./batch.js";
+import type { EngineNet } from "./engine-base.js";
 import { errnoOf } from "./errno.js";
-import type { SharedMemory } from "./native-memory.js";
 import { probesWithin, tuneTcp } from "./tcp.js";
 import type { ThreadsLoop } from "./threads-loop.js";
 
 /** What the streams of an engine share. */
-export interface ThreadsNetContext {
-  readonly addon: Addon;
-  readonly loop: ThreadsLoop;
-  readonly memory: SharedMemory;
-  readonly traffic: { bytesReceived: number; bytesSent: number };
-  readonly tcpUserTimeoutMs: number | undefined;
-}
+export type ThreadsNetContext = EngineNet<ThreadsLoop>;
 
 export class ThreadsStream implements ByteStream {
   readonly peer: PeerAddress;
