@@ -30,17 +30,16 @@
 import type { DiskListener } from "../../lib/core/disk.js";
 import { DiskErrno } from "../../lib/core/disk.js";
 import { BLOCK_BYTES, BLOCK_SHIFT } from "../../lib/core/limits.js";
-import { type Arena, ZERO_PAGE } from "./arena.js";
+import type { Arena } from "./arena.js";
 import { registerAt } from "./content.js";
+import { ALL_SECTORS, keepRule } from "./device-losses.js";
+import { type DeviceImage, DevicePages, SECTOR_BYTES } from "./device-pages.js";
 import { Kind, SimDiskHandle } from "./disk-handle.js";
 import { type SimPool, simMemory } from "./memory.js";
 import { Prng } from "./prng.js";
 import { Violation } from "./violation.js";
 import type { SimProcess, SimWorld } from "./world.js";
 
-export const SECTOR_BYTES = 512;
-const SECTORS_PER_PAGE = BLOCK_BYTES / SECTOR_BYTES;
-const ALL_SECTORS = 0xff;
 const SLOW_FACTOR = 1000;
 /** Pages that a fault looks at to find one that holds data. */
 const VICTIM_TRIES = 24;
@@ -76,10 +75,6 @@ export interface DeviceWitness {
   readFault(): void;
 }
 
-export interface DeviceImage {
-  readonly pages: Int32Array;
-}
-
 class Request {
   kind: Kind = Kind.Read;
   offset = 0;
@@ -106,8 +101,6 @@ export class SimDevice {
   witness: DeviceWitness | null = null;
   /** Virtual time until which the device is slow. */
   slowUntilUs = 0;
-  /** Offsets below this are provisioned: writes there never meet ENOSPC. */
-  provisionedBelow = 0;
   /** Pages beyond the provisioned ones that the device can hold. */
   spacePages = Number.POSITIVE_INFINITY;
   /** Since the last sync that failed: nothing may be acknowledged. Cleared by power loss or reopening. */
@@ -121,25 +114,13 @@ export class SimDevice {
   /** When `syncFailed` was set. */
   syncFailedAtUs = 0;
 
-  readonly #arena: Arena;
   readonly #random: Prng;
   /** Decides what crashes leave; apart, so that a crash can be repeated with other losses. */
   #losses: Prng;
-  readonly #pages: number;
+  readonly #pages: DevicePages;
   /** Per block that was read astray: the bytes that came. */
   readonly #strays = new Map<number, Buffer>();
-  readonly #current: Int32Array;
-  readonly #durable: Int32Array;
   readonly #changing: Uint8Array;
-  #usedPages = 0;
-
-  // Versions that are not durable yet, in the order in which they landed.
-  #versionPage = new Int32Array(1024);
-  #versionContent = new Int32Array(1024);
-  #versionMask = new Uint8Array(1024);
-  #versionCount = 0;
-  /** Number of the version at index 0. */
-  #versionBase = 0;
 
   readonly #requests: Request[] = [];
   readonly #idle: number[] = [];
@@ -149,13 +130,10 @@ export class SimDevice {
   constructor(world: SimWorld, arena: Arena, options: DeviceOptions) {
     this.world = world;
     this.options = options;
-    this.#arena = arena;
     this.#random = world.random.fork("device");
     this.#losses = world.random.fork("losses");
-    this.#pages = options.sizeBytes >>> BLOCK_SHIFT;
-    this.#current = new Int32Array(this.#pages);
-    this.#durable = new Int32Array(this.#pages);
-    this.#changing = new Uint8Array(this.#pages);
+    this.#pages = new DevicePages(arena, options.sizeBytes);
+    this.#changing = new Uint8Array(this.#pages.count);
   }
 
   get inFlight(): number {
@@ -191,77 +169,19 @@ export class SimDevice {
   /** The power fails: of every version that is not durable, any sectors are lost. */
   powerLoss(): void {
     this.crashInFlight(true);
-    const keep = this.#keepRule();
-    const count = this.#versionCount;
-    for (let i = 0; i < count; i++) {
-      const mask = this.#versionMask[i]! & keep(i, count);
-      if (mask !== 0) this.#makeDurable(this.#versionPage[i]!, this.#versionContent[i]!, mask);
-      this.#arena.drop(this.#versionContent[i]!);
-    }
-    this.#versionBase += count;
-    this.#versionCount = 0;
-    for (let page = 0; page < this.#pages; page++) {
-      if (this.#current[page] !== this.#durable[page]) {
-        this.#arena.hold(this.#durable[page]!);
-        this.#setCurrent(page, this.#durable[page]!);
-      }
-    }
+    const count = this.#pages.losePower(keepRule(this.#losses));
     this.world.coverage.count("fault:versions-at-power-loss", count);
   }
 
   /** What is on the device now, to be put back later, or elsewhere. It holds the pages until the run is over. */
   image(): DeviceImage {
-    const pages = this.#current.slice();
-    for (const page of pages) this.#arena.hold(page);
-    return { pages };
+    return this.#pages.image();
   }
 
   /** Another content, all of it durable. The program that had the device open is dead. */
-  restore({ pages }: DeviceImage): void {
+  restore(image: DeviceImage): void {
     this.crashInFlight();
-    for (let i = 0; i < this.#versionCount; i++) this.#arena.drop(this.#versionContent[i]!);
-    this.#versionBase += this.#versionCount;
-    this.#versionCount = 0;
-    for (let page = 0; page < this.#pages; page++) {
-      const content = pages[page]!;
-      this.#arena.hold(content);
-      this.#setCurrent(page, content);
-      this.#arena.hold(content);
-      this.#setDurable(page, content);
-    }
-  }
-
-  /** One of the shapes in which losses come; which sectors of version `index` of `count` are kept. */
-  #keepRule(): (index: number, count: number) => number {
-    const random = this.#losses;
-    switch (random.below(8)) {
-      case 0:
-        return () => 0;
-      case 1:
-        return () => ALL_SECTORS;
-      case 2: {
-        const cut = random.u32() / 2 ** 32;
-        return (index, count) => (index < cut * count ? ALL_SECTORS : 0);
-      }
-      case 3: {
-        const cut = random.u32() / 2 ** 32;
-        return (index, count) => (index < cut * count ? 0 : ALL_SECTORS);
-      }
-      case 4: {
-        const probability = random.pick([0.05, 0.5, 0.95]);
-        return () => (random.chance(probability) ? ALL_SECTORS : 0);
-      }
-      case 5: {
-        // One lost version among kept ones finds what leans on a single record.
-        let lost = -1;
-        return (index, count) => {
-          if (lost < 0) lost = random.below(count);
-          return index === lost ? 0 : ALL_SECTORS;
-        };
-      }
-      default:
-        return () => random.u32() & ALL_SECTORS;
-    }
+    this.#pages.restore(image);
   }
 
   /** Flips one bit of a data block at rest; false when none was found. */
@@ -279,8 +199,7 @@ export class SimDevice {
     for (let i = 0; i < VICTIM_TRIES; i++) {
       const [start, end] = this.#random.pick(ranges);
       const page = (start >>> BLOCK_SHIFT) + this.#random.below((end - start) >>> BLOCK_SHIFT);
-      const content = this.#current[page]!;
-      if (content === ZERO_PAGE || this.#changing[page] !== 0 || content !== this.#durable[page]) continue;
+      if (this.#pages.isZeros(page) || !this.#isAtRest(page)) continue;
       this.#flip(page);
       this.world.coverage.count("fault:rot-metadata");
       return true;
@@ -292,8 +211,7 @@ export class SimDevice {
   rotZeros(from: number, to: number): boolean {
     for (let i = 0; i < VICTIM_TRIES; i++) {
       const page = (from >>> BLOCK_SHIFT) + this.#random.below((to - from) >>> BLOCK_SHIFT);
-      const atRest = this.#changing[page] === 0 && this.#durable[page] === ZERO_PAGE;
-      if (!atRest || this.#current[page] !== ZERO_PAGE) continue;
+      if (!this.#pages.isZeros(page) || !this.#isAtRest(page)) continue;
       this.#flip(page);
       this.world.coverage.count("fault:rot-zeros");
       return true;
@@ -308,27 +226,18 @@ export class SimDevice {
   rotAt(offset: number, length: number): (() => void) | null {
     const bit = offset * 8 + this.#random.below(length * 8);
     const page = Math.floor(bit / (BLOCK_BYTES * 8));
-    const content = this.#current[page]!;
-    if (this.#changing[page] !== 0 || content !== this.#durable[page]) return null;
-    this.#arena.hold(content);
-    this.#arena.hold(content);
+    if (!this.#isAtRest(page)) return null;
+    const undo = this.#pages.keep(page);
     this.#flip(page, bit % (BLOCK_BYTES * 8));
-    return () => {
-      this.#setCurrent(page, content);
-      this.#setDurable(page, content);
-    };
+    return undo;
+  }
+
+  #isAtRest(page: number): boolean {
+    return this.#changing[page] === 0 && this.#pages.isDurable(page);
   }
 
   #flip(page: number, bit = this.#random.below(BLOCK_BYTES * 8)): void {
-    const content = this.#arena.take();
-    const at = this.#arena.offsetOf(content);
-    const { bytes } = simMemory();
-    const from = this.#arena.offsetOf(this.#current[page]!);
-    bytes.copyWithin(at, from, from + BLOCK_BYTES);
-    bytes[at + (bit >> 3)]! ^= 1 << (bit & 7);
-    this.#setCurrent(page, content);
-    this.#arena.hold(content);
-    this.#setDurable(page, content);
+    this.#pages.flip(page, bit);
     if (this.world.trace !== null) this.world.say(`fault: bit ${bit} of page ${page} flips`);
   }
 
@@ -352,7 +261,7 @@ export class SimDevice {
     request.length = length;
     request.listener = listener;
     request.tag = tag;
-    request.bound = this.#versionBase + this.#versionCount;
+    request.bound = this.#pages.nextVersion;
     request.active = true;
     this.#inFlight++;
     if (kind === Kind.Read || kind === Kind.Write) handle.pool.busy(memory, length, 1);
@@ -374,7 +283,7 @@ export class SimDevice {
       if (this.#changing[page] !== 0)
         throw new Violation("CONTRACT", `append to page ${page} while a write to it is in flight`);
       const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
-      this.#land(page, at, stop, memory + (at - offset), ALL_SECTORS);
+      this.#pages.land(page, at, stop, memory + (at - offset), ALL_SECTORS);
       at = stop;
     }
     this.world.note(offset);
@@ -467,7 +376,7 @@ export class SimDevice {
     for (let at = from; at < end; ) {
       const page = at >>> BLOCK_SHIFT;
       const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
-      const source = this.#arena.offsetOf(this.#current[page]!) + (at & (BLOCK_BYTES - 1));
+      const source = this.#pages.offsetOf(page) + (at & (BLOCK_BYTES - 1));
       bytes.copyWithin(to, source, source + (stop - at));
       if (this.#changing[page] !== 0) this.#mixInFlight(page, at, stop, to);
       to += stop - at;
@@ -520,7 +429,7 @@ export class SimDevice {
       const page = at >>> BLOCK_SHIFT;
       const stop = Math.min(end, (page + 1) * BLOCK_BYTES);
       const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
-      this.#land(page, at, stop, source, ALL_SECTORS);
+      this.#pages.land(page, at, stop, source, ALL_SECTORS);
       at = stop;
     }
     return request.length;
@@ -531,24 +440,14 @@ export class SimDevice {
     const last = (request.offset + request.length - 1) >>> BLOCK_SHIFT;
     let wanted = 0;
     for (let page = request.offset >>> BLOCK_SHIFT; page <= last; page++) {
-      if (this.#current[page] === ZERO_PAGE && page * BLOCK_BYTES >= this.provisionedBelow) wanted++;
+      if (this.#pages.isZeros(page) && page * BLOCK_BYTES >= this.provisionedBelow) wanted++;
     }
-    return wanted > 0 && this.#usedPages + wanted > this.spacePages;
+    return wanted > 0 && this.usedPages + wanted > this.spacePages;
   }
 
   #finishSync(request: Request): number {
-    const covered = Math.max(0, Math.min(this.#versionCount, request.bound - this.#versionBase));
     const failing = this.#random.chance(this.faults.syncEio);
-    for (let i = 0; i < covered; i++) {
-      const kept = !failing || this.#random.chance(0.5);
-      if (kept) this.#makeDurable(this.#versionPage[i]!, this.#versionContent[i]!, this.#versionMask[i]!);
-      this.#arena.drop(this.#versionContent[i]!);
-    }
-    this.#versionPage.copyWithin(0, covered, this.#versionCount);
-    this.#versionContent.copyWithin(0, covered, this.#versionCount);
-    this.#versionMask.copyWithin(0, covered, this.#versionCount);
-    this.#versionCount -= covered;
-    this.#versionBase += covered;
+    this.#pages.sync(request.bound, () => !failing || this.#random.chance(0.5));
     if (!failing) return 0;
     this.syncFailed = true;
     this.syncFailedAtUs = this.world.nowUs;
@@ -581,10 +480,10 @@ export class SimDevice {
     if (request.offset < this.provisionedBelow || request.length % BLOCK_BYTES !== 0) return;
     const index = this.#random.below(request.length >>> BLOCK_SHIFT);
     const first = Math.ceil(this.provisionedBelow / BLOCK_BYTES);
-    const other = first + this.#random.below(this.#pages - first);
+    const other = first + this.#random.below(this.#pages.count - first);
     const page = (request.offset >>> BLOCK_SHIFT) + index;
     if (other === page || this.#changing[page] !== 0 || !this.#goesAstray(page, other)) return;
-    const source = this.#arena.offsetOf(this.#current[other]!);
+    const source = this.#pages.offsetOf(other);
     simMemory().bytes.copyWithin(request.memory + index * BLOCK_BYTES, source, source + BLOCK_BYTES);
     this.world.coverage.count("fault:misdirected-part");
     if (this.world.trace !== null) this.world.say(`fault: the read of page ${page} brings page ${other}`);
@@ -601,11 +500,7 @@ export class SimDevice {
 
   #bytesOf(page: number): Buffer {
     const { bytes } = simMemory();
-    return Buffer.from(
-      bytes.buffer,
-      bytes.byteOffset + this.#arena.offsetOf(this.#current[page]!),
-      BLOCK_BYTES,
-    );
+    return Buffer.from(bytes.buffer, bytes.byteOffset + this.#pages.offsetOf(page), BLOCK_BYTES);
   }
 
   /** Lands a one-block data write on another data block; false when that cannot be done now. */
@@ -616,7 +511,7 @@ export class SimDevice {
     if (victim < 0 || victim === page) return false;
     this.#taintPage(victim, true);
     this.#taintMemory(request.memory, true);
-    this.#land(victim, victim * BLOCK_BYTES, (victim + 1) * BLOCK_BYTES, request.memory, ALL_SECTORS);
+    this.#pages.land(victim, victim * BLOCK_BYTES, (victim + 1) * BLOCK_BYTES, request.memory, ALL_SECTORS);
     this.world.coverage.count("fault:misdirected-write");
     if (this.world.trace !== null) this.world.say(`fault: write for page ${page} lands on page ${victim}`);
     return true;
@@ -634,16 +529,14 @@ export class SimDevice {
 
   #findData(): number {
     for (let i = 0; i < VICTIM_TRIES; i++) {
-      const page = this.#random.below(this.#pages);
-      if (this.#changing[page] === 0 && this.#holdsData(page) && this.#current[page] === this.#durable[page])
-        return page;
+      const page = this.#random.below(this.#pages.count);
+      if (this.#isAtRest(page) && this.#holdsData(page)) return page;
     }
     return -1;
   }
 
   #holdsData(page: number): boolean {
-    const content = this.#current[page]!;
-    return content !== ZERO_PAGE && this.#dataIn(this.#arena.offsetOf(content));
+    return !this.#pages.isZeros(page) && this.#dataIn(this.#pages.offsetOf(page));
   }
 
   #dataIn(offset: number): boolean {
@@ -654,7 +547,7 @@ export class SimDevice {
   }
 
   #taintPage(page: number, lost: boolean): void {
-    this.#taintMemory(this.#arena.offsetOf(this.#current[page]!), lost);
+    this.#taintMemory(this.#pages.offsetOf(page), lost);
   }
 
   #taintMemory(offset: number, lost: boolean): void {
@@ -678,116 +571,26 @@ export class SimDevice {
       const source = request.kind === Kind.Zero ? -1 : request.memory + (at - request.offset);
       const some = torn ? this.#losses.u32() & ALL_SECTORS : ALL_SECTORS * this.#losses.below(2);
       const keep = whole === 0 ? 0 : whole === 1 ? ALL_SECTORS : some;
-      if (keep !== 0) this.#land(page, at, stop, source, keep);
+      if (keep !== 0) this.#pages.land(page, at, stop, source, keep);
       at = stop;
     }
   }
 
-  /**
-   * Changes the bytes from … to − 1 (inside `page`) to those at `source` of the memory, or to zeros when that
-   * is −1, but only in the sectors of `keep`.
-   */
-  #land(page: number, from: number, to: number, source: number, keep: number): void {
-    const start = page * BLOCK_BYTES;
-    const mask = sectorMask(from - start, to - start) & keep;
-    if (mask === 0) return;
-    const content = this.#newContent(page, from - start, to - start, source, mask);
-    this.#addVersion(page, content, mask);
-    this.#arena.hold(content);
-    this.#setCurrent(page, content);
-  }
-
-  #newContent(page: number, from: number, to: number, source: number, mask: number): number {
-    const whole = from === 0 && to === BLOCK_BYTES && mask === ALL_SECTORS;
-    if (whole && source < 0) return ZERO_PAGE;
-    const content = this.#arena.take();
-    const { bytes } = simMemory();
-    const target = this.#arena.offsetOf(content);
-    if (whole) {
-      bytes.copyWithin(target, source, source + BLOCK_BYTES);
-      return content;
-    }
-    const before = this.#arena.offsetOf(this.#current[page]!);
-    bytes.copyWithin(target, before, before + BLOCK_BYTES);
-    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
-      if ((mask & (1 << sector)) === 0) continue;
-      const begin = Math.max(from, sector * SECTOR_BYTES);
-      const end = Math.min(to, (sector + 1) * SECTOR_BYTES);
-      if (source < 0) bytes.fill(0, target + begin, target + end);
-      else bytes.copyWithin(target + begin, source + (begin - from), source + (end - from));
-    }
-    return content;
-  }
-
-  #addVersion(page: number, content: number, mask: number): void {
-    if (this.#versionCount === this.#versionPage.length) this.#growVersions();
-    const index = this.#versionCount++;
-    this.#versionPage[index] = page;
-    this.#versionContent[index] = content;
-    this.#versionMask[index] = mask;
-  }
-
-  #growVersions(): void {
-    const wanted = this.#versionPage.length * 2;
-    const page = new Int32Array(wanted);
-    const content = new Int32Array(wanted);
-    const mask = new Uint8Array(wanted);
-    page.set(this.#versionPage);
-    content.set(this.#versionContent);
-    mask.set(this.#versionMask);
-    this.#versionPage = page;
-    this.#versionContent = content;
-    this.#versionMask = mask;
-  }
-
-  #makeDurable(page: number, content: number, mask: number): void {
-    if (mask === ALL_SECTORS) {
-      this.#arena.hold(content);
-      this.#setDurable(page, content);
-      return;
-    }
-    const merged = this.#arena.take();
-    const { bytes } = simMemory();
-    const target = this.#arena.offsetOf(merged);
-    const before = this.#arena.offsetOf(this.#durable[page]!);
-    const after = this.#arena.offsetOf(content);
-    bytes.copyWithin(target, before, before + BLOCK_BYTES);
-    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
-      if ((mask & (1 << sector)) === 0) continue;
-      const at = sector * SECTOR_BYTES;
-      bytes.copyWithin(target + at, after + at, after + at + SECTOR_BYTES);
-    }
-    this.#setDurable(page, merged);
-  }
-
-  /** Takes over the caller's hold on `content`. */
-  #setCurrent(page: number, content: number): void {
-    const before = this.#current[page]!;
-    if (page * BLOCK_BYTES >= this.provisionedBelow) {
-      this.#usedPages += (content === ZERO_PAGE ? 0 : 1) - (before === ZERO_PAGE ? 0 : 1);
-    }
-    this.#arena.drop(before);
-    this.#current[page] = content;
-  }
-
-  /** Takes over the caller's hold on `content`. */
-  #setDurable(page: number, content: number): void {
-    this.#arena.drop(this.#durable[page]!);
-    this.#durable[page] = content;
-  }
-
   /** Offset in the simulation memory of what a read of `page` would show now. */
   contentOf(page: number): number {
-    return this.#arena.offsetOf(this.#current[page]!);
+    return this.#pages.offsetOf(page);
   }
 
   get usedPages(): number {
-    return this.#usedPages;
+    return this.#pages.usedPages;
   }
-}
 
-function sectorMask(from: number, to: number): number {
-  const first = Math.floor(from / SECTOR_BYTES);
-  const last = Math.floor((to - 1) / SECTOR_BYTES);
-  return ((1 << (last + 1)) - 1) & ~((1 << first) - 1);
+  get provisionedBelow(): number {
+    return this.#pages.provisionedBelow;
+  }
+
+  /** Writes below this offset never meet ENOSPC. */
+  set provisionedBelow(offset: number) {
+    this.#pages.provisionedBelow = offset;
+  }
 }
