@@ -5,16 +5,17 @@
  *  1. It counts from the sending of renewals: it holds while a majority of the config nodes has answered renewals
  *     that were sent less than LEASE_MS ago.
  *  2. It holds for a volume only by renewals that asked about it. Renewals are numbered in the order of sending; a
- *     mark is the number of the next one.
+ *     mark is the number of the next one. One that takes several messages counts from the sending of the first, when
+ *     the last is answered.
  *  3. A promise that an answer names is told before the lease that the answer gives counts.
  */
 import type { Clock, Timer } from "../core/clock.js";
 import type { LeasePeer, LeaseView } from "./api.js";
-import { LEASE_MS, LEASE_RENEW_MS, RENEWALS_OPEN_MAX } from "./limits.js";
+import { LEASE_MS, LEASE_RENEW_MS, RENEW_VOLUMES_MAX, RENEWALS_OPEN_MAX } from "./limits.js";
 
 /** Who serves under the lease. */
 export interface LeaseClient {
-  /** Volumes that are served now, at most RENEW_VOLUMES_MAX. */
+  /** All volumes that are served now. */
   watched(): readonly number[];
   /**
    * A config node has promised `epoch` of `volume`: whoever serves an older one is over before this returns. The answer
@@ -84,18 +85,31 @@ export class LeaseKeeper implements LeaseView {
     const round = this.#next++;
     const sentAt = this.#clock.now();
     grantor.open++;
-    grantor.peer.renew(volumes, (promised) => {
+    this.#ask(grantor, volumes, (answered) => {
       grantor.open--;
-      if (promised === null || this.#stopped) return;
-      volumes.forEach((volume, i) => {
-        if (promised[i]! > 0) this.#client.promised(volume, promised[i]!);
-      });
+      if (!answered || this.#stopped) return;
       if (round > grantor.round) {
         grantor.round = round;
         grantor.sentAt = sentAt;
       }
       this.#round = reachedByMajority(this.#grantors.map((one) => one.round));
       this.#sentAt = reachedByMajority(this.#grantors.map((one) => one.sentAt));
+    });
+  }
+
+  /** One message after another, so that a process with many volumes does not fill the session. */
+  #ask(grantor: Grantor, volumes: readonly number[], done: (answered: boolean) => void): void {
+    const asked = volumes.slice(0, RENEW_VOLUMES_MAX);
+    grantor.peer.renew(asked, (promised) => {
+      if (promised === null || this.#stopped) {
+        done(false);
+        return;
+      }
+      asked.forEach((volume, i) => {
+        if (promised[i]! > 0) this.#client.promised(volume, promised[i]!);
+      });
+      if (asked.length === volumes.length) done(true);
+      else this.#ask(grantor, volumes.slice(asked.length), done);
     });
   }
 }

@@ -23,7 +23,7 @@ export const NODE_SESSIONS_MAX = 64;
 /** A session that is not open by then ends. */
 export const HELLO_DEADLINE_MS = 10_000;
 
-/** Volumes of one renewal: as many as a body holds half of. A node with more serves the first ones only. */
+/** Volumes of one Renew. Who serves more asks about the others with further ones. */
 export const RENEW_VOLUMES_MAX = 1024;
 /** Extents of one Stable. */
 export const STABLE_MAX = 1024;

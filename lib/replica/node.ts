@@ -31,13 +31,7 @@ import { VolumeGate } from "./gate.js";
 import { nodeIdOf, targetOf } from "./greeting.js";
 import { type DeviceRegistration, isDeviceKey } from "./identity.js";
 import type { LeaseClient } from "./lease.js";
-import {
-  NODE_SESSIONS_MAX,
-  RENEW_VOLUMES_MAX,
-  STABILITY_ENTRIES_MAX,
-  WINDOW_BYTES,
-  WINDOW_REQUESTS,
-} from "./limits.js";
+import { NODE_SESSIONS_MAX, STABILITY_ENTRIES_MAX, WINDOW_BYTES, WINDOW_REQUESTS } from "./limits.js";
 import { NodeRequest } from "./node-request.js";
 import { ServedSession } from "./served-session.js";
 import type { StabilityMap } from "./stability.js";
@@ -231,9 +225,7 @@ export class NodeCore implements LeaseClient {
   watched(): readonly number[] {
     const volumes: number[] = [];
     if (this.#registration !== null && this.mayVote) volumes.push(this.#registration.key);
-    for (const gate of this.#gates.values()) {
-      if (gate.isOpen && volumes.length < RENEW_VOLUMES_MAX) volumes.push(gate.volume);
-    }
+    for (const gate of this.#gates.values()) if (gate.isOpen) volumes.push(gate.volume);
     return volumes;
   }
 

@@ -1,9 +1,18 @@
 import t from "tap";
 import { MIB } from "../../../lib/core/limits.js";
+import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
 import type { LeasePeer } from "../../../lib/replica/api.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
-import { LEASE_MS, LEASE_RENEW_MS, RENEWALS_OPEN_MAX } from "../../../lib/replica/limits.js";
+import {
+  LEASE_MS,
+  LEASE_RENEW_MS,
+  RENEW_VOLUMES_MAX,
+  RENEWALS_OPEN_MAX,
+} from "../../../lib/replica/limits.js";
+import { NodeCore } from "../../../lib/replica/node.js";
+import type { MemberStore } from "../../../lib/store/api.js";
 import { Engine } from "../store/support/engine.js";
+import { NodeBench } from "./support/cluster.js";
 
 /** Config nodes that answer when a test says so. */
 class Grantors {
@@ -94,6 +103,68 @@ t.test(
     t.equal(g.open[0]!.length, RENEWALS_OPEN_MAX);
   },
 );
+
+t.test("whoever serves more volumes than a message names asks about all of them", async (t) => {
+  const g = new Grantors(1);
+  const last = 2 * RENEW_VOLUMES_MAX + 5;
+  g.volumes = Array.from({ length: last }, (_, i) => i + 1);
+  const mark = g.keeper.mark();
+  g.keeper.start();
+  g.engine.advance(900);
+  const asked: number[] = [];
+  for (let messages = 1; messages <= 3; messages++) {
+    t.notOk(g.keeper.holds(mark), `${messages - 1} of three messages are answered`);
+    t.equal(g.open[0]!.length, 1, "one is on its way at a time");
+    t.ok(g.open[0]![0]!.volumes.length <= RENEW_VOLUMES_MAX);
+    asked.push(...g.open[0]![0]!.volumes);
+    g.answer(0, 9);
+  }
+  t.same(asked, g.volumes);
+  t.equal(g.told.length, last);
+  t.same(g.told.at(-1), [last, 9], "a promise of the last one is heard");
+  t.ok(g.keeper.holds(mark));
+  g.engine.advance(LEASE_MS - 900);
+  t.notOk(g.keeper.holds(mark), "counted from the sending of the first message");
+});
+
+t.test("a node asks about every volume that it has let somebody in to", async (t) => {
+  const bench = new NodeBench();
+  const { store } = bench.machine;
+  // A device of a test has no room for so many records.
+  const records = {
+    records: () => new Map(),
+    putRecord: (_: number, __: unknown, done: (e: null) => void) => done(null),
+  };
+  const acceptor = new RecordAcceptor(records, { nameOf: () => null });
+  const core = new NodeCore(
+    { ...bench.link, store: store as MemberStore, stability: bench.stability, acceptor },
+    { isConfig: true },
+  );
+  core.useLease(bench.lease);
+  const count = RENEW_VOLUMES_MAX + 5;
+  for (let volume = 1; volume <= count; volume++)
+    core.promise(volume, { epoch: 2, owner: 3 }, () => undefined);
+  bench.engine.settle();
+  t.same(
+    core.watched(),
+    Array.from({ length: count }, (_, i) => i + 1),
+  );
+});
+
+t.test("a renewal of which one message is lost gives no lease", async (t) => {
+  const g = new Grantors(1);
+  g.volumes = Array.from({ length: RENEW_VOLUMES_MAX + 1 }, (_, i) => i + 1);
+  const mark = g.keeper.mark();
+  g.keeper.start();
+  g.answer(0);
+  g.answer(0, null);
+  t.notOk(g.keeper.holds(mark));
+  t.equal(g.open[0]!.length, 0);
+  g.keeper.renewNow();
+  g.answer(0);
+  g.answer(0);
+  t.ok(g.keeper.holds(mark), "the next one does");
+});
 
 t.test("after stop nothing holds", async (t) => {
   const g = new Grantors(1);
