@@ -472,6 +472,36 @@ export const CATALOGUE = {
     exit: 1,
     http: 409,
   },
+  NODE_UNKNOWN: {
+    message: "no node of the cluster is '{node}'",
+    next: "list them with: lamina node ls; name one by its address or the beginning of its id",
+    exit: 1,
+    http: 404,
+  },
+  NODE_IS_CONFIG: {
+    message: "node {node} is a config node, whose vote the cluster needs",
+    next: "empty it with: lamina node drain {node}; its device stays in the cluster",
+    exit: 1,
+    http: 409,
+  },
+  NODE_HOLDS_VOLUMES: {
+    message: "node {node} has a seat in {volumes}",
+    next: "give its seats to others first: lamina node drain {node}",
+    exit: 1,
+    http: 409,
+  },
+  NODE_SPARE_MISSING: {
+    message: "no node that can be used and has no seat in volume '{name}' yet can take the one of {node}",
+    next: "start a further node with: lamina node --data DIR --listen HOST:PORT --cluster ADDRESSES --key FILE",
+    exit: 1,
+    http: 409,
+  },
+  SEAT_KEPT: {
+    message: "volume '{name}' keeps its seat on {node}: {what}",
+    next: "see what it waits for with: lamina status; then try again",
+    exit: 1,
+    http: 409,
+  },
   VOLUME_ELSEWHERE: {
     message: "volume '{name}' is owned by another gateway, or by one that died with it",
     next: "ask that gateway; if it is gone, attach the volume here once and detach it",
