@@ -124,6 +124,17 @@ function decided<T>(name: string, ask: (done: (outcome: T) => void) => Asking): 
   });
 }
 
+/** Waits for a decision that an owner brings about, for a while; it may still be made afterwards. */
+export function inTime<T>(name: string, decision: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const deadline = setTimeout(
+      () => reject(undecided(`volume ${name} waits; lamina status says what for`)),
+      DECISION_MS,
+    );
+    decision.finally(() => clearTimeout(deadline)).then(resolve, reject);
+  });
+}
+
 function undecided(what: string): LaminaError {
   return new LaminaError("CLUSTER_UNDECIDED", { seconds: DECISION_MS / 1000, what });
 }

@@ -181,6 +181,11 @@ export class OwnedVolume implements AnswerGate, ExtentIo {
     });
   }
 
+  /** Gives up what waits for others: nobody is answered any more. */
+  abandon(reason: string): void {
+    this.#ended(reason);
+  }
+
   #ended(reason: string): void {
     if (this.#lost) return;
     this.#lost = true;

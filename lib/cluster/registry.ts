@@ -31,7 +31,7 @@ import {
 } from "../volume/registry-base.js";
 import { checkName, completePolicy } from "../volume/validate.js";
 import type { Catalogue, KnownVolume } from "./catalogue.js";
-import type { Chosen, RecordControl } from "./control.js";
+import { type Chosen, inTime, type RecordControl } from "./control.js";
 import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
 
 /**
@@ -183,10 +183,10 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     const held = this.#held.get(known.record.id);
     if (held === undefined)
       return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
-    await held.ready;
+    await inTime(name, held.ready);
     // What it says against the change must not surface inside the owner.
     edit(held.owned.record ?? known.record);
-    const record = await held.owned.amend(edit);
+    const record = await inTime(name, held.owned.amend(edit));
     if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
     this.tell({ kind: "changed", record });
     return record;
@@ -305,6 +305,16 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
       unrepairable: (node, extent, block) =>
         tell(name, `volume ${name}: block ${block} of extent ${extent} on ${nameOf(node)} has no good copy`),
     };
+  }
+
+  /**
+   * Gives up the volumes that wait for others, and cuts their clients off: what was not answered they ask again, at
+   * the next owner. Returns their names.
+   */
+  abandonWaiting(reason: string): readonly string[] {
+    const waiting = [...this.#held.values()].filter(({ owned }) => owned.waiting !== null);
+    for (const { owned } of waiting) owned.abandon(reason);
+    return waiting.map(({ name }) => name);
   }
 
   /** Another owner has it. Holders let go of it by themselves; the next one here waits a while. */

@@ -55,7 +55,7 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
     onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
   });
   gateway = made;
-  parts.add(() => made.drain("close"));
+  parts.add(() => drain(made, side, log));
   const sources = sourcesOf({ engine, options, key, config, side, gateway: made, events, startedAt });
   const gauges = () => gatewayGauges(sources.status());
   const routes: readonly Route<GatewaySources>[] = VOLUME_ROUTES;
@@ -92,6 +92,19 @@ function listed({ registry }: GatewaySide, log: Logger): Promise<void> {
       (error: unknown) => ({ missing: error instanceof Error ? error.message : String(error) }),
     ),
   );
+}
+
+/** While it stops, volumes that wait for nodes are given up at the end of each of these. */
+const STOP_PATIENCE_MS = 10_000;
+
+/** Clients get their replies. One that waits for a majority in vain is cut off: it has not been told that anything is done. */
+async function drain(gateway: Gateway, { registry }: GatewaySide, log: Logger): Promise<void> {
+  const giveUp = (): void => {
+    for (const volume of registry.abandonWaiting("the gateway stops"))
+      log.warn({ volume }, "stops without an answer to what waits: its clients ask again elsewhere");
+  };
+  const timer = setInterval(giveUp, STOP_PATIENCE_MS);
+  await gateway.drain("close").finally(() => clearInterval(timer));
 }
 
 interface Made {
