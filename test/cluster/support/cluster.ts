@@ -8,7 +8,7 @@ const HOST = "127.0.0.1";
 
 /** Of `lamina cluster status --json`, as far as tests look. */
 export interface ClusterStatus {
-  readonly nodes: readonly { readonly address: string; readonly up: boolean }[];
+  readonly nodes: readonly { readonly address: string; readonly up: boolean; readonly usedBytes: number }[];
   readonly volumes: readonly {
     readonly name: string;
     readonly owned: boolean;
@@ -73,6 +73,13 @@ export class Station {
   /** A command of the CLI at it; must succeed. */
   async lamina(...args: string[]): Promise<string> {
     return check(LAMINA, [...args, "--data", this.data]);
+  }
+
+  /** One that must be refused: what it says. */
+  async refused(...args: string[]): Promise<string> {
+    const { code, stderr } = await run(LAMINA, [...args, "--data", this.data]);
+    if (code === 0) throw new Error(`not refused: lamina ${args.join(" ")}`);
+    return stderr;
   }
 }
 
