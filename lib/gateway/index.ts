@@ -74,7 +74,8 @@ export interface Gateway {
   /**
    * Closes the listeners, or with "hand-over" leaves their sockets to whoever has them too; answers the requests
    * that have arrived and no others. Resolves when no connection uses a volume any more: the registry may be
-   * closed, while clients still take their last replies. Bounded by SHUTDOWN_GRACE_MS. The first call counts.
+   * closed, while clients still take their last replies. After SHUTDOWN_GRACE_MS all connections are cut, and it
+   * resolves although requests that wait may still be in the volume. The first call counts.
    */
   drain(listeners: "close" | "hand-over"): Promise<void>;
   /** Drains, and resolves when all connections are closed. */

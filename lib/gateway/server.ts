@@ -82,6 +82,8 @@ export class GatewayServer implements ConnectionOwner {
   #drained: (() => void) | null = null;
   /** While shutting down: the others have been asked whether only handshakes are left with them too. */
   #othersAsked = false;
+  /** While shutting down: every connection is cut, and what they have in the volume nobody will hear of. */
+  #allCut = false;
   #closed: (() => void) | null = null;
 
   constructor(environment: ServerEnvironment, options: ServerOptions) {
@@ -191,7 +193,9 @@ export class GatewayServer implements ConnectionOwner {
    * Refuses new connections, answers the requests that have arrived, closes all connections, then calls `done`
    * once; before that, `drained` once no connection uses a volume any more. Requests that come later get no
    * answer: to kernels and to QEMU an error is an I/O error for good, but what was not answered is asked again on
-   * the next connection. Connections that take no replies are cut after SHUTDOWN_GRACE_MS.
+   * the next connection. After SHUTDOWN_GRACE_MS connections that take no replies, or whose requests wait for space,
+   * are cut. `drained` is called then although requests may still be in the volume: nobody hears their answers, and
+   * those that wait end with the volume only.
    */
   close(done: () => void, drained: () => void = () => {}): void {
     this.#shuttingDown = true;
@@ -208,6 +212,8 @@ export class GatewayServer implements ConnectionOwner {
 
   #cutAll(): void {
     for (const connection of [...this.#connections]) connection.cut("the server is shutting down");
+    this.#allCut = true;
+    this.#wind();
   }
 
   /** On shutdown: what can be done now that something has ended. */
@@ -216,7 +222,7 @@ export class GatewayServer implements ConnectionOwner {
     const all = [...this.#connections];
     // Those in the handshake are told so as long as others use a volume anyway, and not longer.
     if (!all.some((connection) => !connection.inHandshake && connection.usesVolume)) this.#endHandshakes();
-    if (all.some((connection) => connection.usesVolume)) return;
+    if (!this.#allCut && all.some((connection) => connection.usesVolume)) return;
     const drained = this.#drained;
     this.#drained = null;
     drained?.();

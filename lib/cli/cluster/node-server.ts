@@ -39,7 +39,7 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   const device = await takeDevice(engine, options, key, log, parts);
   const stability = new StabilityMap();
   const later = { mirror: null, registry: null };
-  const store = await openServed({ engine, events, later, log, parts }, device, { stability });
+  const { store } = await openServed({ engine, events, later, log, parts }, device, { stability });
   const side = new NodeSide({
     engine,
     store,

@@ -10,7 +10,7 @@ import {
 import t from "tap";
 import { HANDSHAKE_DEADLINE_MS, HANDSHAKES_MAX, MIB } from "../../../lib/core/limits.js";
 import { Access } from "../../../lib/gateway/exports.js";
-import { ZEROS_BYTES } from "../../../lib/gateway/limits.js";
+import { SHUTDOWN_GRACE_MS, ZEROS_BYTES } from "../../../lib/gateway/limits.js";
 import { CLEAN, MODES, pattern, World } from "./support/world.js";
 
 void t.test("idle connections do not keep others out, and are closed at the deadline", (t) => {
@@ -165,6 +165,34 @@ void t.test("shutdown: what is in flight is answered, what is new gets no answer
   t.equal(world.opens, world.releases);
   t.end();
 });
+
+void t.test(
+  "shutdown does not wait for ever for a volume that has no space: it goes on without an answer",
+  (t) => {
+    const world = new World();
+    const client = world.attach();
+    world.volume.hold(true);
+    const waiting = client.write(0, pattern(0, 4096));
+    world.loop.settle();
+    let drained = 0;
+    let closed = 0;
+    world.server.close(
+      () => closed++,
+      () => drained++,
+    );
+    world.loop.advance(SHUTDOWN_GRACE_MS - 1);
+    t.same([drained, closed], [0, 0]);
+    world.loop.advance(1);
+    t.same([drained, closed], [1, 0], "the volume may be ended, which still has the write");
+    t.ok(client.stream.closed);
+    world.volume.hold(false);
+    world.loop.settle();
+    t.same([drained, closed], [1, 1]);
+    t.equal(waiting.errno, -1, "no answer");
+    t.equal(world.opens, world.releases);
+    t.end();
+  },
+);
 
 void t.test("shutdown does not wait for the rest of a write", (t) => {
   const world = new World();
