@@ -92,6 +92,13 @@ export class RecordAcceptor {
     return [...this.#entries.keys()].filter((key) => !isDeviceKey(key));
   }
 
+  /** The records of devices that it has accepted, by key. */
+  devices(): { readonly key: number; readonly accepted: AcceptedRecord }[] {
+    return [...this.#entries].flatMap(([key, { state }]) =>
+      isDeviceKey(key) && state.accepted !== null ? [{ key, accepted: state.accepted }] : [],
+    );
+  }
+
   /** Phase 1, and the fence. The caller has seen to it that nothing older is in flight. */
   promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
     let refusedBy: Ballot | null = null;

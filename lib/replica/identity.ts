@@ -12,6 +12,9 @@
  *  4. A device that is quarantined changes nothing, here or there. It goes on asking, for what a config node said that
  *     was not itself may have been wrong.
  *
+ * The record also says where the device's node is reached, so the config nodes know all nodes of the cluster; and a
+ * device can be taken out of it by a token that no device has.
+ *
  * Not told from its original: a copy that was made during the opening that is registered, and is opened before the
  * original is opened again. A config node is one of the majority that is asked about it: of an old backup of one the
  * others know better only as far as they were heard.
@@ -34,10 +37,14 @@ const DEVICE_KEYS_FROM = 2 ** 52;
 const RECORD_MAGIC = 0x6449_614c;
 const TOKENS_MAGIC = 0x6b54_614c;
 const FORMAT_VERSION = 1;
-/** magic 4 · version 4 · device 16 · token 8 */
+/** magic 4 · version 4 · device 16 · token 8; what follows is the place, in UTF-8. */
 const RECORD_BYTES = 32;
+/** Longest place, in bytes. */
+const PLACE_BYTES_MAX = 512;
 /** The token of a device that was never registered. */
 const NO_TOKEN = 0;
+/** The token of a device that was taken out of the cluster: no opening draws it. */
+const RETIRED_TOKEN = Number.MAX_SAFE_INTEGER;
 
 export type Standing =
   /** It is being found out: the device answers for no volume, and does not vote about any. */
@@ -57,6 +64,8 @@ export interface RegistrationEnvironment {
   /** The device, and the peer id that the config nodes know this process by. */
   readonly node: NodeId;
   readonly peer: PeerId;
+  /** Where its node is reached, for whoever asks the config nodes; absent: it is not told. */
+  readonly place?: string;
   /** Told of every change; `why` is for people. */
   changed(standing: Standing, why: string): void;
 }
@@ -154,11 +163,13 @@ export class DeviceRegistration {
 
   #found(highest: AcceptedRecord | null): void {
     const { node } = this.#environment;
-    const bytes = highest?.bytes ?? encodeDevice(node, NO_TOKEN);
+    const bytes = highest?.bytes ?? encodeDevice({ node, token: NO_TOKEN, place: "" });
     const device = decodeDevice(bytes);
     const generation = (highest?.generation ?? 0) + 1;
     if (device === null || device.node !== node) {
       this.#quarantine("its record at the config nodes is that of another device");
+    } else if (device.token === RETIRED_TOKEN) {
+      this.#quarantine("it was taken out of the cluster");
     } else if (!this.#known.includes(device.token)) {
       this.#quarantine(
         "another copy of this device is registered, or this one is older than what is registered",
@@ -172,7 +183,8 @@ export class DeviceRegistration {
   }
 
   #propose(generation: number): void {
-    this.#accept(generation, encodeDevice(this.#environment.node, this.#token), () => {
+    const { node, place = "" } = this.#environment;
+    this.#accept(generation, encodeDevice({ node, token: this.#token, place }), () => {
       this.#remember([this.#token], () => this.#stand("registered", ""));
     });
   }
@@ -206,23 +218,45 @@ export class DeviceRegistration {
   }
 }
 
-function encodeDevice(node: NodeId, token: number): Uint8Array {
-  const bytes = new Uint8Array(RECORD_BYTES);
+/** What the config nodes know of a device. */
+export interface DeviceEntry {
+  readonly node: NodeId;
+  readonly token: number;
+  /** Where its node is reached; empty: it has not said. */
+  readonly place: string;
+}
+
+/** It is not one of the cluster's any more. */
+export function isRetired({ token }: DeviceEntry): boolean {
+  return token === RETIRED_TOKEN;
+}
+
+/** The record by which a device is taken out of the cluster. */
+export function encodeRetired(node: NodeId): Uint8Array {
+  return encodeDevice({ node, token: RETIRED_TOKEN, place: "" });
+}
+
+function encodeDevice({ node, token, place }: DeviceEntry): Uint8Array {
+  const text = new TextEncoder().encode(place);
+  assert(text.length <= PLACE_BYTES_MAX, "a place is a host and a port");
+  const bytes = new Uint8Array(RECORD_BYTES + text.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
   view.setUint32(4, FORMAT_VERSION, true);
   for (let i = 0; i < 16; i++) bytes[8 + i] = Number.parseInt(node.slice(2 * i, 2 * i + 2), 16);
   putU64(view, 24, token);
+  bytes.set(text, RECORD_BYTES);
   return bytes;
 }
 
 /** Null: the bytes say of no device who it is. */
-function decodeDevice(bytes: Uint8Array): { readonly node: NodeId; readonly token: number } | null {
-  if (bytes.length !== RECORD_BYTES) return null;
+export function decodeDevice(bytes: Uint8Array): DeviceEntry | null {
+  if (bytes.length < RECORD_BYTES || bytes.length > RECORD_BYTES + PLACE_BYTES_MAX) return null;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== RECORD_MAGIC || view.getUint32(4, true) !== FORMAT_VERSION) return null;
   const node = Array.from(bytes.subarray(8, 24), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return { node, token: getU64(view, 24) };
+  const place = new TextDecoder().decode(bytes.subarray(RECORD_BYTES));
+  return { node, token: getU64(view, 24), place };
 }
 
 /** magic 4 · version 4 · tokens, 8 each */

@@ -5,7 +5,9 @@ import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
 import type { AcceptorPeer } from "../../../lib/replica/api.js";
 import {
   DeviceRegistration,
+  decodeDevice,
   deviceKeyOf,
+  encodeRetired,
   isDeviceKey,
   OWN_TOKENS_KEY,
 } from "../../../lib/replica/identity.js";
@@ -34,21 +36,26 @@ class Bench {
     return other;
   }
 
-  /** An opening; `lag` acceptors answer it later than the others. */
-  open(pages: Pages, lag = 0): DeviceRegistration {
-    const peer = ++this.#peers;
+  register(lag = 0): RecordRegister {
     const acceptors = this.acceptors.map((acceptor, i) => ({
       node: `${i}`.repeat(32),
       peer: this.#slow(acceptor, i, 10 * ((i + lag) % 3)),
     }));
+    return new RecordRegister(this.engine, acceptors);
+  }
+
+  /** An opening; `lag` acceptors answer it later than the others. */
+  open(pages: Pages, lag = 0, place = ""): DeviceRegistration {
+    const peer = ++this.#peers;
     const registration = new DeviceRegistration({
       store: pages,
       clock: this.engine,
       // Openings at the same time draw different tokens and pauses.
       random: { u32: () => (this.engine.u32() * (2 * peer + 1)) >>> 0 },
-      register: new RecordRegister(this.engine, acceptors),
+      register: this.register(lag),
       node: NODE,
       peer,
+      place,
       changed: () => undefined,
     });
     registration.start();
@@ -162,3 +169,46 @@ void t.test("of two copies one is registered, and the other is told when it was"
     { numRuns: 60 },
   );
 });
+
+t.test("the config nodes know where the node of a device was reached last", async (t) => {
+  const bench = new Bench();
+  const pages = bench.device();
+  for (const place of ["10.0.0.7:10811", "[fd00::7]:10811"]) {
+    const registration = bench.open(pages, 0, place);
+    bench.engine.advance(5000);
+    t.equal(registration.standing, "registered");
+    registration.stop();
+    for (const acceptor of bench.acceptors) {
+      const [known] = acceptor.devices();
+      t.equal(known!.key, deviceKeyOf(NODE));
+      t.match(decodeDevice(known!.accepted.bytes), { node: NODE, place });
+    }
+  }
+});
+
+t.test(
+  "a device that was taken out of the cluster answers for nothing, now and at its next opening",
+  async (t) => {
+    const bench = new Bench();
+    const pages = bench.device();
+    const registration = bench.open(pages);
+    bench.engine.advance(5000);
+    const key = deviceKeyOf(NODE);
+    const ballot = { epoch: 1000, owner: 999 };
+    const register = bench.register();
+    register.promise(key, ballot, (outcome) => {
+      t.equal(outcome.kind, "promised");
+      register.accept(key, { ballot, generation: 1000, bytes: encodeRetired(NODE) }, () => undefined);
+    });
+    bench.engine.advance(1000);
+    // What a renewal of its lease tells it.
+    registration.promised(ballot.epoch);
+    bench.engine.advance(5000);
+    t.equal(registration.standing, "quarantined");
+    registration.stop();
+    const again = bench.open(pages);
+    bench.engine.advance(5000);
+    t.equal(again.standing, "quarantined");
+    again.stop();
+  },
+);
