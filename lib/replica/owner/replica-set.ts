@@ -418,6 +418,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     };
     this.#accept(record, () => {
       this.#amendments.shift();
+      this.deck.recordChanged();
       amendment.done(record);
     });
   }

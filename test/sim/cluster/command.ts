@@ -6,12 +6,12 @@ const COMMAND = "node dist/test/sim/cluster/main.js";
 const FAULT_MS = 40_000;
 
 const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
-       [--subject probe|volume]
+       [--subject probe|volume] [--plain]
 
 With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
 many seeds, from --from on, until --seeds or --seconds are used up.
 --fault-ms is the virtual time with faults (${FAULT_MS}). --subject says who owns the volume: the simple owner that tests the
-protocol (probe), or the real one (volume). Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
+protocol (probe), or the real one (volume). --plain leaves out scenes that were added later. Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
 
 const OPTIONS = {
   seed: { type: "string" },
@@ -20,12 +20,13 @@ const OPTIONS = {
   seconds: { type: "string", default: "600" },
   "fault-ms": { type: "string", default: `${FAULT_MS}` },
   subject: { type: "string", default: "probe" },
+  plain: { type: "boolean", default: false },
   trace: { type: "boolean", default: false },
   help: { type: "boolean", short: "h", default: false },
 } as const;
 
 type Print = (text: string) => void;
-type Common = Required<Pick<ClusterRunOptions, "subject" | "faultMs">>;
+type Common = Required<Pick<ClusterRunOptions, "subject" | "faultMs" | "plain">>;
 
 export function simulateCluster(args: readonly string[], print: Print): Promise<number> {
   return toldOfMisuse(() => execute(args, print), `${COMMAND} --help`, print);
@@ -40,6 +41,7 @@ function execute(args: readonly string[], print: Print): number {
   const common: Common = {
     subject: subjectOf(values.subject),
     faultMs: whole(values["fault-ms"], "--fault-ms"),
+    plain: values.plain,
   };
   const from = whole(values.from, "--from");
   const seeds = whole(values.seeds, "--seeds");
@@ -63,11 +65,17 @@ function whole(text: string, option: string): number {
 }
 
 /** Says what went wrong with a seed, if anything did. */
-function report(seed: number, { subject, faultMs }: Common, result: ClusterRunResult, print: Print): boolean {
+function report(
+  seed: number,
+  { subject, faultMs, plain }: Common,
+  result: ClusterRunResult,
+  print: Print,
+): boolean {
   const { violation } = result;
   if (violation === null) return true;
   print(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
-  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject} --fault-ms ${faultMs} --trace`);
+  const scenes = plain ? " --plain" : "";
+  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject} --fault-ms ${faultMs}${scenes} --trace`);
   return false;
 }
 

@@ -86,6 +86,8 @@ export interface ProbeHost {
   readonly nodes: readonly NodeHost[];
   readonly configNodes: number;
   readonly registers: Registers;
+  /** Somebody serves the volume, as far as he knows. */
+  isServed(): boolean;
 }
 
 export class ProbeOwner {

@@ -1,6 +1,6 @@
 /** One run of the simulated cluster: nodes, two owners that compete for one volume, faults, then peace. */
 import { freshArena } from "../arena.js";
-import type { Prng } from "../prng.js";
+import { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import { SimWorld, type TraceSink } from "../world.js";
 import { ClusterChecks, FORGED_LAYER } from "./checks.js";
@@ -17,6 +17,8 @@ export interface ClusterRunOptions {
   readonly subject?: "probe" | "volume";
   /** Virtual time with faults. */
   readonly faultMs?: number;
+  /** Without the scenes that were added after the first seeds failed: they would find other ways now. */
+  readonly plain?: boolean;
   readonly trace?: TraceSink;
 }
 
@@ -44,6 +46,11 @@ const OWNER_HOST = 100;
 const PEACE_MS = 120_000;
 /** Writes that must be acknowledged in peace. */
 const PEACE_WRITES = 50;
+/** Amendments at the end, and most time between two of them. */
+const PEACE_AMENDS = 20;
+const PEACE_AMENDS_US = 10_000;
+/** Of an amendment beside a fault. */
+const AMEND_CHANCE = 0.2;
 
 export function runCluster(options: ClusterRunOptions): ClusterRunResult {
   return new ClusterRun(options).run();
@@ -52,6 +59,8 @@ export function runCluster(options: ClusterRunOptions): ClusterRunResult {
 class ClusterRun {
   readonly #world: SimWorld;
   readonly #random: Prng;
+  /** Draws the later scenes, so that they shift nothing of the others. */
+  readonly #later: Prng | null;
   readonly #network: SimNetwork;
   readonly #checks: ClusterChecks;
   readonly #nodes: NodeHost[];
@@ -69,10 +78,11 @@ class ClusterRun {
   #rebuilds = 0;
   #replaced = 0;
 
-  constructor({ seed, subject, faultMs, trace }: ClusterRunOptions) {
+  constructor({ seed, subject, faultMs, plain, trace }: ClusterRunOptions) {
     Violation.raised = null;
     this.#world = new SimWorld(seed, trace ?? null);
     this.#random = this.#world.random.fork("cluster");
+    this.#later = plain === true ? null : Prng.ofSeed(seed).fork("later scenes");
     const [nodes, config] = this.#random.pick([
       [1, 1],
       [3, 1],
@@ -179,6 +189,7 @@ class ClusterRun {
       nodes: this.#nodes,
       configNodes: this.#configNodes,
       registers: this.#registers,
+      isServed: () => this.#owners.some((owner) => owner?.serving === true),
     };
     const owner =
       this.#volume === null
@@ -209,6 +220,7 @@ class ClusterRun {
     while (this.#world.nowUs < until) {
       if (this.#world.nowUs >= next) {
         this.#fault();
+        if (this.#later !== null) this.#laterScene(this.#later);
         next = this.#world.nowUs + 1000 * (1 + this.#random.below(pauseMs));
       }
       this.#step();
@@ -238,10 +250,23 @@ class ClusterRun {
       ["replace", () => this.#replace()],
       ["replace", () => this.#replace()],
     ];
-    const [name, act] = this.#random.pick(faults);
+    this.#act(...this.#random.pick(faults));
+  }
+
+  /** One after some of the faults. */
+  #laterScene(random: Prng): void {
+    if (random.chance(AMEND_CHANCE)) this.#act("amend", () => this.#amend(random));
+  }
+
+  #act(name: string, act: () => void): void {
     this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
     this.#world.trace?.(`${(this.#world.nowUs / 1000).toFixed(3)} fault: ${name}`);
     act();
+  }
+
+  /** Somebody changes the description of the volume, or how many copies a change needs. */
+  #amend(random: Prng): void {
+    for (const owner of this.#owners) if (owner instanceof VolumeOwner) owner.amend(random);
   }
 
   #newestEpoch(): number {
@@ -416,9 +441,20 @@ class ClusterRun {
     return this.#owners.map((owner) => (owner instanceof VolumeOwner ? `; ${owner.waiting}` : "")).join("");
   }
 
+  /** Amendments while operations are open. Nothing that happens later would get going again what they hold up. */
+  #amendAtWork(random: Prng, owners: readonly VolumeOwner[]): void {
+    const isAtWork = (): boolean => owners.some((owner) => owner.serving && !owner.isIdle);
+    for (let i = 0; i < PEACE_AMENDS; i++) {
+      this.#stepUntil(isAtWork, PEACE_AMENDS_US);
+      this.#amend(random);
+      this.#stepUntil(() => false, random.below(PEACE_AMENDS_US));
+    }
+  }
+
   /** Nobody asks for anything any more: all copies are equal (I7). */
   #atRest(whole: () => boolean): void {
     const owners = this.#owners.flatMap((owner) => (owner instanceof VolumeOwner ? [owner] : []));
+    if (this.#later !== null) this.#amendAtWork(this.#later, owners);
     for (const owner of owners) owner.quiet = true;
     const isIdle = (): boolean => whole() && owners.every((owner) => !owner.serving || owner.isIdle);
     if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);

@@ -34,7 +34,7 @@ const REGISTERS = VOLUME_EXTENTS * EXTENT_BLOCKS;
 const PARALLEL = 6;
 const RUN_MAX = 6;
 const ZEROS = 0;
-/** What a device writes whole or not at all. */
+const NOTHING: ReadonlySet<number> = new Set([ZEROS]);
 
 export function clusterNameOf(bytes: Uint8Array): string | null {
   return decodeClusterRecord(bytes).name;
@@ -42,13 +42,16 @@ export function clusterNameOf(bytes: Uint8Array): string | null {
 
 /** What the clients of the volume know, whoever serves them. */
 export class VolumeRegisters {
-  /** Highest number that must not be missed any more. */
-  readonly floor = new Float64Array(REGISTERS);
-  readonly acked = new Float64Array(REGISTERS);
+  /** Highest number that must not be missed any more, whatever happens. */
+  readonly #floor = new Float64Array(REGISTERS);
+  /** Highest number that was acknowledged or shown, and must not be missed until somebody loses power. */
+  readonly #kept = new Float64Array(REGISTERS);
+  /** Highest number that was acknowledged, of what a flush makes stable. */
+  readonly #acked = new Float64Array(REGISTERS);
   readonly invoked = new Float64Array(REGISTERS);
   /** Highest number whose content is zeros. */
   readonly zeroed = new Float64Array(REGISTERS);
-  /** Nobody loses power in this run: what was acknowledged or seen stays, flushed or not. */
+  /** Nobody loses power in this run. */
   readonly hasPower: boolean;
   nextId = 1;
   writes = 0;
@@ -61,28 +64,50 @@ export class VolumeRegisters {
     this.hasPower = hasPower;
   }
 
-  stable(register: number, id: number): void {
-    this.floor[register] = Math.max(this.floor[register]!, id);
-  }
-
-  /** `losses`: as many as there had been when the write was asked for. Its answer may have outlived what it tells of. */
-  written(register: number, id: number, isStable: boolean, losses: number): void {
-    if (losses === this.#losses) this.acked[register] = id;
-    if (isStable || this.hasPower) this.stable(register, id);
-  }
-
-  get losses(): number {
-    return this.#losses;
-  }
-
-  /** Whatever was not flushed may be gone: a later flush does not bring it back. */
+  /** Whatever was not flushed may be gone, also of what is answered from now on; a later flush does not bring it back. */
   powerLost(): void {
     this.#losses++;
-    this.acked.set(this.floor);
+    this.#acked.set(this.#floor);
+    this.#kept.set(this.#floor);
   }
 
-  /** A read that was asked for when the floor was `floor` has shown `id`. */
-  seen(register: number, id: number, floor: number): void {
+  /** A flush is asked for: what it makes stable when it is answered. */
+  beginFlush(): () => void {
+    const acked = this.#acked.slice();
+    return () => {
+      for (let i = 0; i < REGISTERS; i++) this.#raise(this.#floor, i, acked[i]!);
+      this.flushes++;
+    };
+  }
+
+  /** A change of registers from `first` on is asked for: what its answer means. */
+  beginWrite(first: number, count: number, id: number, isStable: boolean): () => void {
+    const losses = this.#losses;
+    return () => {
+      for (let i = first; i < first + count; i++) {
+        if (isStable) this.#raise(this.#floor, i, id);
+        if (losses !== this.#losses) continue;
+        this.#raise(this.#acked, i, id);
+        this.#raise(this.#kept, i, id);
+      }
+      this.writes++;
+    };
+  }
+
+  /** A read is asked for: what it means that it shows `ids` in register `first + i`. */
+  beginRead(first: number, count: number): (i: number, ids: ReadonlySet<number>) => void {
+    const losses = this.#losses;
+    const floor = this.#floor.slice(first, first + count);
+    const kept = this.#kept.slice(first, first + count);
+    return (i, ids) => {
+      const isKept = losses === this.#losses;
+      for (const id of ids) this.#seen(first + i, id, isKept ? kept[i]! : floor[i]!);
+      // Sectors of a block may be of several writes; the oldest of them is what is there at least.
+      if (isKept) this.#raise(this.#kept, first + i, Math.min(...ids));
+    };
+  }
+
+  #seen(register: number, id: number, floor: number): void {
     const says = `register ${register} showed ${id}`;
     if (id === ZEROS) {
       if (floor > 0 && this.zeroed[register]! < floor) throw new Violation("I3", `${says} after ${floor}`);
@@ -90,7 +115,10 @@ export class VolumeRegisters {
     }
     if (id < floor) throw new Violation("I3", `${says} after ${floor}`);
     if (id > this.invoked[register]!) throw new Violation("I3", `${says}, which nobody wrote`);
-    if (this.hasPower) this.stable(register, id);
+  }
+
+  #raise(numbers: Float64Array, register: number, id: number): void {
+    numbers[register] = Math.max(numbers[register]!, id);
   }
 }
 
@@ -203,9 +231,13 @@ export class VolumeOwner {
 
   // ---- Owning ------------------------------------------------------------------------------------------
 
-  /** Wants the volume, if it does not own it or want it already. */
+  /** Wants the volume, if it does not own it or want it already; at rest only when nobody has it. */
   activate(): void {
     if (this.#set !== null || this.#activation !== null) return;
+    if (this.quiet && this.#at.isServed()) {
+      this.#later(2000, () => this.activate());
+      return;
+    }
     this.activations++;
     this.#epoch++;
     this.#activation = new Activation(this.#environment, PROBE_VOLUME, this.#epoch, (outcome) => {
@@ -321,6 +353,20 @@ export class VolumeOwner {
     });
   }
 
+  /** Changes of the record what people may change of it. */
+  amend(random: Prng): void {
+    const minReplicas = 1 + random.below(this.#set?.record.policy.replicas ?? 1);
+    const isAboutCopies = random.chance(0.3);
+    this.#set?.amend(
+      (record) => ({
+        ...record,
+        description: `${record.version}`,
+        policy: isAboutCopies ? { ...record.policy, minReplicas } : record.policy,
+      }),
+      (chosen) => this.#say(`amended: ${chosen?.generation ?? "no"}`),
+    );
+  }
+
   /** Gives the seat of a random member to a node that is none; false: there is no such node. */
   replaceOne(): boolean {
     const set = this.#set;
@@ -398,36 +444,26 @@ export class VolumeOwner {
     }
     // Freeing says nothing of FUA: a flush makes it stable.
     const isStable = (op.flags & ExtentFlag.Fua) !== 0 && op.kind !== ExtentOpKind.Free;
-    const { losses } = registers;
-    this.#submit(set, op, () => {
-      for (let i = 0; i < op.blocks; i++) registers.written(first + i, id, isStable, losses);
-      registers.writes++;
-    });
+    this.#submit(set, op, registers.beginWrite(first, op.blocks, id, isStable));
   }
 
   #read(set: ReplicaSet, op: ExtentOp, first: number): void {
     const registers = this.#registers;
-    const floors = Array.from({ length: op.blocks }, (_, i) => registers.floor[first + i]!);
+    const shows = registers.beginRead(first, op.blocks);
     this.#submit(set, op, () => {
       for (let i = 0; i < op.blocks; i++) {
-        const ids =
-          op.presentCount === 0 ? [ZEROS] : writesIn(op.memory + i * BLOCK_BYTES, !registers.hasPower);
-        for (const id of ids) registers.seen(first + i, id, floors[i]!);
+        const at = op.memory + i * BLOCK_BYTES;
+        shows(i, op.presentCount === 0 ? NOTHING : writesIn(at, !registers.hasPower));
       }
       registers.reads++;
     });
   }
 
   #flush(set: ReplicaSet): void {
-    const registers = this.#registers;
-    const acked = registers.acked.slice();
     const op = new ExtentOp();
     op.kind = ExtentOpKind.Flush;
     op.memory = -1;
-    this.#submit(set, op, () => {
-      for (let i = 0; i < REGISTERS; i++) registers.stable(i, acked[i]!);
-      registers.flushes++;
-    });
+    this.#submit(set, op, this.#registers.beginFlush());
   }
 
   #submit(set: ReplicaSet, op: ExtentOp, answered: () => void): void {

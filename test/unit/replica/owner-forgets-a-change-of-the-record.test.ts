@@ -1,4 +1,6 @@
 import t from "tap";
+import { ExtentOpKind } from "../../../lib/core/extent-io.js";
+import { Status } from "../../../lib/core/status.js";
 import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
 import { FakeCluster } from "./support/fake-cluster.js";
 
@@ -32,6 +34,32 @@ t.test("a change that people ask for is a chosen record of the next generation",
     cluster.chosen.map(({ generation }) => generation),
     [1, 2, 3],
   );
+});
+
+t.test("what is open while the record changes is answered", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  const slow = cluster.nodes[1]!;
+  slow.script = () => "hold";
+  const write = cluster.write(set, 0, 0, [4]);
+  const flush = cluster.ask(set, ExtentOpKind.Flush, 0);
+  cluster.engine.settle();
+  let chosen: ClusterRecord | null = null;
+  set.amend(
+    (record) => ({ ...record, description: "meanwhile" }),
+    (record) => {
+      chosen = record;
+    },
+  );
+  cluster.engine.settle();
+  t.equal(set.record, chosen);
+  t.same([write.status, flush.status], [-1, -1], "one of three has not answered");
+  slow.script = () => null;
+  slow.session!.answerHeld();
+  cluster.engine.settle();
+  t.same([write.status, flush.status], [Status.Ok, Status.Ok]);
+  for (const { extents } of cluster.nodes)
+    t.equal(extents.get(0)!.generation, 2, "stamped by the newer record");
 });
 
 t.test("an owner that is over says so to whoever wants a change", async (t) => {
