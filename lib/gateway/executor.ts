@@ -2,9 +2,8 @@
  * Carries out the commands of one connection on its volume.
  *
  * Invariants
- *  1. What may have reached the volume runs to completion, whether the client still lives or not, save that a Trim or
- *     Zero ends with the part that was begun; what has not is never begun once `abandon` was called. So nothing of
- *     a dead connection can be executed late.
+ *  1. What the volume has begun runs to completion, whether the client still lives or not; what it has not, and what
+ *     has not come to it, is never begun once `abandon` was called. So nothing of a dead connection can be executed late.
  *  2. Every command gets exactly one final reply, unless the connection ends before.
  *  3. Reads are begun in the order of their coming and as far as memory and UNSENT_BYTES_MAX allow.
  */

@@ -7,8 +7,8 @@
  *     At most `handshakesMax` of them are in the handshake; one more takes the place of the oldest, so that
  *     peers that connect and say nothing keep nobody out.
  *  2. Before a new connection of a volume executes anything, the older ones whose peers have gone are ended
- *     and what they had in the volume is done, or (after ADMISSION_WAIT_MS) keeps its place before what overlaps it,
- *     or is never begun: the parts of a Trim or Zero that have no place yet. So a write that such a client sends again never loses to its own stale first copy.
+ *     and what they had in the volume is done, or (after ADMISSION_WAIT_MS) keeps its place before what overlaps it, or
+ *     is never begun. So a write that such a client sends again never loses to its own stale first copy.
  *  3. A connection never outlives its right to its volume by more than WITHDRAWAL_GRACE_MS.
  */
 import type { Clock, Ticker, Timer } from "../core/clock.js";

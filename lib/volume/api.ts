@@ -12,8 +12,8 @@
  *     PIECE_BYTES. `memory` is a pool buffer for those enclosing blocks; the byte at `offset` lives at
  *     memory + offset % 4096. Bytes of the enclosing blocks outside the range are scratch.
  *  4. Trim, Zero, Cache and Map take any length up to the volume's end.
- *  5. A Trim or Zero goes on only while its listener wants it: what a dead client asked for must not zero, a part at
- *     a time, what was written since.
+ *  5. A change that has to wait (for its range, or between the parts of a Trim or Zero) is begun only if its listener
+ *     wants it still: what a dead client asked for must not come late, over what was written since.
  */
 import type { Status } from "../core/status.js";
 
@@ -73,8 +73,9 @@ export class VolumeRequest {
 export interface VolumeListener {
   volumeDone(request: VolumeRequest): void;
   /**
-   * False from the moment on at which nobody waits for the answer any more. Asked, on the volume's thread, before each
-   * part of a Trim or Zero: what has not been begun by then never is, and the answer is Shutdown.
+   * False from the moment on at which nobody waits for the answer any more. Asked, on the volume's thread, before a Write
+   * and each part of a Trim or Zero changes anything: what has not been begun by then never is, and the answer is
+   * Shutdown.
    */
   stillWanted(request: VolumeRequest): boolean;
 }

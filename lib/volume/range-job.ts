@@ -3,8 +3,8 @@
  * lock, so that a request over terabytes never holds up the whole volume. Groups without extents are skipped
  * without lock or operation.
  *
- * It goes on to the next group or partial block only while somebody wants the answer (rule 5 of api.ts): between two of them
- * its range is free, and what others wrote there since must not be zeroed for a client that is gone.
+ * Each group or partial block is begun only while somebody wants the answer (rule 5 of api.ts): between two of them its
+ * range is free, and what others wrote there since must not be zeroed for a client that is gone.
  *
  * Trim rounds inward to whole blocks (C8: a hint). Zero does its partial blocks at the ends by
  * read-modify-write. Whole extents are freed by record (unless NO_HOLE asks for provisioning).
@@ -91,11 +91,6 @@ export class RangeJob implements LockOwner, ExtentListener, ScratchWaiter {
       return;
     }
     const request = this.#request!;
-    if (!request.listener.stillWanted(request)) {
-      this.#status = Status.Shutdown;
-      this.#finish();
-      return;
-    }
     if (this.#phase === Phase.Head) {
       this.#phase = Phase.Tail;
       const from = request.offset % BLOCK_BYTES;
@@ -149,6 +144,10 @@ export class RangeJob implements LockOwner, ExtentListener, ScratchWaiter {
     const group = layout.groupOf(this.#cursor);
     const start = group * layout.groupBlocks;
     this.#pending = 1;
+    if (!this.#isWanted()) {
+      this.#groupOpDone();
+      return;
+    }
     for (let column = 0; column < layout.stripeCount; column++) {
       const low = layout.coveredFrom(this.#cursor - start, column);
       const high = layout.coveredFrom(this.#groupEnd - start, column);
@@ -164,6 +163,14 @@ export class RangeJob implements LockOwner, ExtentListener, ScratchWaiter {
       owner.io.submit(op);
     }
     this.#groupOpDone();
+  }
+
+  /** Whether to begin the next change; if not, the job is to end. */
+  #isWanted(): boolean {
+    const request = this.#request!;
+    const wanted = request.listener.stillWanted(request);
+    if (!wanted) this.#status = Status.Shutdown;
+    return wanted;
   }
 
   #groupOpDone(): void {
@@ -223,7 +230,7 @@ export class RangeJob implements LockOwner, ExtentListener, ScratchWaiter {
     const volume = this.#volume;
     const { layout, extents, owner } = volume;
     const { bytes } = owner.pool;
-    if (!present && !this.#noHole) {
+    if ((!present && !this.#noHole) || !this.#isWanted()) {
       this.#edgeDone();
       return;
     }

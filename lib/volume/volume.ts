@@ -5,7 +5,8 @@
  * Invariants
  *  1. Every operation on an extent is sent under a range lock that covers its blocks (Map excepted).
  *  2. The write sequence rises with every operation that changes something; a node can order by it.
- *  3. Once sent, a write runs to completion whether its client still lives or not.
+ *  3. Once sent, an operation runs to completion whether its client still lives or not. Nothing is sent for one that is
+ *     gone.
  */
 import { assert } from "../core/assert.js";
 import { volumeSeed } from "../core/checksum.js";

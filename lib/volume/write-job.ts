@@ -1,7 +1,8 @@
 /**
  * One Write of at most a piece. Exclusive lock; if an end is not on a block boundary, the old block is read
  * into scratch and merged (under the same lock, so two half-block writers never lose each other: invariant
- * 5); then one operation per extent touched, with the checksums computed here.
+ * 5); then one operation per extent touched, with the checksums computed here. Unless its client is gone by then (rule 5 of
+ * api.ts): a Trim passes over extents that nobody has begun to write, so what it must not pass is not begun late.
  */
 
 import { extentSeed } from "../core/checksum.js";
@@ -128,6 +129,11 @@ export class WriteJob implements LockOwner, ExtentListener, ScratchWaiter {
     const volume = this.#volume;
     const request = this.#request!;
     const { layout, extents, owner } = volume;
+    if (!request.listener.stillWanted(request)) {
+      this.#status = Status.Shutdown;
+      this.#end();
+      return;
+    }
     const fua = (request.flags & VolumeFlag.Fua) !== 0;
     const flags = (fua ? ExtentFlag.Fua : 0) | volume.writeFlags;
     let skipped = false;

@@ -58,6 +58,7 @@ export type FrontKind = "store" | "volume" | "nbd";
  * - `frames`: frames of the log are all of one length, so that what a crash lost leaves a gap that others fit.
  * - `strays`: reads bring other blocks' bytes while a power loss is got over.
  * - `rot-copy`: one copy of metadata rots while slots cool and are written to again.
+ * - `stalls`: the device stands still for longer than a new connection waits for the work of one that is dead.
  */
 export const FOCI = [
   "tables",
@@ -68,7 +69,10 @@ export const FOCI = [
   "redis",
   "frames",
   "strays",
+  "stalls",
 ] as const;
+/** Those that came later are behind these and drawn apart, so that the draw of these has not changed. */
+const FOCI_DRAWN = 8;
 export type Focus = (typeof FOCI)[number];
 
 export interface RunOptions {
@@ -230,6 +234,22 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     mix: { thinkUs: 0, flushShare: 0.02, writeShare: 0.7, checkShare: 1 },
     tunables: { syncIntervalMs: 1000, coolAfterMs: 50 },
   },
+  stalls: {
+    on: ["slow", "disconnect", "zero", "free"],
+    off: ["full", "rot", "rot-zeros", "rot-metadata", "read-eio", "write-eio", "sync-eio", "pause", "redis"],
+    sizes: { volumes: 1, extentsPerVolume: 6, extentBlocks: 16 },
+    mix: {
+      thinkUs: 0,
+      zeroShare: 0.2,
+      freeShare: 0.05,
+      writeShare: 0.8,
+      blocksMax: 64,
+      hotShare: 0,
+      latencyUs: 5000,
+      clients: 16,
+    },
+    tunables: {},
+  },
   frames: {
     on: ["power", "kill"],
     off: ["clean", "full", "zero", "free", "no-hole", "zero-payload", "drop", "kill-while-opening", "scrub"],
@@ -245,13 +265,16 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
   },
 };
 const FOCUS_SHARE = 0.1;
+const STALLS_SHARE = 0.02;
 const CHECK_SHARE = 0.2;
 
 function focusOf(options: RunOptions): Focus | null {
   if (options.focus !== undefined) return options.focus;
   if (options.plain === true || options.crash !== undefined) return null;
   const random = new Prng(options.seed >>> 0, Math.floor(options.seed / 2 ** 32), 0x666f6375);
-  return random.chance(FOCUS_SHARE) ? random.pick(FOCI) : null;
+  const later = new Prng(options.seed >>> 0, Math.floor(options.seed / 2 ** 32), 0x7374616c);
+  if (later.chance(STALLS_SHARE)) return "stalls";
+  return random.chance(FOCUS_SHARE) ? random.pick(FOCI.slice(0, FOCI_DRAWN)) : null;
 }
 
 export function configOf(options: RunOptions): RunConfig {

@@ -341,4 +341,22 @@ export const MUTANTS = [
     focus: "full-rot",
     invariant: "I8: rot is never taken for content",
   },
+  {
+    name: "a Trim or Zero goes on for a client that is gone",
+    file: "lib/volume/range-job.ts",
+    find: "    const wanted = request.listener.stillWanted(request);\n",
+    replace: "    const wanted = request.listener === request.listener;\n",
+    fronts: "nbd",
+    focus: "stalls",
+    invariant: "I1: what a dead client asked for never comes late, over what was written since",
+  },
+  {
+    name: "a write that had to wait is begun for a client that is gone",
+    file: "lib/volume/write-job.ts",
+    find: "    if (!request.listener.stillWanted(request)) {\n",
+    replace: "    if (request.listener !== request.listener) {\n",
+    fronts: "nbd",
+    focus: "stalls",
+    invariant: "I1: what a dead client asked for never comes late, over what was written since",
+  },
 ];

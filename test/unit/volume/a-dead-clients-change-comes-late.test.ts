@@ -1,6 +1,7 @@
 /**
- * A Trim or Zero over several groups of extents locks one group after the other. Once its client is gone and another
- * one has written behind its position, going on would zero what that one wrote.
+ * What a client asked for may have to wait for its range, for as long as a device stands still. Once the client is gone
+ * it must not begin: others have written there since, or were told that there is nothing. A Trim or Zero over several
+ * groups of extents waits more than once: it locks one group after the other.
  */
 import t from "tap";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
@@ -74,3 +75,28 @@ for (const op of [VolumeOp.Trim, VolumeOp.Zero]) {
     });
   }
 }
+
+void t.test("a write that waits for its range is not begun when its client is gone", (t) => {
+  const rigged = rig({ blocks: 4 * EXTENT_BLOCKS, extentBlocks: EXTENT_BLOCKS });
+  write(rigged, 1, OLD);
+  let wanted = true;
+  let status = -1;
+  const data = new Uint8Array(2 * EXTENT_BYTES).fill(NEW);
+  const what = { op: VolumeOp.Write, offset: EXTENT_BYTES, length: data.length, data, wanted: () => wanted };
+  ask(rigged, what, (request) => {
+    status = request.status;
+  });
+  wanted = false;
+  let trimmed = -1;
+  ask(rigged, { op: VolumeOp.Trim, offset: 2 * EXTENT_BYTES, length: EXTENT_BYTES }, (request) => {
+    trimmed = request.status;
+  });
+  rigged.ticker.run();
+  t.equal(trimmed, Status.Ok, "there is nothing to trim yet, and it says so at once");
+  settle(rigged, new Dice(1));
+  t.equal(status, Status.Shutdown);
+  t.equal(byteIn(rigged, 1), OLD);
+  t.equal(byteIn(rigged, 2), 0);
+  t.equal(rigged.volume.locks.size, 0);
+  t.end();
+});
