@@ -9,7 +9,7 @@ import { SimNetwork } from "./network.js";
 import { CLUSTER_ID, NodeHost, stationPool } from "./node-host.js";
 import { PROBE_VOLUME, ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
 import { Stranger } from "./stranger.js";
-import { clusterNameOf, VolumeOwner, VolumeRegisters } from "./volume-owner.js";
+import { clusterNameOf, VOLUME_EXTENTS, VolumeOwner, VolumeRegisters } from "./volume-owner.js";
 
 export interface ClusterRunOptions {
   readonly seed: number;
@@ -51,6 +51,8 @@ const PEACE_AMENDS = 20;
 const PEACE_AMENDS_US = 10_000;
 /** Of an amendment beside a fault. */
 const AMEND_CHANCE = 0.2;
+/** Of other habits of the clients beside a fault. */
+const HABIT_CHANCE = 0.3;
 
 export function runCluster(options: ClusterRunOptions): ClusterRunResult {
   return new ClusterRun(options).run();
@@ -256,12 +258,24 @@ class ClusterRun {
   /** One after some of the faults. */
   #laterScene(random: Prng): void {
     if (random.chance(AMEND_CHANCE)) this.#act("amend", () => this.#amend(random));
+    if (random.chance(HABIT_CHANCE)) this.#act("habit", () => this.#changeHabits(random));
   }
 
   #act(name: string, act: () => void): void {
     this.#faults.set(name, (this.#faults.get(name) ?? 0) + 1);
     this.#world.trace?.(`${(this.#world.nowUs / 1000).toFixed(3)} fault: ${name}`);
     act();
+  }
+
+  /** The clients leave some extents alone for a while, which become cool, and ask with or without pauses. */
+  #changeHabits(random: Prng): void {
+    if (this.#volume === null) return;
+    const inUse = Array.from({ length: VOLUME_EXTENTS }, (_, extent) => extent).filter(() =>
+      random.chance(0.4),
+    );
+    this.#volume.inUse = inUse.length > 0 ? inUse : [random.below(VOLUME_EXTENTS)];
+    this.#volume.haste = random.pick([0.1, 0.3, 0.95]);
+    this.#volume.pauseMs = random.pick([120, 120, 1500]);
   }
 
   /** Somebody changes the description of the volume, or how many copies a change needs. */

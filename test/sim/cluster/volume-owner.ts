@@ -29,7 +29,9 @@ import { CLUSTER_ID, EXTENT_BLOCKS } from "./node-host.js";
 import { PROBE_VOLUME, type ProbeHost } from "./probe-owner.js";
 import { writesIn } from "./sector-ids.js";
 
-export const VOLUME_EXTENTS = 6;
+export const VOLUME_EXTENTS = 16;
+/** Of a run without later scenes, and the size that the record names: nobody but the clients minds it. */
+export const PLAIN_EXTENTS = 6;
 const REGISTERS = VOLUME_EXTENTS * EXTENT_BLOCKS;
 const PARALLEL = 6;
 const RUN_MAX = 6;
@@ -57,6 +59,11 @@ export class VolumeRegisters {
   writes = 0;
   reads = 0;
   flushes = 0;
+  /** Extents that clients use now. */
+  inUse: readonly number[] = Array.from({ length: PLAIN_EXTENTS }, (_, extent) => extent);
+  /** Share of operations that follow the one before at once, and most ms that the others wait. */
+  haste = 0.3;
+  pauseMs = 120;
   /** Power losses so far. */
   #losses = 0;
 
@@ -284,7 +291,7 @@ export class VolumeOwner {
     return {
       id: volumeId(PROBE_VOLUME),
       name: "v1",
-      size: REGISTERS * BLOCK_BYTES,
+      size: PLAIN_EXTENTS * EXTENT_BLOCKS * BLOCK_BYTES,
       description: "",
       readOnly: false,
       policy: {
@@ -395,13 +402,13 @@ export class VolumeOwner {
   }
 
   #again(set: ReplicaSet): void {
-    if (this.#random.chance(0.3)) this.#next(set);
-    else this.#later(this.#random.below(120), () => this.#next(set));
+    if (this.#random.chance(this.#registers.haste)) this.#next(set);
+    else this.#later(this.#random.below(this.#registers.pauseMs), () => this.#next(set));
   }
 
   #blocks(set: ReplicaSet, kind: number): void {
     const isFree = kind === 2;
-    const extent = this.#random.below(VOLUME_EXTENTS);
+    const extent = this.#random.pick(this.#registers.inUse);
     const block = isFree ? 0 : this.#random.below(EXTENT_BLOCKS);
     const blocks = isFree ? EXTENT_BLOCKS : 1 + this.#random.below(Math.min(RUN_MAX, EXTENT_BLOCKS - block));
     const first = extent * EXTENT_BLOCKS + block;
