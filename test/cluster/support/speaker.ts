@@ -1,12 +1,14 @@
 /** A client that says what it is told to and stops there: bytes out, bytes in, and how it ended. */
 import { connect, type Socket } from "node:net";
+import {
+  IHAVEOPT,
+  NBDMAGIC,
+  OPTION_REPLY_MAGIC,
+  REQUEST_MAGIC,
+  SIMPLE_REPLY_MAGIC,
+} from "../../interop/support/nbd-client.js";
 import { until } from "../../interop/support/until.js";
 
-const NBDMAGIC = 0x4e42444d41474943n;
-const IHAVEOPT = 0x49484156454f5054n;
-const OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
-const REQUEST_MAGIC = 0x25609513;
-const SIMPLE_REPLY_MAGIC = 0x67446698;
 const STRUCTURED_REPLY_MAGIC = 0x668e33ef;
 
 const GREETING_BYTES = 18;
