@@ -51,6 +51,7 @@ t.test("it is replaced, and the write is asked for again", requires({ lamina: tr
   const { server, waiting, written } = await filled(t);
   t.ok(written > 16 * MIB, "the store was filled");
   await server.replace();
+  await until("the client knows", () => waiting.end !== null);
   t.equal(waiting.end, "disconnected", "no error, and no answer that is not true");
   const client = await NbdClient.connect(server.host, server.port, VOLUME);
   t.ok((await client.read(written - MIB, MIB)).equals(PIECE), "what was acknowledged");
