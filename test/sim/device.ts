@@ -41,6 +41,8 @@ import { Violation } from "./violation.js";
 import type { SimProcess, SimWorld } from "./world.js";
 
 const SLOW_FACTOR = 1000;
+/** No request takes longer: a kernel gives up on a device that does not answer. */
+const LATENCY_US_MAX = 50e6;
 /** Pages that a fault looks at to find one that holds data. */
 const VICTIM_TRIES = 24;
 
@@ -355,7 +357,7 @@ export class SimDevice {
     const spread = 0.5 + this.#random.u32() / 2 ** 32;
     const tail = this.#random.chance(0.02) ? 20 : 1;
     const slow = this.world.nowUs < this.slowUntilUs ? SLOW_FACTOR : 1;
-    return (base * spread + length / 2000) * tail * slow;
+    return Math.min(LATENCY_US_MAX, (base * spread + length / 2000) * tail * slow);
   }
 
   #finishRead(request: Request): number {
