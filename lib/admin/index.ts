@@ -8,6 +8,7 @@ export type {
   VolumeSources,
 } from "./api.js";
 export { loadToken, TOKEN_FILE } from "./auth.js";
+export { NODE_ROUTES, type NodeControl, ROLE_ROUTES, type RoleSources } from "./cluster-routes.js";
 export {
   ADMIN_SOCKET,
   type Admin,

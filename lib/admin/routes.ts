@@ -229,7 +229,7 @@ function decode(segment: string): string | null {
 }
 
 /** Throws ARGUMENT_INVALID with the first thing that is wrong. */
-function parse<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+export function parse<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
@@ -244,7 +244,7 @@ type Writable<T> = { -readonly [Key in keyof T]: T[Key] };
 type Defined<T> = { [Key in keyof T]: Exclude<T[Key], undefined> };
 
 /** Leaves out what was not given: "not given" and "undefined" are two things to the registry. */
-function withoutUndefined<T extends object>(value: T): Partial<Defined<T>> {
+export function withoutUndefined<T extends object>(value: T): Partial<Defined<T>> {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as Partial<
     Defined<T>
   >;

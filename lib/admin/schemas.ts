@@ -42,6 +42,13 @@ export const scrubBody = z.strictObject({ pace: z.number().int().positive().opti
 /** The process that takes over. */
 export const replacementBody = z.strictObject({ pid: z.number().int().positive() });
 
+export const drainNodeBody = z.strictObject({
+  /** Only the seat in this volume; absent: all of them. */
+  volume: z.string().min(1).optional(),
+  /** The node that gets the seats; absent: for each the one with the most free space. */
+  to: z.string().min(1).optional(),
+});
+
 export const EVENTS_LIMIT_MAX = 1000;
 
 export const eventsQuery = z.strictObject({
@@ -57,4 +64,5 @@ export const BODIES = {
   ResizeVolume: resizeVolumeBody,
   Scrub: scrubBody,
   Replacement: replacementBody,
+  DrainNode: drainNodeBody,
 } as const;

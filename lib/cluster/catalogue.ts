@@ -61,21 +61,34 @@ export class Catalogue {
   }
 
   async #refresh(): Promise<void> {
-    const answers = await Promise.allSettled(
-      this.#config.map(({ node, address }) =>
-        askText(this.#environment, this.#key, { address, purpose: Purpose.Records, expected: node }),
-      ),
-    );
-    const lists: StoredRecord[][] = [];
-    const faults: string[] = [];
-    for (const answer of answers) {
-      if (answer.status === "fulfilled") lists.push(parseRecords(answer.value.text));
-      else faults.push(answer.reason instanceof Error ? answer.reason.message : String(answer.reason));
-    }
-    const majority = Math.floor(this.#config.length / 2) + 1;
-    if (lists.length < majority) throw new LaminaError("CLUSTER_UNREACHABLE", { what: faults.join("; ") });
-    this.#volumes = merged(lists, majority);
+    const texts = await askMajority(this.#environment, this.#key, this.#config, Purpose.Records);
+    this.#volumes = merged(texts.map(parseRecords), majorityOf(this.#config));
   }
+}
+
+export function majorityOf(config: readonly NodePlace[]): number {
+  return Math.floor(config.length / 2) + 1;
+}
+
+/** What at least a majority of the config nodes answers. Throws CLUSTER_UNREACHABLE. */
+export async function askMajority(
+  environment: DialEnvironment,
+  key: ClusterKey,
+  config: readonly NodePlace[],
+  purpose: Purpose,
+): Promise<string[]> {
+  const answers = await Promise.allSettled(
+    config.map(({ node, address }) => askText(environment, key, { address, purpose, expected: node })),
+  );
+  const texts: string[] = [];
+  const faults: string[] = [];
+  for (const answer of answers) {
+    if (answer.status === "fulfilled") texts.push(answer.value.text);
+    else faults.push(answer.reason instanceof Error ? answer.reason.message : String(answer.reason));
+  }
+  if (texts.length < majorityOf(config))
+    throw new LaminaError("CLUSTER_UNREACHABLE", { what: faults.join("; ") });
+  return texts;
 }
 
 function merged(lists: readonly (readonly StoredRecord[])[], majority: number): Map<number, KnownVolume> {

@@ -80,7 +80,7 @@ export class RecordControl {
   }
 
   #promise({ id, name }: ClusterRecord, ballot: Ballot): Promise<PromiseOutcome> {
-    return decided(name, (done) => this.#register.promise(id, ballot, done));
+    return decided(`volume ${name}`, (done) => this.#register.promise(id, ballot, done));
   }
 
   async #accept(
@@ -88,7 +88,7 @@ export class RecordControl {
     ballot: Ballot,
   ): Promise<Chosen & { readonly outcome: AcceptOutcome }> {
     const accepted = { ballot, generation: record.generation, bytes: encodeClusterRecord(record) };
-    const outcome = await decided<AcceptOutcome>(record.name, (done) =>
+    const outcome = await decided<AcceptOutcome>(`volume ${record.name}`, (done) =>
       this.#register.accept(record.id, accepted, done),
     );
     return { record, accepted, outcome };
@@ -107,13 +107,13 @@ function numbersAfter(
   };
 }
 
-/** Waits for the outcome of a question to the config nodes, for a while. */
-function decided<T>(name: string, ask: (done: (outcome: T) => void) => Asking): Promise<T> {
+/** Waits for the outcome of a question to the config nodes about `name`, for a while. */
+export function decided<T>(name: string, ask: (done: (outcome: T) => void) => Asking): Promise<T> {
   return new Promise((resolve, reject) => {
     let asking: Asking | null = null;
     const deadline = setTimeout(() => {
       asking?.cancel();
-      reject(undecided(`${asking?.waitingFor.length ?? 0} of them have not answered about volume ${name}`));
+      reject(undecided(`${asking?.waitingFor.length ?? 0} of them have not answered about ${name}`));
     }, DECISION_MS);
     asking = ask((outcome) => {
       clearTimeout(deadline);
@@ -135,6 +135,6 @@ export function inTime<T>(name: string, decision: Promise<T>): Promise<T> {
   });
 }
 
-function undecided(what: string): LaminaError {
+export function undecided(what: string): LaminaError {
   return new LaminaError("CLUSTER_UNDECIDED", { seconds: DECISION_MS / 1000, what });
 }

@@ -25,6 +25,17 @@ const descriptionSchema = z.object({
 });
 export type NodeDescription = z.infer<typeof descriptionSchema>;
 
+const devicesSchema = z.array(
+  z.object({ node: nodeId, epoch: whole, generation: whole, place: z.string(), retired: z.boolean() }),
+);
+/** What a config node has accepted of a device. */
+export type DeviceAnswer = z.infer<typeof devicesSchema>[number];
+
+/** Throws Error. */
+export function parseDevices(text: string): DeviceAnswer[] {
+  return devicesSchema.parse(JSON.parse(text));
+}
+
 const recordsSchema = z.array(
   z.object({
     volume: whole,

@@ -21,13 +21,18 @@ export interface NodePlace {
 export class ClusterNetwork implements Network {
   readonly #environment: DialEnvironment;
   readonly #key: ClusterKey;
-  readonly #places: ReadonlyMap<NodeId, NodeAddress>;
+  readonly #addressOf: (node: NodeId) => NodeAddress | null;
   readonly #faults = new Map<NodeId, string>();
 
-  constructor(environment: DialEnvironment, key: ClusterKey, places: readonly NodePlace[]) {
+  /** `addressOf`: null while it is not known where the node is. */
+  constructor(
+    environment: DialEnvironment,
+    key: ClusterKey,
+    addressOf: (node: NodeId) => NodeAddress | null,
+  ) {
     this.#environment = environment;
     this.#key = key;
-    this.#places = new Map(places.map(({ node, address }) => [node, address]));
+    this.#addressOf = addressOf;
   }
 
   /** Why the last attempt to reach a node failed; null when it did not. */
@@ -36,7 +41,12 @@ export class ClusterNetwork implements Network {
   }
 
   dial(node: NodeId, done: (stream: ByteStream | null) => void): void {
-    const address = this.#places.get(node)!;
+    const address = this.#addressOf(node);
+    if (address === null) {
+      this.#faults.set(node, `no config node knows where node ${node} is`);
+      this.#environment.clock.setTimer(0, () => done(null));
+      return;
+    }
     const failed = (error: LaminaError): void => {
       this.#faults.set(node, error.message);
       done(null);

@@ -1,22 +1,56 @@
 /** What a process without a device needs to own volumes of a cluster: links, register, lease, catalogue, registry. */
 import { EXTENT_BLOCKS } from "../core/limits.js";
-import type { NodeId, PeerId } from "../replica/api.js";
+import type { NodeId, PeerId, ReplicaSession, SessionListener } from "../replica/api.js";
 import { LeaseKeeper } from "../replica/lease.js";
+import type { NodeLinks } from "../replica/owner/api.js";
 import { PeerLinks } from "../replica/owner/peer-links.js";
 import { RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
 import { Catalogue } from "./catalogue.js";
 import { RecordControl } from "./control.js";
+import { shortId } from "./description.js";
 import { ClusterNetwork, type NodePlace } from "./dial.js";
+import { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
+import { Observations } from "./observations.js";
 import { ClusterRegistry } from "./registry.js";
+import { SeatControl, seatsOfNewVolume } from "./seats.js";
 
 /** How often the records are asked for. */
 const REFRESH_MS = 1000;
+/** Every so many of those the nodes are asked for, too. */
+const DIRECTORY_LOOKS = 5;
+
+/** Links to every node that a record names, whether it was heard of before or not. */
+class AllLinks implements NodeLinks {
+  readonly #links: PeerLinks;
+
+  constructor(links: PeerLinks) {
+    this.#links = links;
+  }
+
+  session(node: NodeId): ReplicaSession | null {
+    this.#links.add(node);
+    return this.#links.session(node);
+  }
+
+  watch(node: NodeId, listener: SessionListener): void {
+    this.#links.add(node);
+    this.#links.watch(node, listener);
+  }
+
+  unwatch(node: NodeId, listener: SessionListener): void {
+    this.#links.add(node);
+    this.#links.unwatch(node, listener);
+  }
+}
 
 export interface GatewaySide {
   readonly registry: ClusterRegistry;
+  readonly directory: NodeDirectory;
+  readonly seats: SeatControl;
+  readonly observations: Observations;
   readonly network: ClusterNetwork;
   /** Whether there is a session to the node. */
   isLinked(node: NodeId): boolean;
@@ -34,9 +68,9 @@ export function openGatewaySide(
   tell: (volume: string, text: string) => void,
 ): GatewaySide {
   const { pool, clock, checksums, random } = engine;
-  const network = new ClusterNetwork(engine, key, config);
+  const directory = new NodeDirectory(engine, key, config);
+  const network = new ClusterNetwork(engine, key, (node) => directory.addressOf(node));
   const nodes = config.map(({ node }) => node);
-  const names = new Map(config.map(({ node, address }) => [node, addressText(address)]));
   const link = { pool, clock, ticker: engine, checksums };
   const links = new PeerLinks(link, network, { cluster: key.cluster, peer }, nodes);
   const register = new RecordRegister(
@@ -56,18 +90,22 @@ export function openGatewaySide(
     pool,
     clock,
     random,
-    links,
+    links: new AllLinks(links),
     register,
     lease,
     self: { peer, node: null, incarnation: 0 },
     extentBlocks: EXTENT_BLOCKS,
-    nameOf: (node: NodeId) => names.get(node) ?? node,
+    nameOf: (node: NodeId) => {
+      const address = directory.addressOf(node);
+      return address === null ? shortId(node) : addressText(address);
+    },
   };
   const registry: ClusterRegistry = new ClusterRegistry({
     environment: { owner, ticker: engine, checksums },
     catalogue,
     control: new RecordControl(register, peer),
-    nodes,
+    nodeCount: () => directory.places.length,
+    seats: (replicas) => seatsOfNewVolume(engine, key, directory, replicas),
     granted: () => lease.renewNow(),
     tell,
   });
@@ -75,9 +113,14 @@ export function openGatewaySide(
   lease.start();
   let stale: string | null = null;
   let stopped = false;
+  const observations = new Observations({ tell });
+  let looks = 0;
   const refresh = (): void => {
-    registry
-      .refresh()
+    registry.look();
+    observations.look(registry.owned, (id) => registry.byId(id)?.name ?? `${id}`, clock.wall(), clock.now());
+    const isTime = looks++ % DIRECTORY_LOOKS === 0;
+    (isTime ? directory.refresh() : Promise.resolve())
+      .then(() => registry.refresh())
       .then(
         () => {
           stale = null;
@@ -91,10 +134,14 @@ export function openGatewaySide(
       });
   };
   let timer = clock.setTimer(REFRESH_MS, refresh);
+  const seats = new SeatControl({ engine, key, directory, register, peer }, registry);
   return {
     registry,
+    directory,
+    seats,
+    observations,
     network,
-    isLinked: (node) => links.session(node) !== null,
+    isLinked: (node) => owner.links.session(node) !== null,
     stale: () => stale,
     async close() {
       stopped = true;

@@ -7,7 +7,7 @@ import type { ByteStream } from "../core/stream.js";
 import { RecordAcceptor } from "../replica/acceptor.js";
 import type { NodeId, PeerId } from "../replica/api.js";
 import { nodeIdOf } from "../replica/greeting.js";
-import { DeviceRegistration, type Standing } from "../replica/identity.js";
+import { DeviceRegistration, decodeDevice, isRetired, type Standing } from "../replica/identity.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import { LocalPeer } from "../replica/local-peer.js";
 import { NodeCore } from "../replica/node.js";
@@ -17,7 +17,7 @@ import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
 import type { Engine } from "../uring/api.js";
 import { Catalogue, nameClaimed } from "./catalogue.js";
-import { encodeRecords, type NodeDescription } from "./description.js";
+import { type DeviceAnswer, encodeRecords, type NodeDescription } from "./description.js";
 import { ClusterNetwork, type NodePlace } from "./dial.js";
 import type { ClusterKey } from "./key.js";
 import { Porter } from "./prelude.js";
@@ -33,6 +33,8 @@ export interface NodeSideOptions {
   readonly key: ClusterKey;
   readonly version: string;
   readonly startedAt: number;
+  /** Where others reach it, HOST:PORT. Asked when it serves. */
+  readonly place: () => string;
   /** Somebody without the key was turned away. */
   readonly refused: (peer: string) => void;
   /** What the config nodes think of this device has changed; `why` is for people. */
@@ -64,6 +66,7 @@ export class NodeSide {
       session: (stream) => this.#session(stream),
       describe: () => JSON.stringify(this.describe()),
       records: () => this.#records(),
+      devices: () => this.#devices(),
       refused: (stream) => options.refused(peerText(stream)),
     });
   }
@@ -113,7 +116,11 @@ export class NodeSide {
     const link = { pool, clock, ticker: engine, checksums };
     const isConfig = config.some(({ node }) => node === this.node);
     const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { isConfig });
-    const network = new ClusterNetwork(engine, key, config);
+    const network = new ClusterNetwork(
+      engine,
+      key,
+      (node) => config.find((place) => place.node === node)?.address ?? null,
+    );
     const voters = config.map(({ node }) => {
       if (node === this.node) return { node, peer: new LocalPeer(core, engine) };
       const remote = new NodePeer(link, network, { cluster: key.cluster, node, peer });
@@ -134,6 +141,7 @@ export class NodeSide {
       register: new RecordRegister(clock, voters),
       node: this.node,
       peer,
+      place: this.#options.place(),
       changed: (standing, why) => {
         core.standingChanged(why);
         this.#options.stands(standing, why);
@@ -191,6 +199,18 @@ export class NodeSide {
       return accepted === null ? [] : [{ volume, accepted }];
     });
     return encodeRecords(records);
+  }
+
+  #devices(): string {
+    const known = this.#acceptor
+      .devices()
+      .flatMap(({ accepted: { ballot, generation, bytes } }): DeviceAnswer[] => {
+        const device = decodeDevice(bytes);
+        if (device === null) return [];
+        const { node, place } = device;
+        return [{ node, place, retired: isRetired(device), epoch: ballot.epoch, generation }];
+      });
+    return JSON.stringify(known);
   }
 
   // ---- Removed volumes ---------------------------------------------------------------------------------

@@ -181,6 +181,19 @@ export class OwnedVolume implements AnswerGate, ExtentIo {
     });
   }
 
+  /** Gives the seat of `old` to `next`. Null: the record says so; else why not, for people. */
+  replace(old: NodeId, next: NodeId): Promise<string | null> {
+    return new Promise((resolve) => {
+      if (this.#serving === null) resolve("the volume is not served here");
+      else this.#serving.set.replace(old, next, resolve);
+    });
+  }
+
+  /** All copies are in sync. */
+  get isWhole(): boolean {
+    return this.record?.members.every(({ state }) => state === "insync") ?? false;
+  }
+
   /** Gives up what waits for others: nobody is answered any more. */
   abandon(reason: string): void {
     this.#ended(reason);

@@ -37,6 +37,8 @@ export const Purpose = {
   Describe: 2,
   /** Every volume record that it has accepted: one text. */
   Records: 3,
+  /** Every device that is registered with it: one text. */
+  Devices: 4,
 } as const;
 export type Purpose = (typeof Purpose)[keyof typeof Purpose];
 
@@ -95,6 +97,7 @@ export interface Reception {
   session(stream: ByteStream): void;
   describe(): string;
   records(): string;
+  devices(): string;
   /** Somebody without the key. */
   refused(stream: ByteStream): void;
 }
@@ -160,13 +163,23 @@ export class Porter {
       this.#reception.session(talk.release());
       return;
     }
-    const text = purpose === Purpose.Describe ? this.#reception.describe() : this.#reception.records();
-    const body = new TextEncoder().encode(text);
+    const body = new TextEncoder().encode(this.#answer(purpose));
     const message = new Uint8Array(4 + body.length);
     new DataView(message.buffer).setUint32(0, body.length, true);
     message.set(body, 4);
     // The asker hangs up when it has everything.
     talk.send(message, () => talk.receive(1, () => talk.close("done")));
+  }
+
+  #answer(purpose: Exclude<Purpose, typeof Purpose.Session>): string {
+    switch (purpose) {
+      case Purpose.Describe:
+        return this.#reception.describe();
+      case Purpose.Records:
+        return this.#reception.records();
+      case Purpose.Devices:
+        return this.#reception.devices();
+    }
   }
 }
 

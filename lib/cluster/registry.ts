@@ -44,8 +44,10 @@ export interface ClusterRegistryOptions {
   readonly environment: OwnedVolumeEnvironment;
   readonly catalogue: Catalogue;
   readonly control: RecordControl;
-  /** Nodes that can hold copies. */
-  readonly nodes: readonly NodeId[];
+  /** How many nodes can hold copies. */
+  readonly nodeCount: () => number;
+  /** Nodes that get a seat in a new volume of so many copies. */
+  readonly seats: (replicas: number) => Promise<readonly NodeId[]>;
   /** A volume is served from now on, which the lease has not asked about. */
   readonly granted: () => void;
   /** What happened to a volume's copies; one sentence each. */
@@ -60,6 +62,12 @@ interface Held {
   readonly ready: Promise<void>;
 }
 
+/** A volume that is kept open, like by a client, until its copies are whole. */
+interface Mending {
+  readonly owned: OwnedVolume;
+  release(): void;
+}
+
 export class ClusterRegistry extends RegistryBase implements VolumeRegistry, LeaseClient {
   readonly #options: ClusterRegistryOptions;
   readonly #held = new Map<number, Held>();
@@ -67,6 +75,8 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   readonly #closing = new Map<number, Promise<void>>();
   /** When volumes were lost, by Clock.now. */
   readonly #lostAt = new Map<number, number>();
+  /** Volumes that are kept open until their copies are whole. */
+  readonly #mending: Mending[] = [];
   /** Highest epochs that were heard of: a lower one would be refused. */
   readonly #epochs = new Map<number, number>();
 
@@ -97,7 +107,7 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     const held = this.#held.get(id);
     const extents = held?.owned.volume?.extents.count ?? 0;
     const slotBytes = extents * this.#options.environment.owner.extentBlocks * BLOCK_BYTES;
-    return { extents, slotBytes, connections: held?.holders ?? 0, badBlocks: 0 };
+    return { extents, slotBytes, connections: this.#clientsOf(id), badBlocks: 0 };
   }
 
   /** What is owned here, or about to be. */
@@ -136,14 +146,15 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
       checkCreate(spec);
       await this.refresh();
       this.#refuseTaken(spec.name);
-      return this.#chosen(await this.#options.control.create(this.#firstRecord(spec)), "created");
+      return this.#chosen(await this.#options.control.create(await this.#firstRecord(spec)), "created");
     });
   }
 
-  #firstRecord(spec: CreateVolume): ClusterRecord {
-    const { environment, nodes, catalogue } = this.#options;
+  async #firstRecord(spec: CreateVolume): Promise<ClusterRecord> {
+    const { environment, nodeCount, seats, catalogue } = this.#options;
     const { clock, random, self, extentBlocks } = environment.owner;
-    const policy = completePolicy(spec.policy, nodes.length, extentBlocks * BLOCK_BYTES);
+    const policy = completePolicy(spec.policy, nodeCount(), extentBlocks * BLOCK_BYTES);
+    const nodes = await seats(policy.replicas);
     const id = drawVolumeId(random, (one) => catalogue.volumes.has(one));
     return {
       ...firstRecord(spec, id, policy, clock.wall()),
@@ -192,6 +203,59 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     return record;
   }
 
+  /**
+   * Gives the seat of a node to another one, and keeps the volume here until its copies are whole. Throws
+   * VOLUME_ELSEWHERE, SEAT_KEPT, CLUSTER_UNDECIDED.
+   */
+  async replaceSeat(name: string, old: NodeId, next: NodeId): Promise<void> {
+    const kept = await this.serially(async () => {
+      const { record } = await this.#live(name);
+      if (!this.#held.has(record.id) && !record.owner.released)
+        throw new LaminaError("VOLUME_ELSEWHERE", { name });
+      const opening = this.open(name);
+      const open = await inTime(name, opening).catch((error: unknown) => {
+        // It may still come, and nobody would let go of it.
+        opening.then(({ release }) => release()).catch(() => undefined);
+        throw error;
+      });
+      try {
+        const owned = this.#held.get(record.id)?.owned;
+        if (owned === undefined) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+        const refusal = await inTime(name, owned.replace(old, next));
+        // Also if it was refused: it may be for want of the copies that resync makes while it is open.
+        this.#mending.push({ owned, release: open.release });
+        if (refusal === null) {
+          this.tell({ kind: "changed", record: owned.record ?? record });
+          return null;
+        }
+        const node = this.#options.environment.owner.nameOf(old);
+        return new LaminaError("SEAT_KEPT", { name, node, what: refusal });
+      } catch (error) {
+        open.release();
+        throw error;
+      }
+    });
+    if (kept !== null) throw kept;
+  }
+
+  /** Looks whether volumes that are kept open for their copies' sake are whole. */
+  look(): void {
+    this.#stopMending(({ owned }) => owned.isWhole || this.#held.get(owned.id)?.owned !== owned);
+  }
+
+  #stopMending(isOver: (mending: Mending) => boolean): void {
+    for (const mending of this.#mending.filter(isOver)) {
+      this.#mending.splice(this.#mending.indexOf(mending), 1);
+      mending.release();
+    }
+  }
+
+  /** Clients that have it open. */
+  #clientsOf(id: number): number {
+    const mending = this.#mending.filter(({ owned }) => owned.id === id).length;
+    return (this.#held.get(id)?.holders ?? 0) - mending;
+  }
+
   /** Of a volume that nobody may have open. */
   #closed(
     name: string,
@@ -200,8 +264,9 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   ): Promise<VolumeRecord> {
     return this.serially(async () => {
       const { record } = await this.#live(name);
-      const connections = this.#held.get(record.id)?.holders ?? 0;
+      const connections = this.#clientsOf(record.id);
       if (connections > 0) throw new LaminaError("VOLUME_IN_USE", { name, connections });
+      this.#stopMending(({ owned }) => owned.id === record.id);
       await this.#closing.get(record.id);
       const { record: now } = await this.#live(name);
       return this.#chosen(await this.#options.control.change(now, edit), kind);

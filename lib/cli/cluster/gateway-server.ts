@@ -1,5 +1,11 @@
 import type { Logger } from "pino";
-import { type Route, VOLUME_ROUTES, type VolumeSources } from "../../admin/index.js";
+import {
+  NODE_ROUTES,
+  type NodeControl,
+  type Route,
+  VOLUME_ROUTES,
+  type VolumeSources,
+} from "../../admin/index.js";
 import type { EventLog } from "../../catalog/index.js";
 import type { NodePlace } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
@@ -7,6 +13,7 @@ import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
 import { BLOCK_BYTES, EXTENT_BLOCKS } from "../../core/limits.js";
 import { createGateway, type Gateway } from "../../gateway/index.js";
+import type { Member } from "../../replica/owner/member.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
 import { followRegistry } from "../serve/story.js";
@@ -24,7 +31,15 @@ import {
   startRoleAdmin,
   viewLinks,
 } from "./role.js";
-import { type GatewayStatusView, noticesOf, type OwnedView, viewNodes, viewVolume } from "./views.js";
+import {
+  type CopyView,
+  type GatewayStatusView,
+  noticesOf,
+  type OwnedView,
+  viewNodes,
+  viewSeats,
+  viewVolume,
+} from "./views.js";
 
 /** Throws LaminaError; whatever had been started is taken down then. */
 export async function startGateway(options: GatewayOptions, log: Logger): Promise<Role> {
@@ -58,7 +73,7 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   parts.add(() => drain(made, side, log));
   const sources = sourcesOf({ engine, options, key, config, side, gateway: made, events, startedAt });
   const gauges = () => gatewayGauges(sources.status());
-  const routes: readonly Route<GatewaySources>[] = VOLUME_ROUTES;
+  const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
   for (const address of options.listen) await made.listen(address);
   const uris = made.listeners.map(({ address }) => nbdUri(address, false));
@@ -125,7 +140,7 @@ interface Made {
   readonly startedAt: number;
 }
 
-interface GatewaySources extends RoleSources, VolumeSources {
+interface GatewaySources extends RoleSources, VolumeSources, NodeControl {
   status(): GatewayStatusView;
 }
 
@@ -139,7 +154,9 @@ function sourcesOf(made: Made): GatewaySources {
     server: { accessListsRequired: false },
     status(): GatewayStatusView {
       const links = viewLinks(config, ({ node }) => side.isLinked(node));
-      const owned = ownedViews(side);
+      const owned = ownedViews(side, engine);
+      const held = new Set(registry.owned.map(({ id }) => id));
+      const others = registry.list().filter(({ id }) => !held.has(id));
       const stale = side.stale();
       const { connections, requestsInFlight } = gateway.stats();
       return {
@@ -150,7 +167,7 @@ function sourcesOf(made: Made): GatewaySources {
         data: options.data,
         ready: gateway.listeners.length > 0,
         notices: [
-          ...owned.flatMap(({ waiting }) => (waiting === null ? [] : [waiting])),
+          ...owned.flatMap(waitNotice),
           ...(stale === null ? [] : [stale]),
           ...config
             .filter(({ node }) => !side.isLinked(node))
@@ -162,12 +179,16 @@ function sourcesOf(made: Made): GatewaySources {
         connections,
         requestsInFlight,
         owned,
+        closed: others.flatMap(({ name, owner }) => (owner.released ? [name] : [])),
+        elsewhere: others.flatMap(({ name, owner }) => (owner.released ? [] : [name])),
       };
     },
     async cluster() {
-      const [nodes] = await Promise.all([viewNodes(engine, key, config), registry.refresh()]);
-      const volumes = registry.list().map((record) => viewVolume(record, config));
-      const waiting = ownedViews(side).flatMap((view) => (view.waiting === null ? [] : [view.waiting]));
+      const { directory } = side;
+      await Promise.all([directory.refresh(), registry.refresh()]);
+      const nodes = await viewNodes(engine, key, directory, registry.list());
+      const volumes = registry.list().map((record) => viewVolume(record, directory.places));
+      const waiting = ownedViews(side, engine).flatMap(waitNotice);
       return {
         cluster: clusterIdText(key),
         nodes,
@@ -175,19 +196,48 @@ function sourcesOf(made: Made): GatewaySources {
         notices: [...waiting, ...noticesOf(nodes, volumes)],
       };
     },
+    drain: async (node, wanted) => viewSeats(node, await side.seats.drain(node, wanted)),
+    retire: (node) => side.seats.retire(node),
   };
 }
 
-function ownedViews({ registry }: GatewaySide): OwnedView[] {
-  return registry.owned.map((owned) => ({
-    name: owned.record?.name ?? registry.byId(owned.id)?.name ?? String(owned.id),
-    state: owned.activating ? "activating" : "serving",
-    clients: registry.usage(owned.id).connections,
-    epoch: owned.set?.epoch ?? 0,
-    waiting: owned.waiting,
-    toReconcile: owned.set?.work.reconcile ?? 0,
-    toResync: owned.set?.work.resync ?? 0,
-  }));
+function ownedViews(side: GatewaySide, engine: Engine): OwnedView[] {
+  const { registry, observations } = side;
+  return registry.owned.map((owned) => {
+    const since = owned.waiting === null ? null : observations.waitingSince(owned.id);
+    return {
+      name: owned.record?.name ?? registry.byId(owned.id)?.name ?? String(owned.id),
+      state: owned.activating ? "activating" : "serving",
+      clients: registry.usage(owned.id).connections,
+      epoch: owned.set?.epoch ?? 0,
+      waiting: owned.waiting,
+      waitingSince: since === null ? null : new Date(since).toISOString(),
+      copies: (owned.set?.members ?? []).map((member) => copyView(side, engine, owned.id, member)),
+      toReconcile: owned.set?.work.reconcile ?? 0,
+      toResync: owned.set?.work.resync ?? 0,
+    };
+  });
+}
+
+function waitNotice({ waiting, waitingSince }: OwnedView): string[] {
+  if (waiting === null) return [];
+  return [waitingSince === null ? waiting : `${waiting}; it waits since ${waitingSince.slice(11, 19)}`];
+}
+
+function copyView(
+  { observations }: GatewaySide,
+  { clock }: Engine,
+  volume: number,
+  member: Member,
+): CopyView {
+  const linked = member.session !== null;
+  return {
+    address: member.name,
+    inSync: member.inSync,
+    linked,
+    awaySince: linked ? null : new Date(member.goneWall).toISOString(),
+    resync: observations.progressOf(volume, member, clock.now()),
+  };
 }
 
 function gatewayGauges({ connections, requestsInFlight, owned, links }: GatewayStatusView) {

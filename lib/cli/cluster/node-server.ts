@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { NodePlace } from "../../cluster/dial.js";
+import { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
 import { NodeSide } from "../../cluster/node-side.js";
@@ -47,6 +48,7 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     key,
     version: VERSION,
     startedAt,
+    place: () => where,
     refused: (peer) => log.warn({ peer }, "somebody without the cluster key was turned away"),
     stands: (standing, why) => {
       if (standing === "registered") log.info("the device is registered");
@@ -57,15 +59,15 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   const known = readMembers(options.data, key);
   if (known !== null) side.learned(known);
   const listener = await engine.listen(options.listen, (stream) => side.accept(stream));
+  const where = addressText(listener.address);
   parts.add(async () => {
     side.close();
     await listener.close();
     await untilSessionsEnd(side);
   });
   if (known === null) await form(engine, options, key, side, log);
-  refuseOther(side, options);
+  refuseOther(side, options, where);
   side.start(newPeer());
-  const where = addressText(listener.address);
   const sources = sourcesOf({ engine, options, key, device, store, side, startedAt, where });
   const gauges = () => nodeGauges(sources.status());
   const admin = await startRoleAdmin({ options, events, sources, routes: [], gauges, log }, parts);
@@ -99,7 +101,10 @@ async function takeDevice(
   return device;
 }
 
-/** The first start of a new cluster: all config nodes find one another, and each writes down who they are. */
+/**
+ * The first start. In a new cluster all config nodes find one another, and each writes down who they are; a node that
+ * is none of them is told by them.
+ */
 async function form(
   engine: Engine,
   options: NodeOptions,
@@ -108,7 +113,7 @@ async function form(
   log: Logger,
 ): Promise<void> {
   const config = await persist(log, async () => {
-    const learned = await learnMembers(engine, key, options.cluster, true);
+    const learned = await learnMembers(engine, key, options.cluster, isNamed(options));
     return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
   });
   writeMembers(options.data, key, config);
@@ -119,13 +124,20 @@ async function form(
   );
 }
 
+/** It is to be a config node. */
+function isNamed({ cluster, listen }: NodeOptions): boolean {
+  return cluster.some((address) => addressText(address) === addressText(listen));
+}
+
 /** A device that the cluster does not know, at the address of one that it knows: wiped, or of another directory. */
-function refuseOther(side: NodeSide, { listen }: NodeOptions): void {
+function refuseOther(side: NodeSide, options: NodeOptions, where: string): void {
   const config = side.config!;
   if (config.some(({ node }) => node === side.node)) return;
+  const known = config.find(({ address }) => addressText(address) === where);
+  if (known === undefined && !isNamed(options)) return;
   throw new LaminaError("CLUSTER_NODE_STRANGE", {
-    address: addressText(listen),
-    what: "its device is not one of the config nodes, and others cannot join yet",
+    address: where,
+    what: "its device is not the config node that the cluster knows there",
   });
 }
 
@@ -149,6 +161,7 @@ interface Made {
 function sourcesOf(made: Made) {
   const { engine, options, key, device, store, side, startedAt, where } = made;
   const config = (): readonly NodePlace[] => side.config ?? [];
+  let directory: NodeDirectory | null = null;
   return {
     status(): NodeStatusView {
       const { capacityBytes, usedBytes, lossy, sessions, failed, standing } = side.describe();
@@ -185,9 +198,13 @@ function sourcesOf(made: Made) {
       };
     },
     async cluster() {
-      const [nodes] = await Promise.all([viewNodes(engine, key, config()), side.catalogue!.refresh()]);
-      const live = [...side.catalogue!.volumes.values()].filter(({ record }) => record.state === "live");
-      const volumes = live.map(({ record }) => viewVolume(record, config()));
+      directory ??= new NodeDirectory(engine, key, config());
+      await Promise.all([directory.refresh(), side.catalogue!.refresh()]);
+      const live = [...side.catalogue!.volumes.values()].flatMap(({ record }) =>
+        record.state === "live" ? [record] : [],
+      );
+      const nodes = await viewNodes(engine, key, directory, live);
+      const volumes = live.map((record) => viewVolume(record, directory!.places));
       return { cluster: clusterIdText(key), nodes, volumes, notices: noticesOf(nodes, volumes) };
     },
   };

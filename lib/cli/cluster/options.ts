@@ -18,6 +18,8 @@ export const KEY_FILE = "cluster.key";
 export const NODE_LISTEN_DEFAULT = "127.0.0.1:10811";
 /** Sizes that a majority can be had of, and that survive the loss of 0, 1 and 2 nodes. */
 const CONFIG_NODES = [1, 3, 5];
+/** Hosts that stand for every address of a machine. */
+const WILDCARDS = new Set(["0.0.0.0", "::", ""]);
 const NODE_POOL = "64M";
 const ADMIN_ANY = "127.0.0.1:0";
 
@@ -71,8 +73,12 @@ export function resolveNodeOptions(given: NodeArguments): NodeOptions {
   // The key says who may come in; what they say to one another is not encrypted.
   if (!isLoopback(listen.host) && given.insecure !== true)
     throw new LaminaError("LISTEN_INSECURE", { address: addressText(listen) });
+  const role = resolveRole(given, "node");
+  // The others are told this address.
+  if (WILDCARDS.has(listen.host) && !role.cluster.some((one) => addressText(one) === addressText(listen)))
+    throw usage("--listen names no address at which the other processes reach this node", "node");
   return {
-    ...resolveRole(given, "node"),
+    ...role,
     listen,
     capacity: given.capacity === undefined ? null : parseBytes(given.capacity),
     device: given.device === undefined ? null : resolve(given.device),

@@ -2,7 +2,15 @@
 import { randomInt } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { type Admin, type AdminFace, answering, type Route, startAdminOf } from "../../admin/index.js";
+import {
+  type Admin,
+  type AdminFace,
+  type RoleSources as AdminRoleSources,
+  answering,
+  ROLE_ROUTES,
+  type Route,
+  startAdminOf,
+} from "../../admin/index.js";
 import { EventLog } from "../../catalog/index.js";
 import type { NodePlace } from "../../cluster/dial.js";
 import { type ClusterKey, readKey } from "../../cluster/key.js";
@@ -85,19 +93,10 @@ export function newPeer(): PeerId {
   return 1 + randomInt(2 ** 32) * 2 ** 15 + randomInt(2 ** 15);
 }
 
-export interface RoleSources {
+export interface RoleSources extends AdminRoleSources {
   status(): RoleStatusView;
   cluster(): Promise<ClusterView>;
 }
-
-const ROLE_ROUTES: readonly Route<RoleSources>[] = [
-  { method: "GET", path: "/v1/status", handle: (role) => ({ status: 200, body: role.status() }) },
-  {
-    method: "GET",
-    path: "/v1/cluster",
-    handle: async (role) => ({ status: 200, body: await role.cluster() }),
-  },
-];
 
 export interface RoleAdmin<Sources extends RoleSources> {
   readonly options: RoleOptions;

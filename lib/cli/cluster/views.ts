@@ -3,8 +3,11 @@
 import type { ProcessView } from "../../admin/index.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type NodePlace } from "../../cluster/dial.js";
+import type { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
+import type { Progress } from "../../cluster/observations.js";
 import { Purpose } from "../../cluster/prelude.js";
+import type { SeatOutcome } from "../../cluster/seats.js";
 import type { NodeId } from "../../replica/api.js";
 import type { ClusterRecord } from "../../replica/owner/record.js";
 import { addressText } from "../../uring/address.js";
@@ -22,6 +25,22 @@ export interface NodeView {
   readonly usedBytes: number;
   readonly lossy: boolean;
   readonly sessions: number;
+  /** It is one of those that decide. */
+  readonly config: boolean;
+  /** Volumes that have a seat on it. */
+  readonly volumes: number;
+}
+
+/** What became of the seats of a node that was to be emptied. */
+export interface DrainView {
+  readonly node: string;
+  readonly seats: readonly {
+    readonly volume: string;
+    /** Address of the node that has it now. */
+    readonly to: string | null;
+    /** Why it stays where it is; null: it does not. */
+    readonly refused: { readonly code: string; readonly message: string; readonly next: string } | null;
+  }[];
 }
 
 export interface MemberView {
@@ -52,6 +71,18 @@ export interface ClusterView {
   readonly notices: readonly string[];
 }
 
+/** One copy of a volume, as its owner sees it. */
+export interface CopyView {
+  readonly address: string;
+  readonly inSync: boolean;
+  /** There is a session to its node. */
+  readonly linked: boolean;
+  /** When the last session ended; null while there is one. */
+  readonly awaySince: string | null;
+  /** It is being made equal. */
+  readonly resync: Progress | null;
+}
+
 /** One volume that a gateway owns. */
 export interface OwnedView {
   readonly name: string;
@@ -60,6 +91,9 @@ export interface OwnedView {
   readonly epoch: number;
   /** What it waits for; null: nothing. */
   readonly waiting: string | null;
+  /** Since when it was seen waiting. */
+  readonly waitingSince: string | null;
+  readonly copies: readonly CopyView[];
   /** Extents that are compared or copied before all copies are equal. */
   readonly toReconcile: number;
   readonly toResync: number;
@@ -73,6 +107,9 @@ interface RoleFacts extends ProcessView {
 
 export interface GatewayStatusView extends RoleFacts {
   readonly role: "gateway";
+  /** Volumes that nobody has open, and those that another gateway has, or died with. */
+  readonly closed: readonly string[];
+  readonly elsewhere: readonly string[];
   readonly connections: number;
   readonly requestsInFlight: number;
   readonly owned: readonly OwnedView[];
@@ -90,15 +127,19 @@ export interface NodeStatusView extends RoleFacts {
 
 export type RoleStatusView = GatewayStatusView | NodeStatusView;
 
-/** Asks every config node how it is. */
+/** Asks every node how it is. `records`: of the volumes that are there. */
 export async function viewNodes(
   engine: Engine,
   key: ClusterKey,
-  config: readonly NodePlace[],
+  directory: NodeDirectory,
+  records: readonly ClusterRecord[],
 ): Promise<readonly NodeView[]> {
+  const hasSeat = (node: NodeId) => (record: ClusterRecord) =>
+    record.members.some((member) => member.node === node);
   return Promise.all(
-    config.map(async ({ node, address }): Promise<NodeView> => {
-      const base = { node, address: addressText(address) };
+    directory.places.map(async ({ node, address }): Promise<NodeView> => {
+      const volumes = records.filter(hasSeat(node)).length;
+      const base = { node, address: addressText(address), config: directory.isConfig(node), volumes };
       try {
         const asked = { address, purpose: Purpose.Describe, expected: node };
         const { text } = await askText(engine, key, asked);
@@ -122,6 +163,20 @@ function faultOf({ failed, standing }: NodeDescription): string | null {
   if (failed !== null) return `its device has failed: ${failed}`;
   if (standing === "registered") return null;
   return standing === "unknown" ? "its device is not registered yet" : "its device is quarantined";
+}
+
+export function viewSeats(node: string, seats: readonly SeatOutcome[]): DrainView {
+  return {
+    node,
+    seats: seats.map(({ volume, to, refused }) => ({
+      volume,
+      to,
+      refused:
+        refused === null
+          ? null
+          : { code: `LAMINA_${refused.code}`, message: refused.message, next: refused.next },
+    })),
+  };
 }
 
 export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]): ClusterVolumeView {

@@ -6,7 +6,14 @@ import { createKey } from "../../cluster/key.js";
 import { clientOf, type GlobalArguments, withData, withTarget } from "../arguments.js";
 import { KEY_FILE } from "../cluster/options.js";
 import { clusterIdText } from "../cluster/role.js";
-import type { ClusterView, ClusterVolumeView, NodeView, RoleStatusView } from "../cluster/views.js";
+import type {
+  ClusterView,
+  ClusterVolumeView,
+  CopyView,
+  NodeView,
+  OwnedView,
+  RoleStatusView,
+} from "../cluster/views.js";
 import { fields, print, printJson, table } from "../output.js";
 import { formatBytes } from "../size.js";
 import type { Command, Run } from "./command.js";
@@ -58,19 +65,25 @@ export function nodeTable(nodes: readonly NodeView[]): string {
   const columns = [
     { title: "NODE" },
     { title: "ADDRESS" },
+    { title: "ROLE" },
     { title: "STATE" },
     { title: "USED", right: true },
     { title: "CAPACITY", right: true },
     { title: "SESSIONS", right: true },
+    { title: "VOLUMES", right: true },
   ];
-  const rows = nodes.map(({ node, address, up, lossy, usedBytes, capacityBytes, sessions }) => [
-    node.slice(0, 8),
-    address,
-    up ? (lossy ? "lossy" : "up") : "down",
-    up ? formatBytes(usedBytes) : "-",
-    up ? formatBytes(capacityBytes) : "-",
-    up ? String(sessions) : "-",
-  ]);
+  const rows = nodes.map(
+    ({ node, address, config, volumes, up, lossy, usedBytes, capacityBytes, sessions }) => [
+      node.slice(0, 8),
+      address,
+      config ? "config" : "data",
+      up ? (lossy ? "lossy" : "up") : "down",
+      up ? formatBytes(usedBytes) : "-",
+      up ? formatBytes(capacityBytes) : "-",
+      up ? String(sessions) : "-",
+      String(volumes),
+    ],
+  );
   return table(columns, rows);
 }
 
@@ -124,9 +137,34 @@ function nodeLines(view: Extract<RoleStatusView, { role: "node" }>): (readonly [
 function gatewayLines(view: Extract<RoleStatusView, { role: "gateway" }>): (readonly [string, string])[] {
   return [
     ["clients", `${view.connections} connection(s), ${view.requestsInFlight} request(s) in flight`],
-    ...view.owned.map(({ name, state, clients, epoch, toReconcile, toResync }): readonly [string, string] => [
+    ...view.owned.flatMap(ownedLines),
+    ...view.closed.map((name): readonly [string, string] => ["volume", `${name}: nobody has it open`]),
+    ...view.elsewhere.map((name): readonly [string, string] => [
       "volume",
-      `${name}: ${state}, epoch ${epoch}, ${clients} client(s), ${toReconcile + toResync} extent(s) to make equal`,
+      `${name}: another gateway has it open, or died with it`,
     ]),
   ];
+}
+
+function ownedLines({
+  name,
+  state,
+  clients,
+  epoch,
+  copies,
+  toReconcile,
+}: OwnedView): (readonly [string, string])[] {
+  const compared = toReconcile === 0 ? "" : `, ${toReconcile} extent(s) to compare`;
+  return [
+    ["volume", `${name}: ${state}, epoch ${epoch}, ${clients} client(s)${compared}`],
+    ...copies.map((copy): readonly [string, string] => ["", `copy on ${copy.address}: ${copyText(copy)}`]),
+  ];
+}
+
+function copyText({ inSync, linked, awaySince, resync }: CopyView): string {
+  const state = inSync ? "in sync" : "stale";
+  if (!linked) return `${state}, away since ${awaySince?.slice(11, 19)}`;
+  if (resync === null) return inSync ? state : `${state}, waits for its resync`;
+  const left = resync.secondsLeft === null ? "" : `, about ${resync.secondsLeft} s`;
+  return `resync, ${resync.toGo} of ${resync.total} extent(s) to go${left}`;
 }

@@ -1,6 +1,5 @@
-/** lamina node and lamina gateway: the processes of a cluster; and lamina node ls. */
+/** lamina node and lamina gateway: the processes of a cluster. */
 import type { Argv } from "yargs";
-import { clientOf, type GlobalArguments, withTarget } from "../arguments.js";
 import { startGateway } from "../cluster/gateway-server.js";
 import { startNode } from "../cluster/node-server.js";
 import {
@@ -10,21 +9,20 @@ import {
   resolveNodeOptions,
 } from "../cluster/options.js";
 import type { Role } from "../cluster/role.js";
-import type { ClusterView } from "../cluster/views.js";
-import { print, printJson } from "../output.js";
+import { print } from "../output.js";
 import { makeLog } from "../serve/log.js";
 import { DATA_DEFAULT } from "../serve/options.js";
 import { stopSignal } from "../serve/signals.js";
 import { CAPACITY, DEFAULT_EXPORT, DEVICE, IO_ENGINE, LISTEN, text } from "../server-options.js";
-import { nodeTable } from "./cluster.js";
-import type { Command, Run } from "./command.js";
+import type { Command } from "./command.js";
+import { registerNodeCommands } from "./nodes.js";
 
 export const node: Command = {
   register: (yargs, run) =>
     yargs.command(
       "node",
       "run a storage node of a cluster in the foreground; node ls lists them",
-      (y) => registerLs(nodeOptions(y), run),
+      (y) => registerNodeCommands(nodeOptions(y), run),
       run(async (args) => serveRole((log) => startNode(resolveNodeOptions(args), log))),
     ),
 };
@@ -74,18 +72,4 @@ async function serveRole(start: (log: ReturnType<typeof makeLog>) => Promise<Rol
   log.info({ signal }, "stopping: finishing what is in flight");
   await role.close();
   return 0;
-}
-
-function registerLs<T extends GlobalArguments>(yargs: Argv<T>, run: Run): Argv<T> {
-  return yargs.command(
-    "ls",
-    "list the nodes of a cluster, as a node or gateway of it sees them",
-    (y) => withTarget(y),
-    run(async (args) => {
-      const { nodes } = await clientOf(args).ask<ClusterView>("GET", "/v1/cluster");
-      if (args.json) printJson({ nodes });
-      else print(nodeTable(nodes));
-      return 0;
-    }),
-  );
 }

@@ -8,11 +8,16 @@ const HOST = "127.0.0.1";
 
 /** Of `lamina cluster status --json`, as far as tests look. */
 export interface ClusterStatus {
-  readonly nodes: readonly { readonly address: string; readonly up: boolean; readonly usedBytes: number }[];
+  readonly nodes: readonly {
+    readonly address: string;
+    readonly up: boolean;
+    readonly config: boolean;
+    readonly usedBytes: number;
+  }[];
   readonly volumes: readonly {
     readonly name: string;
     readonly owned: boolean;
-    readonly members: readonly { readonly state: string }[];
+    readonly members: readonly { readonly address: string; readonly state: string }[];
   }[];
   readonly notices: readonly string[];
 }
@@ -30,6 +35,10 @@ export class Station {
     this.data = data;
     this.port = port;
     this.#args = args;
+  }
+
+  get address(): string {
+    return `${this.host}:${this.port}`;
   }
 
   get program(): Program {
@@ -88,6 +97,9 @@ export class Cluster {
   readonly nodes: Station[] = [];
   readonly gateways: Station[] = [];
 
+  /** Arguments of every process. */
+  #common: readonly string[] = [];
+
   private constructor(directory: string) {
     this.directory = directory;
   }
@@ -102,14 +114,12 @@ export class Cluster {
       if (!ports.includes(port)) ports.push(port);
     }
     const addresses = ports.slice(0, nodes).map((port) => `${HOST}:${port}`);
-    const common = ["--cluster", addresses.join(","), "--key", join(directory, "cluster.key")];
+    cluster.#common = ["--cluster", addresses.join(","), "--key", join(directory, "cluster.key")];
     for (const [i, port] of ports.entries()) {
-      const listen = ["--listen", `${HOST}:${port}`];
       if (i < nodes) {
-        const args = ["node", ...common, ...listen, "--capacity", "1G", "--pool", "32M"];
-        cluster.nodes.push(new Station(join(directory, `n${i + 1}`), port, args));
+        cluster.nodes.push(new Station(join(directory, `n${i + 1}`), port, cluster.#nodeArgs(port)));
       } else {
-        const args = ["gateway", ...common, ...listen, "--pool", "64M"];
+        const args = ["gateway", ...cluster.#common, "--listen", `${HOST}:${port}`, "--pool", "64M"];
         cluster.gateways.push(new Station(join(directory, `g${i - nodes + 1}`), port, args));
       }
     }
@@ -117,6 +127,21 @@ export class Cluster {
     for (const station of all) station.launch();
     await Promise.all(all.map((station) => station.ready()));
     return cluster;
+  }
+
+  #nodeArgs(port: number): readonly string[] {
+    return ["node", ...this.#common, "--listen", `${HOST}:${port}`, "--capacity", "1G", "--pool", "32M"];
+  }
+
+  /** A further node, which is no config node. It serves when it resolves. */
+  async join(): Promise<Station> {
+    const port = await freePort();
+    const name = `n${this.nodes.length + 1}`;
+    const station = new Station(join(this.directory, name), port, this.#nodeArgs(port));
+    this.nodes.push(station);
+    station.launch();
+    await station.ready();
+    return station;
   }
 
   async status(): Promise<ClusterStatus> {

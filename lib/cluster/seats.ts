@@ -1,0 +1,200 @@
+/**
+ * What operators do with nodes: give their seats to others, because they are lost or to be emptied, and take them out
+ * of the cluster (docs/architecture/replica.md "Replacing a member").
+ *
+ * Invariants
+ *  1. A seat is told as given when the record that says so is chosen; its new node gets everything afterwards.
+ *  2. A device is taken out only when no chosen record has a seat for it, and never a config node's.
+ */
+import { LaminaError } from "../core/errors.js";
+import type { AcceptedRecord, Ballot, NodeId, PeerId } from "../replica/api.js";
+import { deviceKeyOf, encodeRetired } from "../replica/identity.js";
+import { type ClusterRecord, MEMBERS_MAX } from "../replica/owner/record.js";
+import type { AcceptOutcome, PromiseOutcome, RecordRegister } from "../replica/register.js";
+import { addressText } from "../uring/address.js";
+import { decided, undecided } from "./control.js";
+import { type NodeDescription, parseDescription } from "./description.js";
+import { askText, type DialEnvironment, type NodePlace } from "./dial.js";
+import type { NodeDirectory } from "./directory.js";
+import type { ClusterKey } from "./key.js";
+import { Purpose } from "./prelude.js";
+import type { ClusterRegistry } from "./registry.js";
+
+/** Beginning of a node's id that is enough to name it. */
+const ID_DIGITS_MIN = 4;
+/** Attempts to take a device out while it is opened again and again. */
+const RETIRE_TRIES_MAX = 5;
+
+/** What became of one volume's seat. */
+export interface SeatOutcome {
+  readonly volume: string;
+  /** Address of the node that has the seat now; null: it stays where it is. */
+  readonly to: string | null;
+  /** Why it stays; null: it does not. */
+  readonly refused: LaminaError | null;
+}
+
+export interface DrainWanted {
+  /** Absent: every volume's. */
+  readonly volume?: string;
+  /** Absent: whoever has the most free space. */
+  readonly to?: string;
+}
+
+export interface SeatEnvironment {
+  readonly engine: DialEnvironment;
+  readonly key: ClusterKey;
+  readonly directory: NodeDirectory;
+  readonly register: RecordRegister;
+  readonly peer: PeerId;
+}
+
+export class SeatControl {
+  readonly #environment: SeatEnvironment;
+  readonly #registry: ClusterRegistry;
+
+  constructor(environment: SeatEnvironment, registry: ClusterRegistry) {
+    this.#environment = environment;
+    this.#registry = registry;
+  }
+
+  /**
+   * Gives each seat of a node to another one: the one that is wanted, or that with the most free space. A volume whose seat
+   * cannot be given keeps it, and the others go on. Throws NODE_UNKNOWN, CLUSTER_UNREACHABLE.
+   */
+  async drain(node: string, wanted: DrainWanted): Promise<readonly SeatOutcome[]> {
+    await this.#refresh();
+    const old = this.#find(node);
+    const next = wanted.to === undefined ? null : this.#find(wanted.to);
+    const outcomes: SeatOutcome[] = [];
+    for (const record of this.#seatsOf(old.node)) {
+      const { name: volume } = record;
+      if (volume !== (wanted.volume ?? volume)) continue;
+      try {
+        const spare = await this.#spareFor(record, old, next);
+        await this.#registry.replaceSeat(volume, old.node, spare.node);
+        outcomes.push({ volume, to: addressText(spare.address), refused: null });
+      } catch (error) {
+        if (!(error instanceof LaminaError)) throw error;
+        outcomes.push({ volume, to: null, refused: error });
+      }
+    }
+    return outcomes;
+  }
+
+  /** Throws NODE_UNKNOWN, NODE_IS_CONFIG, NODE_HOLDS_VOLUMES, CLUSTER_UNREACHABLE, CLUSTER_UNDECIDED. */
+  async retire(node: string): Promise<void> {
+    await this.#refresh();
+    const place = this.#find(node);
+    const address = addressText(place.address);
+    if (this.#environment.directory.isConfig(place.node))
+      throw new LaminaError("NODE_IS_CONFIG", { node: address });
+    const seats = this.#seatsOf(place.node);
+    if (seats.length > 0) {
+      const volumes = seats.map(({ name }) => name).join(", ");
+      throw new LaminaError("NODE_HOLDS_VOLUMES", { node: address, volumes });
+    }
+    await this.#retireDevice(place.node, address);
+    await this.#environment.directory.refresh();
+  }
+
+  async #refresh(): Promise<void> {
+    await Promise.all([this.#environment.directory.refresh(), this.#registry.refresh()]);
+  }
+
+  #find(text: string): NodePlace {
+    const found = this.#environment.directory.places.filter(
+      ({ node, address }) =>
+        addressText(address) === text || (text.length >= ID_DIGITS_MIN && node.startsWith(text)),
+    );
+    if (found.length !== 1) throw new LaminaError("NODE_UNKNOWN", { node: text });
+    return found[0]!;
+  }
+
+  #seatsOf(node: NodeId): readonly ClusterRecord[] {
+    return this.#registry.list().filter(({ members }) => members.some((member) => member.node === node));
+  }
+
+  async #spareFor(record: ClusterRecord, old: NodePlace, wanted: NodePlace | null): Promise<NodePlace> {
+    const { engine, key, directory } = this.#environment;
+    const isSpare = ({ node }: NodePlace): boolean => !record.members.some((member) => member.node === node);
+    const candidates = (wanted === null ? directory.places : [wanted]).filter(isSpare);
+    const [best] = await usableNodes(engine, key, candidates);
+    if (best !== undefined) return best;
+    throw new LaminaError("NODE_SPARE_MISSING", { name: record.name, node: addressText(old.address) });
+  }
+
+  /** Whoever has the device open finds a token that it does not know, and answers for nothing any more. */
+  async #retireDevice(node: NodeId, address: string): Promise<void> {
+    const { register, peer } = this.#environment;
+    const key = deviceKeyOf(node);
+    let epoch = 1;
+    for (let tries = 0; tries < RETIRE_TRIES_MAX; tries++) {
+      const ballot: Ballot = { epoch, owner: peer };
+      const promised = await decided<PromiseOutcome>(address, (done) => register.promise(key, ballot, done));
+      if (promised.kind === "refused") {
+        epoch = promised.promised.epoch + 1;
+        continue;
+      }
+      const record: AcceptedRecord = {
+        ballot,
+        generation: (promised.highest?.generation ?? 0) + 1,
+        bytes: encodeRetired(node),
+      };
+      const outcome = await decided<AcceptOutcome>(address, (done) => register.accept(key, record, done));
+      if (outcome.kind === "chosen") return;
+      epoch += 1;
+    }
+    throw undecided(`node ${address} registers its device at the same time`);
+  }
+}
+
+/** Those that can take an extent, by free space, the most first. */
+export async function usableNodes(
+  engine: DialEnvironment,
+  key: ClusterKey,
+  places: readonly NodePlace[],
+): Promise<readonly NodePlace[]> {
+  const said = await Promise.all(
+    places.map(async (place) => ({ place, free: freeOf(await describe(engine, key, place)) })),
+  );
+  return said
+    .filter(({ free }) => free > 0)
+    .sort((a, b) => b.free - a.free)
+    .map(({ place }) => place);
+}
+
+/** Null: it does not answer, or is another node. */
+async function describe(
+  engine: DialEnvironment,
+  key: ClusterKey,
+  { node, address }: NodePlace,
+): Promise<NodeDescription | null> {
+  try {
+    const { text } = await askText(engine, key, { address, purpose: Purpose.Describe, expected: node });
+    return parseDescription(text);
+  } catch {
+    return null;
+  }
+}
+
+function freeOf(said: NodeDescription | null): number {
+  if (said === null || said.failed !== null || said.standing !== "registered") return 0;
+  return said.capacityBytes - said.usedBytes;
+}
+
+/** Nodes that get a seat in a new volume: as many as there are config nodes, or as it has copies if those are more. */
+export async function seatsOfNewVolume(
+  engine: DialEnvironment,
+  key: ClusterKey,
+  directory: NodeDirectory,
+  replicas: number,
+): Promise<readonly NodeId[]> {
+  const { config, places } = directory;
+  const count = Math.min(MEMBERS_MAX, Math.max(config.length, replicas));
+  if (places.length <= count) return places.map(({ node }) => node);
+  // Those that do not answer now come last: a volume may begin with copies that are away.
+  const usable = await usableNodes(engine, key, places);
+  const others = places.filter(({ node }) => !usable.some((one) => one.node === node));
+  return [...usable, ...others].slice(0, count).map(({ node }) => node);
+}
