@@ -30,6 +30,8 @@ export class Member {
   since: number;
   /** Of the life of the node in which it has what it was sent; null: none that counts. */
   bootId: string | null = null;
+  /** Of the opening of its device that its last session was with; 0: there was none. */
+  incarnation = 0;
   /** It may lack writes from before a power loss, until told that all is put right. */
   lossy = false;
 

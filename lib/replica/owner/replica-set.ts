@@ -258,11 +258,14 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.ready = false;
     member.leaseLostAt = null;
     if (member.inSync || member.pass?.stage === PassStage.Proposed) {
-      const isSameLife = member.bootId === greeting.bootId && (member.lossy || !greeting.lossy);
+      // The same process may be LOSSY still, because of other volumes.
+      const isExpected = member.lossy || !greeting.lossy || member.incarnation === greeting.incarnation;
+      const isSameLife = member.bootId === greeting.bootId && isExpected;
       // Whatever it was to leave for is over; that it is not whole is not, until a record says so.
       if (member.leaving !== Leaving.Rebooted) member.leaving = null;
       if (!isSameLife) this.leave(member, Leaving.Rebooted);
     }
+    member.incarnation = greeting.incarnation;
     this.#askPromise(member, session);
   }
 

@@ -94,6 +94,30 @@ t.test("back with another boot id: taken out before any I/O", async (t) => {
   t.equal(cluster.chosen.at(-1)!.members[2]!.since, 2);
 });
 
+t.test(
+  "the same process is whole although it may lack writes of other volumes; another one is not",
+  async (t) => {
+    const cluster = new FakeCluster();
+    const node = cluster.nodes[2]!;
+    const set = cluster.serve();
+    node.session!.lose("a short break");
+    cluster.connect();
+    t.not(node.session, null);
+    // It is LOSSY from before, for volumes that nobody has opened yet.
+    node.lossy = true;
+    node.session!.lose("a short break");
+    cluster.connect();
+    const write = cluster.write(set, 0, 0, [5]);
+    cluster.engine.settle();
+    t.equal(write.status, Status.Ok);
+    t.same(cluster.seen, []);
+    node.kill();
+    cluster.connect();
+    cluster.engine.settle();
+    t.match(cluster.seen[0], /^n3 left: it came back/);
+  },
+);
+
 t.test("silent for five seconds: cut and taken out", async (t) => {
   const cluster = new FakeCluster();
   const set = cluster.serve();
