@@ -9,6 +9,7 @@
  *  4. A device that is not registered as the one that the cluster knows neither executes an operation, nor promises,
  *     nor votes about a volume; one that is quarantined greets nobody.
  */
+import { assert } from "../core/assert.js";
 import { extentSeed, volumeSeed } from "../core/checksum.js";
 import { EXTENT_OP_BLOCKS_MAX, ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
 import { Status } from "../core/status.js";
@@ -31,7 +32,13 @@ import { VolumeGate } from "./gate.js";
 import { nodeIdOf, targetOf } from "./greeting.js";
 import { type DeviceRegistration, isDeviceKey } from "./identity.js";
 import type { LeaseClient } from "./lease.js";
-import { NODE_SESSIONS_MAX, STABILITY_ENTRIES_MAX, WINDOW_BYTES, WINDOW_REQUESTS } from "./limits.js";
+import {
+  INVENTORY_PAGE,
+  NODE_SESSIONS_MAX,
+  STABILITY_ENTRIES_MAX,
+  WINDOW_BYTES,
+  WINDOW_REQUESTS,
+} from "./limits.js";
 import { NodeRequest } from "./node-request.js";
 import { ServedSession } from "./served-session.js";
 import type { StabilityMap } from "./stability.js";
@@ -48,6 +55,8 @@ export interface NodeEnvironment extends LinkEnvironment {
 export interface NodeOptions {
   /** It answers Accept and Renew. */
   readonly isConfig: boolean;
+  /** Extents of one page of an inventory, at most INVENTORY_PAGE. */
+  readonly inventoryPage?: number;
 }
 
 interface PeerState {
@@ -60,6 +69,7 @@ export class NodeCore implements LeaseClient {
   readonly environment: NodeEnvironment;
   readonly acceptor: RecordAcceptor;
   readonly isConfig: boolean;
+  readonly inventoryPage: number;
   readonly cluster: Uint8Array;
   readonly id: NodeId;
   /** What messages of this life carry. */
@@ -82,6 +92,11 @@ export class NodeCore implements LeaseClient {
     this.environment = environment;
     this.acceptor = environment.acceptor;
     this.isConfig = options.isConfig;
+    this.inventoryPage = options.inventoryPage ?? INVENTORY_PAGE;
+    assert(
+      this.inventoryPage > 0 && this.inventoryPage <= INVENTORY_PAGE,
+      "a page of an inventory fits a body",
+    );
     this.#store = environment.store;
     const { deviceId, clusterId, incarnation, lossy } = environment.store.identity;
     this.cluster = clusterId;

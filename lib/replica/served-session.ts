@@ -22,13 +22,7 @@ import type { ByteStream } from "../core/stream.js";
 import type { InventoryEntry, LinkEnvironment, PeerId } from "./api.js";
 import { INVENTORY_ENTRY_BYTES, putAccepted, putInventoryEntry, putRefusal } from "./bodies.js";
 import { getHello, HELLO_BYTES, putWelcome, sameId, WELCOME_BYTES_MAX } from "./greeting.js";
-import {
-  CONTROL_REQUESTS_MAX,
-  HELLO_DEADLINE_MS,
-  INVENTORY_PAGE,
-  STABLE_MAX,
-  WINDOW_REQUESTS,
-} from "./limits.js";
+import { CONTROL_REQUESTS_MAX, HELLO_DEADLINE_MS, STABLE_MAX, WINDOW_REQUESTS } from "./limits.js";
 import { HOLD_BACK, Link, type LinkOwner, REFUSE } from "./link.js";
 import type { NodeCore } from "./node.js";
 import { type NodeRequest, RequestList } from "./node-request.js";
@@ -375,7 +369,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     if (m.detail === 0) this.#inventory = { volume: m.volume, entries: this.#node.inventory(m.volume) };
     if (this.#inventory?.volume !== m.volume) return "a page of no inventory";
     const { entries } = this.#inventory;
-    const page = entries.slice(m.detail, m.detail + INVENTORY_PAGE);
+    const page = entries.slice(m.detail, m.detail + this.#node.inventoryPage);
     answer.detail = entries.length;
     if (m.detail + page.length >= entries.length) this.#inventory = null;
     this.#reply(answer, Status.Ok, page.length * INVENTORY_ENTRY_BYTES, (view) => {

@@ -7,7 +7,9 @@
  *  2. An operation's memory is not touched after its answer: an answer that overtakes the end of the send which
  *     names the memory waits for that end.
  *  3. Bytes that fail the entries which came with them are not given to anyone: the link ends.
- *  4. Unanswered operations never exceed the window that the node has named; the others wait here, in order.
+ *  4. One inventory at a time is being read: the node keeps one list for a session, so the pages of two of them
+ *     would be of either.
+ *  5. Unanswered operations never exceed the window that the node has named; the others wait here, in order.
  */
 import { assert } from "../core/assert.js";
 import { ENTRY_ABSENT, extentSeed, volumeSeed } from "../core/checksum.js";
@@ -85,6 +87,14 @@ interface Control {
   readonly answered: ((m: Message | null, body: DataView) => string | null) | null;
 }
 
+/** An inventory that is asked for. */
+interface Listing {
+  readonly volume: number;
+  readonly epoch: number;
+  readonly visit: (entry: InventoryEntry) => void;
+  readonly done: (complete: boolean) => void;
+}
+
 const NO_BODY = new DataView(new ArrayBuffer(0));
 
 export class NodeSession implements ReplicaSession, LinkOwner {
@@ -121,6 +131,8 @@ export class NodeSession implements ReplicaSession, LinkOwner {
 
   readonly #controls = new Map<number, Control>();
   readonly #controlQueue: Control[] = [];
+  /** The first one is being read. */
+  readonly #listings: Listing[] = [];
   #nextControl = CONTROL_TAGS;
   #silentSince: number | null = null;
 
@@ -345,28 +357,43 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     visit: (entry: InventoryEntry) => void,
     done: (complete: boolean) => void,
   ): void {
-    const page = (cursor: number): void => {
-      const m = new Message();
-      m.kind = MessageKind.Inventory;
-      m.volume = volume;
-      m.epoch = epoch;
-      m.detail = cursor;
-      this.#ask(m, new Uint8Array(0), (answer, body) => {
-        if (answer === null || answer.status !== Status.Ok) {
-          done(false);
-          return null;
-        }
-        if (body.byteLength % INVENTORY_ENTRY_BYTES !== 0) return "an inventory of the wrong length";
-        for (let at = 0; at < body.byteLength; at += INVENTORY_ENTRY_BYTES)
-          visit(getInventoryEntry(body, at));
-        const next = cursor + body.byteLength / INVENTORY_ENTRY_BYTES;
-        if (next >= answer.detail) done(true);
-        else if (body.byteLength === 0) return "an inventory that does not end";
-        else page(next);
+    if (this.#lost) {
+      this.#environment.ticker.atTickEnd({ tick: () => done(false) });
+      return;
+    }
+    this.#listings.push({ volume, epoch, visit, done });
+    if (this.#listings.length === 1) this.#listPage(0);
+  }
+
+  /** The first listing's extents from number `cursor` of the node's list on. */
+  #listPage(cursor: number): void {
+    const { volume, epoch, visit } = this.#listings[0]!;
+    const m = new Message();
+    m.kind = MessageKind.Inventory;
+    m.volume = volume;
+    m.epoch = epoch;
+    m.detail = cursor;
+    this.#ask(m, new Uint8Array(0), (answer, body) => {
+      // The end of the session ends all of them.
+      if (answer === null) return null;
+      if (answer.status !== Status.Ok) {
+        this.#listed(false);
         return null;
-      });
-    };
-    page(0);
+      }
+      if (body.byteLength % INVENTORY_ENTRY_BYTES !== 0) return "an inventory of the wrong length";
+      for (let at = 0; at < body.byteLength; at += INVENTORY_ENTRY_BYTES) visit(getInventoryEntry(body, at));
+      const next = cursor + body.byteLength / INVENTORY_ENTRY_BYTES;
+      if (next >= answer.detail) this.#listed(true);
+      else if (body.byteLength === 0) return "an inventory that does not end";
+      else this.#listPage(next);
+      return null;
+    });
+  }
+
+  #listed(complete: boolean): void {
+    const { done } = this.#listings.shift()!;
+    if (this.#listings.length > 0) this.#listPage(0);
+    done(complete);
   }
 
   stable(
@@ -515,6 +542,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     this.#controls.clear();
     for (const control of controls) control.answered!(null, NO_BODY);
     this.#refuseWaiting();
+    for (const { done } of this.#listings.splice(0)) done(false);
     this.#listener.sessionLost(this, reason);
   }
 

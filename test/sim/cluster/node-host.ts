@@ -32,6 +32,8 @@ export interface NodeHostOptions {
   readonly configNodes: number;
   /** The name that a record claims; see AcceptorOptions. */
   readonly nameOf: (bytes: Uint8Array) => string | null;
+  /** Extents of one page of an inventory. */
+  readonly inventoryPage?: number;
 }
 
 /** Pool number `station` of a run. */
@@ -186,7 +188,11 @@ export class NodeHost {
       },
     });
     const link = { pool, clock: process, ticker: process, checksums: environment.checksums };
-    const core = new NodeCore({ ...link, store: watched, stability, acceptor }, { isConfig: this.isConfig });
+    const { inventoryPage } = this.#options;
+    const core = new NodeCore(
+      { ...link, store: watched, stability, acceptor },
+      { isConfig: this.isConfig, ...(inventoryPage === undefined ? {} : { inventoryPage }) },
+    );
     const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
     const config = this.#configPeers(process, pool, core, peer);
     const lease = new LeaseKeeper(

@@ -1,4 +1,5 @@
 /** One run of the simulated cluster: nodes, two owners that compete for one volume, faults, then peace. */
+import { INVENTORY_PAGE } from "../../../lib/replica/limits.js";
 import { freshArena } from "../arena.js";
 import { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
@@ -103,7 +104,11 @@ class ClusterRun {
     this.#checks = new ClusterChecks(config);
     const arena = freshArena();
     this.#volume = subject === "volume" ? new VolumeRegisters(this.#random.chance(0.5)) : null;
-    const host = { configNodes: config, nameOf: this.#volume === null ? probeNameOf : clusterNameOf };
+    const host = {
+      configNodes: config,
+      nameOf: this.#volume === null ? probeNameOf : clusterNameOf,
+      ...(this.#later === null ? {} : { inventoryPage: this.#later.pick([1, 3, INVENTORY_PAGE]) }),
+    };
     this.#nodes = Array.from(
       { length: nodes },
       (_, index) => new NodeHost(this.#world, arena, this.#network, this.#checks, index, host),

@@ -1,7 +1,7 @@
 import t from "tap";
 import { ExtentOpKind } from "../../../lib/core/extent-io.js";
 import { Status } from "../../../lib/core/status.js";
-import { STABLE_MAX } from "../../../lib/replica/limits.js";
+import { INVENTORY_PAGE, STABLE_MAX } from "../../../lib/replica/limits.js";
 import { NodeBench, VOLUME } from "./support/cluster.js";
 
 t.test("another cluster, another node, an old session number: refused", async (t) => {
@@ -145,6 +145,61 @@ t.test("an inventory comes whole, in pages, and only to who has the promise", as
   list(2);
   bench.engine.advance(50);
   t.equal(complete, false);
+});
+
+t.test("inventories of several pages that are asked for at a time do not get into each other", async (t) => {
+  const bench = new NodeBench();
+  const { session } = bench.connect(11, 1);
+  const other = VOLUME + 1;
+  bench.promise(session, 1, 11);
+  session.promise(other, { epoch: 1, owner: 11 }, () => undefined);
+  bench.engine.advance(50);
+  const counts = new Map([
+    [VOLUME, 3 * INVENTORY_PAGE],
+    [other, 2 * INVENTORY_PAGE + 1],
+  ]);
+  let freed = 0;
+  // Each list that is taken has one extent less at its beginning.
+  bench.core.inventory = (volume) => {
+    const first = freed++;
+    const entry = { layer: 0, generation: 1, created: 1, hot: false };
+    const count = counts.get(volume)! - first;
+    return Array.from({ length: count }, (_, i) => ({ ...entry, extent: first + i }));
+  };
+  const lists = [VOLUME, other, VOLUME].map((volume) => {
+    const list = { volume, seen: [] as number[], complete: null as boolean | null };
+    session.inventory(
+      volume,
+      1,
+      ({ extent }) => list.seen.push(extent),
+      (complete) => {
+        list.complete = complete;
+      },
+    );
+    return list;
+  });
+  bench.engine.advance(500);
+  lists.forEach(({ volume, seen, complete }, first) => {
+    t.equal(complete, true);
+    const all = Array.from({ length: counts.get(volume)! - first }, (_, i) => first + i);
+    t.same(seen, all, "every extent of one list, once");
+  });
+  t.same(bench.losses, []);
+  const after: boolean[] = [];
+  const ask = (): void => {
+    session.inventory(
+      VOLUME,
+      1,
+      () => undefined,
+      (complete) => after.push(complete),
+    );
+  };
+  ask();
+  ask();
+  session.close();
+  ask();
+  bench.engine.advance(50);
+  t.same(after, [false, false, false], "the session has ended");
 });
 
 t.test("only Stable of the current epoch, up to the last write, lets an extent cool", async (t) => {
