@@ -241,7 +241,7 @@ const EMPHASIS: Readonly<Record<Focus, Emphasis>> = {
     mix: {
       thinkUs: 0,
       zeroShare: 0.2,
-      freeShare: 0.05,
+      freeShare: 0.3,
       writeShare: 0.8,
       blocksMax: 64,
       hotShare: 0,
