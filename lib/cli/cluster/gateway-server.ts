@@ -30,6 +30,7 @@ import {
   startRole,
   startRoleAdmin,
   viewLinks,
+  viewProcess,
 } from "./role.js";
 import {
   type CopyView,
@@ -161,10 +162,7 @@ function sourcesOf(made: Made): GatewaySources {
       const { connections, requestsInFlight } = gateway.stats();
       return {
         role: "gateway",
-        version: VERSION,
-        pid: process.pid,
-        startedAt: new Date(startedAt).toISOString(),
-        data: options.data,
+        ...viewProcess(startedAt, options.data),
         ready: gateway.listeners.length > 0,
         notices: [
           ...owned.flatMap(waitNotice),

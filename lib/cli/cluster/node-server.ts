@@ -26,6 +26,7 @@ import {
   startRole,
   startRoleAdmin,
   viewLinks,
+  viewProcess,
 } from "./role.js";
 import { type NodeStatusView, noticesOf, viewNodes, viewVolume } from "./views.js";
 
@@ -171,10 +172,7 @@ function sourcesOf(made: Made) {
         .map(({ address }) => `node ${address} cannot be reached`);
       return {
         role: "node",
-        version: VERSION,
-        pid: process.pid,
-        startedAt: new Date(startedAt).toISOString(),
-        data: options.data,
+        ...viewProcess(startedAt, options.data),
         ready: failed === null,
         notices: [
           ...(failed === null ? [] : [`the device has failed: ${failed}`]),

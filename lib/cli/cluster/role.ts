@@ -20,6 +20,7 @@ import type { Engine } from "../../uring/api.js";
 import { openEngine } from "../../uring/engine.js";
 import { holdDirectory } from "../serve/data-directory.js";
 import { Parts } from "../serve/parts.js";
+import { VERSION } from "../version.js";
 import type { RoleOptions } from "./options.js";
 import type { ClusterView, RoleStatusView } from "./views.js";
 
@@ -139,6 +140,14 @@ function metricsText(gauges: Readonly<Record<string, number>>): string {
   return Object.entries(gauges)
     .map(([name, value]) => `# TYPE lamina_${name} gauge\nlamina_${name} ${value}\n`)
     .join("");
+}
+
+/** This process, for its status. `startedAt`: wall clock. */
+export function viewProcess(
+  startedAt: number,
+  data: string,
+): Pick<RoleStatusView, "version" | "pid" | "startedAt" | "data"> {
+  return { version: VERSION, pid: process.pid, startedAt: new Date(startedAt).toISOString(), data };
 }
 
 /** Links of a process to the config nodes, for its status. */
