@@ -1,3 +1,4 @@
+/** The composition root of `lamina gateway`: NBD listeners over the volumes of a cluster. */
 import type { Logger } from "pino";
 import {
   NODE_ROUTES,

@@ -147,7 +147,8 @@ export class RemoteVolumes implements Mailbox, TickTask {
     const record = this.#free[this.#freeCount]!;
     this.#requests[record] = request;
     const { abandoned, records } = this.#channel;
-    Atomics.store(abandoned, record, 0);
+    // Rarely needed, and a load is cheaper than a store.
+    if (Atomics.load(abandoned, record) !== 0) Atomics.store(abandoned, record, 0);
     const at = record * RECORD_WORDS;
     records[at + RECORD.opFlags] = request.op | (request.flags << OP_BITS);
     records[at + RECORD.handle] = volume.handle;
