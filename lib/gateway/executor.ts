@@ -291,7 +291,7 @@ export class Executor implements VolumeListener, MapAsker {
   #cutStreamed(command: Command): boolean {
     if (command.livePieces > 0) return false;
     const piece = this.#nextPiece(command);
-    if (!this.#pieces.takeForRead(piece, command.length - command.cutBytes)) return this.#waitWithout(piece);
+    this.#pieces.takeForStream(piece, command.length - command.cutBytes);
     this.#submitRead(piece);
     return command.allCut;
   }

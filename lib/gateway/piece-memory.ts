@@ -5,7 +5,7 @@
  * another piece of a write of the same connection is in the volume, and a piece of a read only while another
  * piece of a read is in the volume or not yet sent. Both come back without any further memory: the volume
  * answers everything (DESIGN invariant 23), and what is not sent waits for this very client to read its own
- * replies. When there is none, smaller and smaller pieces are tried, and at last the page of the home, which
+ * replies. (Behind a streamed reply it waits for the pieces of that: these alone wait for nothing.) When there is none, smaller and smaller pieces are tried, and at last the page of the home, which
  * nobody else can have taken: the one piece that could use it is the one that was just excluded. Reads and
  * writes have a page each, so that a client that sends a write before it takes the reply to a read is served.
  */
@@ -69,6 +69,16 @@ export class PieceMemory {
     }
     this.#readTaken(piece);
     return true;
+  }
+
+  /**
+   * The same for the next piece of a reply that is under way, while none of its pieces has memory. Whatever else is
+   * not sent, an answer to BLOCK_STATUS say, may wait behind this very reply: there is nothing to wait for. The
+   * home's page is free: no other read has been begun since this one was.
+   */
+  takeForStream(piece: Piece, left: number): void {
+    if (!this.#takeBest(piece, left, false)) this.#takeHomeForRead(piece, left);
+    this.#readTaken(piece);
   }
 
   /** Memory for the whole of a read of one piece, or false. */

@@ -9,12 +9,20 @@ export function systemClock(run: (event: () => void) => void): Clock {
     wall: () => Date.now(),
     setTimer(delayMs: number, fire: () => void): Timer {
       let live = true;
-      const timeout = setTimeout(() => {
+      const due = performance.now() + delayMs;
+      const expired = (): void => {
+        // Node counts whole milliseconds of its loop's time, and so may be early by nearly one.
+        const left = due - performance.now();
+        if (left > 0) {
+          timeout = setTimeout(expired, left);
+          return;
+        }
         // Cancelled by an event of the batch that delivers it: it must not fire any more.
         run(() => {
           if (live) fire();
         });
-      }, delayMs);
+      };
+      let timeout = setTimeout(expired, delayMs);
       return {
         cancel(): void {
           live = false;
