@@ -2,13 +2,13 @@
  * The benchmark: the same fio rows against Lamina and C servers, by turns, several rounds, medians and ratios.
  * Started by scripts/bench, which says how.
  */
-import { execFileSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { scratchDirectory } from "../../test/interop/support/scratch.js";
 import { measure, prefill, type Sample } from "./measure.js";
+import { mediaOf, type RunPlan } from "./plan.js";
+import { commit, machine, root, versionOf } from "./provenance.js";
 import { type BenchReport, markdown, type RowResult } from "./report.js";
 import { type Medium, ROWS, type Row, RowSet, TRANSPORTS, type Transport } from "./rows.js";
 import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "./servers.js";
@@ -21,14 +21,8 @@ const BEFORE = "lamina before";
 /** A change has made a row slower, beyond the noise. */
 const EXIT_SLOWER = 3;
 
-interface Plan {
+interface Plan extends RunPlan {
   readonly servers: readonly BenchServer[];
-  readonly rows: readonly Row[];
-  readonly media: readonly { readonly medium: Medium; readonly folder: string }[];
-  readonly rounds: number;
-  readonly seconds: number;
-  readonly sizeBytes: number;
-  readonly out: string | null;
 }
 
 function plan(): Plan {
@@ -53,11 +47,7 @@ function plan(): Plan {
   const longest = values.quick ? RowSet.Quick : values.full ? RowSet.Full : RowSet.Usual;
   const rows = ROWS.filter((row) => (pattern === null ? row.set <= longest : pattern.test(row.name)));
   const folders: Record<string, string> = { ram: values["ram-dir"], disk: values["disk-dir"] };
-  const media = values.media.split(",").map((medium) => {
-    const folder = folders[medium];
-    if (folder === undefined) throw new Error(`'${medium}' is not a medium: ram or disk`);
-    return { medium: medium as Medium, folder };
-  });
+  const media = mediaOf(values.media, folders);
   return {
     servers: chosenServers(values.servers.split(","), values.against, values["lamina-arg"]),
     rows,
@@ -95,10 +85,6 @@ function chosenServers(
   });
   if (against !== undefined) servers.splice(1, 0, new Lamina(BEFORE, against, args));
   return servers;
-}
-
-function root(): string {
-  return new URL("../../", import.meta.url).pathname.replace(/dist\/$/, "");
 }
 
 /** A medium's rows: all servers are up, and only one is asked at a time. */
@@ -149,32 +135,6 @@ async function runRow(
     }
   }
   return { row: row.name, medium, samples };
-}
-
-function versionOf(command: string, args: readonly string[]): string {
-  try {
-    const text = execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-    return /\d+\.\d+(\.\d+)?/.exec(text)?.[0] ?? "?";
-  } catch {
-    return "?";
-  }
-}
-
-function commit(): string {
-  try {
-    return execFileSync("git", ["describe", "--always", "--dirty"], { cwd: root(), encoding: "utf8" }).trim();
-  } catch {
-    return "unknown";
-  }
-}
-
-function machine(): Record<string, string | number> {
-  const model = cpus()[0]?.model ?? "unknown CPU";
-  return {
-    CPU: `${cpus().length} × ${model}`,
-    memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
-    Linux: release(),
-  };
 }
 
 async function main(): Promise<void> {

@@ -24,7 +24,7 @@ export interface Sample {
 }
 
 /** What a client says about its row. */
-interface Outcome {
+export interface Outcome {
   readonly requests: number;
   readonly bytes: number;
   readonly iops: number;
@@ -32,6 +32,8 @@ interface Outcome {
   readonly p50Us: number;
   readonly p99Us: number;
   readonly p999Us: number;
+  /** CPU time of the client, in all. */
+  readonly clientUs: number;
 }
 
 interface FioSide {
@@ -48,14 +50,23 @@ interface FioReport {
     readonly read: FioSide;
     readonly write: FioSide;
     readonly mixed?: FioSide;
+    /** Percent of a CPU. */
+    readonly usr_cpu: number;
+    readonly sys_cpu: number;
+    /** Milliseconds. */
+    readonly job_runtime: number;
   }[];
 }
 
-function fioArguments(uri: string, row: Row, seconds: number, sizeBytes: number): string[] {
+export interface FioCommand {
+  readonly command?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+function fioArguments(engine: readonly string[], row: Row, seconds: number, sizeBytes: number): string[] {
   return [
     "--name=row",
-    "--ioengine=nbd",
-    `--uri=${uri}`,
+    ...engine,
     `--rw=${row.rw}`,
     `--bs=${row.blockBytes}`,
     `--iodepth=${row.depth}`,
@@ -75,8 +86,21 @@ function fioArguments(uri: string, row: Row, seconds: number, sizeBytes: number)
   ];
 }
 
-async function runFio(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
-  const text = await check("fio", fioArguments(uri, row, seconds, sizeBytes));
+/** fio's engine and what it needs to reach an NBD server. */
+export function nbdEngine(uri: string): readonly string[] {
+  return ["--ioengine=nbd", `--uri=${uri}`];
+}
+
+/** A row by fio; `command` is what starts fio, with what stands before its own arguments. */
+export async function runFio(
+  engine: readonly string[],
+  row: Row,
+  seconds: number,
+  sizeBytes: number,
+  { command = ["fio"], env = {} }: FioCommand = {},
+): Promise<Outcome> {
+  const [program, ...before] = command;
+  const text = await check(program!, [...before, ...fioArguments(engine, row, seconds, sizeBytes)], { env });
   const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
   const [job] = report.jobs;
   if (job === undefined || job.error !== 0) throw new Error(`fio failed, ${row.name}: ${text}`);
@@ -90,6 +114,8 @@ async function runFio(uri: string, row: Row, seconds: number, sizeBytes: number)
     p50Us: percentile("50.000000"),
     p99Us: percentile("99.000000"),
     p999Us: percentile("99.900000"),
+    // Percent of milliseconds, and jobs are summed up as one.
+    clientUs: (job.usr_cpu + job.sys_cpu) * job.job_runtime * 10,
   };
 }
 
@@ -99,7 +125,7 @@ function readPercent(row: Row): number {
   return row.rw.endsWith("read") ? 100 : 0;
 }
 
-async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
+export async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
   const load = fileURLToPath(new URL("load/main.js", import.meta.url));
   const shape = [`--block-bytes=${row.blockBytes}`, `--read-percent=${readPercent(row)}`];
   if (row.rw.startsWith("rand")) shape.push("--random");
@@ -114,7 +140,18 @@ async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: number)
   ]);
   const result = JSON.parse(text) as LoadResult;
   const perSecond = (count: number): number => count / result.seconds;
-  return { ...result, iops: perSecond(result.requests), bytesPerSecond: perSecond(result.bytes) };
+  return {
+    ...result,
+    iops: perSecond(result.requests),
+    bytesPerSecond: perSecond(result.bytes),
+    clientUs: result.cpuUs,
+  };
+}
+
+/** A row by the client that it names. */
+export function runClient(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
+  if (row.client === "own") return runOwn(uri, row, seconds, sizeBytes);
+  return runFio(nbdEngine(uri), row, seconds, sizeBytes);
 }
 
 export async function measure(
@@ -126,8 +163,7 @@ export async function measure(
   const before = cpuTime(server.pid);
   const writtenBefore = writtenBytes(server.pid);
   const threadsBefore = await server.threadRequests();
-  const run = row.client === "fio" ? runFio : runOwn;
-  const outcome = await run(server.uri, row, seconds, sizeBytes);
+  const outcome = await runClient(server.uri, row, seconds, sizeBytes);
   const after = cpuTime(server.pid);
   const written = writtenBytes(server.pid) - writtenBefore;
   const threads = await server.threadRequests();
@@ -148,8 +184,17 @@ export async function measure(
 }
 
 /** Writes every block once, so that no row measures allocation. */
-export async function prefill(server: BenchServer, sizeBytes: number): Promise<void> {
-  const io = ["--ioengine=nbd", `--uri=${server.uri}`, "--rw=write", "--bs=1m", "--iodepth=4"];
+export async function prefill(server: Pick<BenchServer, "uri">, sizeBytes: number): Promise<void> {
+  await prefillBy(nbdEngine(server.uri), sizeBytes);
+}
+
+export async function prefillBy(
+  engine: readonly string[],
+  sizeBytes: number,
+  { command = ["fio"], env = {} }: FioCommand = {},
+): Promise<void> {
+  const [program, ...before] = command;
+  const io = [...engine, "--rw=write", "--bs=1m", "--iodepth=4"];
   const size = [`--size=${sizeBytes}`, "--end_fsync=1", "--output-format=json"];
-  await check("fio", ["--name=prefill", ...io, ...size]);
+  await check(program!, [...before, "--name=prefill", ...io, ...size], { env });
 }

@@ -1,5 +1,7 @@
 /** Medians, ratios and the Markdown table. */
+
 import type { Sample } from "./measure.js";
+import type { RunFacts } from "./plan.js";
 import type { Medium } from "./rows.js";
 
 export interface RowResult {
@@ -9,15 +11,7 @@ export interface RowResult {
   readonly samples: Readonly<Record<string, readonly Sample[]>>;
 }
 
-export interface BenchReport {
-  readonly when: string;
-  readonly command: string;
-  readonly commit: string;
-  readonly machine: Readonly<Record<string, string | number>>;
-  readonly versions: Readonly<Record<string, string>>;
-  readonly seconds: number;
-  readonly rounds: number;
-  readonly sizeBytes: number;
+export interface BenchReport extends RunFacts {
   readonly servers: readonly string[];
   readonly rows: readonly RowResult[];
 }
