@@ -4,56 +4,71 @@
  *
  * Invariants
  *  1. Ciphertext buffers lie in the pool and are given back when the stream below is closed.
- *  2. Plaintext is copied out of the pool before node:tls sees it, CHUNK_BYTES at a time and the next when the
+ *  2. Plaintext is copied out of the pool before node:tls sees it, CHUNK_BYTES_MAX at a time and the next when the
  *     last was taken: so nothing that a reply named is used after `streamSent`, and Node never buffers more
  *     than that.
- *  3. Completions are never delivered from inside the call that asked.
+ *  3. Decrypted bytes that nobody has asked for yet are at most QUEUE_BYTES_MAX and what one receive of ciphertext
+ *     comes to: then the socket is paused.
+ *  4. Completions are never delivered from inside the call that asked.
  */
 import { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { assert } from "../core/assert.js";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream, PeerAddress, StreamListener } from "../core/stream.js";
+import { type CipherMemory, RECEIVE_CIPHER_BYTES } from "./cipher-memory.js";
 
-/** Bytes of one ciphertext buffer: a TLS record is at most 16 KiB and a little. */
-export const CIPHER_BYTES = 32 * 1024;
-const CHUNK_BYTES = 64 * 1024;
+const CHUNK_BYTES_MIN = 16 * 1024;
+const CHUNK_BYTES_MAX = 256 * 1024;
+const QUEUE_BYTES_MAX = 256 * 1024;
 const ECANCELED = -125;
 const ECONNRESET = -104;
 
 type Callback = (error?: Error | null) => void;
 
-/** A byte stream as a Duplex. Takes the stream and two buffers of CIPHER_BYTES; gives both back at its end. */
+interface Chunk {
+  readonly chunk: Buffer;
+}
+
+/** A byte stream as a Duplex. Takes the stream and the memory for ciphertext; gives both back at its end. */
 export class StreamDuplex extends Duplex implements StreamListener {
   readonly #stream: ByteStream;
   readonly #pool: Pool;
-  readonly #receiveAt: number;
-  readonly #sendAt: number;
+  readonly #memory: CipherMemory;
   readonly #pieces = new Uint32Array(2);
   readonly #onClosed: () => void;
-  #rest: Buffer = NOTHING;
+  /** What is being written: chunks, the first that is not sent whole, and bytes of it that are. */
+  #chunks: readonly Chunk[] = [];
+  #chunk = 0;
+  #chunkDone = 0;
   #written: Callback | null = null;
   #destroyed: Callback | null = null;
 
   /** `onClosed`: the stream touches no memory any more, and the buffers are back in the pool. */
-  constructor(stream: ByteStream, pool: Pool, receiveAt: number, sendAt: number, onClosed: () => void) {
+  constructor(stream: ByteStream, pool: Pool, memory: CipherMemory, onClosed: () => void) {
     super({ allowHalfOpen: true, emitClose: true });
     this.#stream = stream;
     this.#pool = pool;
-    this.#receiveAt = receiveAt;
-    this.#sendAt = sendAt;
+    this.#memory = memory;
     this.#onClosed = onClosed;
     stream.setListener(this);
   }
 
   override _read(): void {
-    this.#stream.receive(this.#receiveAt, CIPHER_BYTES);
+    this.#stream.receive(this.#memory.receiveAt, this.#memory.receiveBytes);
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Callback): void {
-    this.#rest = chunk;
+    this._writev([{ chunk }], done);
+  }
+
+  /** All records of a batch of replies at once: each send is a way through the kernel and back. */
+  override _writev(chunks: readonly Chunk[], done: Callback): void {
+    this.#chunks = chunks;
+    this.#chunk = 0;
+    this.#chunkDone = 0;
     this.#written = done;
-    this.#sendRest();
+    this.#sendNext();
   }
 
   override _final(done: Callback): void {
@@ -66,21 +81,44 @@ export class StreamDuplex extends Duplex implements StreamListener {
     this.#stream.close();
   }
 
-  #sendRest(): void {
-    const count = Math.min(this.#rest.length, CIPHER_BYTES);
-    this.#pool.bytes.set(this.#rest.subarray(0, count), this.#sendAt);
-    this.#rest = this.#rest.subarray(count);
-    this.#pieces[0] = this.#sendAt;
-    this.#pieces[1] = count;
+  #sendNext(): void {
+    const { sendBytes, sendAt } = this.#sendBuffer();
+    const { bytes } = this.#pool;
+    let filled = 0;
+    while (filled < sendBytes && this.#chunk < this.#chunks.length) {
+      const { chunk } = this.#chunks[this.#chunk]!;
+      const count = Math.min(chunk.length - this.#chunkDone, sendBytes - filled);
+      bytes.set(chunk.subarray(this.#chunkDone, this.#chunkDone + count), sendAt + filled);
+      filled += count;
+      this.#chunkDone += count;
+      if (this.#chunkDone < chunk.length) break;
+      this.#chunk++;
+      this.#chunkDone = 0;
+    }
+    this.#pieces[0] = sendAt;
+    this.#pieces[1] = filled;
     this.#stream.send(this.#pieces, 1);
+  }
+
+  #sendBuffer(): CipherMemory {
+    let left = -this.#chunkDone;
+    for (let i = this.#chunk; i < this.#chunks.length; i++) left += this.#chunks[i]!.chunk.length;
+    if (left > this.#memory.sendBytes) this.#memory.growSend();
+    return this.#memory;
   }
 
   streamReceived(result: number): void {
     if (this.destroyed) return;
-    if (result > 0)
-      this.push(Buffer.from(this.#pool.bytes.subarray(this.#receiveAt, this.#receiveAt + result)));
-    else if (result === 0) this.push(null);
-    else this.destroy(new Error("the connection broke"));
+    if (result > 0) {
+      const { receiveAt, receiveBytes } = this.#memory;
+      const received = Buffer.from(this.#pool.bytes.subarray(receiveAt, receiveAt + result));
+      if (result === receiveBytes && receiveBytes < RECEIVE_CIPHER_BYTES) this.#memory.growReceive();
+      this.push(received);
+    } else if (result === 0) {
+      this.push(null);
+    } else {
+      this.destroy(new Error("the connection broke"));
+    }
   }
 
   streamSent(result: number): void {
@@ -89,24 +127,22 @@ export class StreamDuplex extends Duplex implements StreamListener {
       this.destroy(new Error("the connection broke"));
       return;
     }
-    if (this.#rest.length > 0) {
-      this.#sendRest();
+    if (this.#chunk < this.#chunks.length) {
+      this.#sendNext();
       return;
     }
     const written = this.#written;
+    this.#chunks = [];
     this.#written = null;
     written?.();
   }
 
   streamClosed(): void {
-    this.#pool.free(this.#receiveAt);
-    this.#pool.free(this.#sendAt);
+    this.#memory.give();
     this.#onClosed();
     this.#destroyed?.();
   }
 }
-
-const NOTHING = Buffer.alloc(0);
 
 /** What a TLSSocket decrypts, as a byte stream. */
 export class TlsStream implements ByteStream {
@@ -117,12 +153,21 @@ export class TlsStream implements ByteStream {
   #listener: StreamListener = NOBODY;
   #receiveAt = 0;
   #receiveLength = 0;
+  #receiveWhole = false;
+  /** Bytes of the receive under way that are there. */
+  #received = 0;
+  /** What was decrypted and not asked for, and bytes of its first that are taken. */
+  #queue: Buffer[] = [];
+  #queueTaken = 0;
+  #queuedBytes = 0;
+  #advanceAsked = false;
   #ended = false;
   /** Copies of what is being sent are made as they are needed: pairs, the next one, and bytes of it done. */
   #pieces: Uint32Array = new Uint32Array(64);
   #pieceCount = 0;
   #piece = 0;
   #pieceDone = 0;
+  #chunk: Buffer = NOTHING;
   #sending = false;
   #closing = false;
   #closedBelow = false;
@@ -133,11 +178,10 @@ export class TlsStream implements ByteStream {
     this.#below = below;
     this.#socket = socket;
     this.#pool = pool;
-    socket.pause();
-    socket.on("readable", () => this.#tryReceive());
+    socket.on("data", (chunk: Buffer) => this.#decrypted(chunk));
     socket.on("end", () => {
       this.#ended = true;
-      this.#tryReceive();
+      this.#askAdvance();
     });
     // What went wrong shows in the request that is under way: see #fail.
     socket.on("error", () => {});
@@ -161,11 +205,13 @@ export class TlsStream implements ByteStream {
     return this.#ended || this.#closedBelow || this.#below.peerGone?.() === true;
   }
 
-  receive(offset: number, length: number): void {
+  receive(offset: number, length: number, whole = false): void {
     assert(this.#receiveLength === 0 && length > 0, "one receive at a time");
     this.#receiveAt = offset;
     this.#receiveLength = length;
-    queueMicrotask(() => this.#tryReceive());
+    this.#receiveWhole = whole;
+    this.#received = 0;
+    if (this.#queuedBytes > 0 || this.#ended || this.#socket.destroyed) this.#askAdvance();
   }
 
   send(pieces: Uint32Array, count: number): void {
@@ -190,38 +236,64 @@ export class TlsStream implements ByteStream {
     if (this.#closedBelow) queueMicrotask(() => this.#finish());
   }
 
-  #tryReceive(): void {
-    if (this.#receiveLength === 0) return;
-    if (this.#socket.destroyed) {
-      this.#received(this.#closing ? ECANCELED : ECONNRESET);
-      return;
-    }
-    const available = Math.min(this.#socket.readableLength, this.#receiveLength);
-    const chunk = available > 0 ? (this.#socket.read(available) as Buffer | null) : null;
-    if (chunk !== null) {
-      this.#pool.bytes.set(chunk, this.#receiveAt);
-      this.#received(chunk.length);
-    } else if (this.#ended) {
-      this.#received(0);
-    } else {
-      // Asks for the next 'readable'.
-      this.#socket.read(0);
-    }
+  #decrypted(chunk: Buffer): void {
+    this.#queue.push(chunk);
+    this.#queuedBytes += chunk.length;
+    if (this.#receiveLength > 0) this.#askAdvance();
+    if (this.#queuedBytes > QUEUE_BYTES_MAX) this.#socket.pause();
   }
 
-  #received(result: number): void {
+  /** After all records of one receive have come: they are handed on together. */
+  #askAdvance(): void {
+    if (this.#advanceAsked) return;
+    this.#advanceAsked = true;
+    queueMicrotask(() => {
+      this.#advanceAsked = false;
+      this.#advance();
+    });
+  }
+
+  #advance(): void {
+    if (this.#receiveLength === 0) return;
+    if (this.#socket.destroyed) {
+      this.#endReceive(this.#closing ? ECANCELED : ECONNRESET);
+      return;
+    }
+    this.#takeQueued();
+    const full = this.#received === this.#receiveLength;
+    if (full || this.#ended || (this.#received > 0 && !this.#receiveWhole)) this.#endReceive(this.#received);
+  }
+
+  #takeQueued(): void {
+    while (this.#queuedBytes > 0 && this.#received < this.#receiveLength) {
+      const first = this.#queue[0]!;
+      const from = this.#queueTaken;
+      const count = Math.min(first.length - from, this.#receiveLength - this.#received);
+      this.#pool.bytes.set(first.subarray(from, from + count), this.#receiveAt + this.#received);
+      this.#received += count;
+      this.#queuedBytes -= count;
+      this.#queueTaken += count;
+      if (this.#queueTaken === first.length) {
+        this.#queue.shift();
+        this.#queueTaken = 0;
+      }
+    }
+    if (this.#queuedBytes === 0 && this.#socket.isPaused()) this.#socket.resume();
+  }
+
+  #endReceive(result: number): void {
     this.#receiveLength = 0;
     this.#listener.streamReceived(result);
   }
 
-  /** Up to CHUNK_BYTES of what is left, as one write. */
+  /** Up to CHUNK_BYTES_MAX of what is left, as one write. */
   #sendNext(): void {
-    const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+    const chunk = this.#chunkOf(this.#unsentBytes());
     let filled = 0;
-    while (filled < CHUNK_BYTES && this.#piece < this.#pieceCount) {
+    while (filled < chunk.length && this.#piece < this.#pieceCount) {
       const from = this.#pieces[2 * this.#piece]! + this.#pieceDone;
       const left = this.#pieces[2 * this.#piece + 1]! - this.#pieceDone;
-      const count = Math.min(left, CHUNK_BYTES - filled);
+      const count = Math.min(left, chunk.length - filled);
       chunk.set(this.#pool.bytes.subarray(from, from + count), filled);
       filled += count;
       this.#pieceDone += count;
@@ -231,6 +303,21 @@ export class TlsStream implements ByteStream {
       }
     }
     this.#socket.write(chunk.subarray(0, filled), (error) => this.#written(error));
+  }
+
+  #unsentBytes(): number {
+    let left = -this.#pieceDone;
+    for (let i = this.#piece; i < this.#pieceCount; i++) left += this.#pieces[2 * i + 1]!;
+    return left;
+  }
+
+  /** The last write has been taken when the next is made: one buffer does, as large as was needed once. */
+  #chunkOf(bytes: number): Buffer {
+    if (bytes > this.#chunk.length && this.#chunk.length < CHUNK_BYTES_MAX) {
+      const room = Math.max(CHUNK_BYTES_MIN, 2 ** Math.ceil(Math.log2(bytes)));
+      this.#chunk = Buffer.allocUnsafeSlow(Math.min(room, CHUNK_BYTES_MAX));
+    }
+    return this.#chunk;
   }
 
   #written(error: Error | null | undefined): void {
@@ -248,7 +335,7 @@ export class TlsStream implements ByteStream {
   /** The socket is gone: what is under way ends now. */
   #fail(): void {
     const result = this.#closing ? ECANCELED : ECONNRESET;
-    if (this.#receiveLength > 0) this.#received(result);
+    if (this.#receiveLength > 0) this.#endReceive(result);
     if (this.#sending) this.#sent(result);
   }
 
@@ -258,6 +345,8 @@ export class TlsStream implements ByteStream {
     this.#listener.streamClosed();
   }
 }
+
+const NOTHING = Buffer.alloc(0);
 
 const NOBODY: StreamListener = {
   streamReceived(): void {},

@@ -11,12 +11,10 @@ import { createServer, type Server, type TLSSocket } from "node:tls";
 import type { TlsMode } from "nbd-protocol-ts";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
+import { CipherBudget, type CipherMemory } from "./cipher-memory.js";
 import type { SecuredStream, TlsUpgrade, Upgrading } from "./connection.js";
 import { readTlsCredentials, type TlsCredentials } from "./tls-credentials.js";
-import { CIPHER_BYTES, StreamDuplex, TlsStream } from "./tls-stream.js";
-
-/** Part of the pool that may be ciphertext buffers. At the bound STARTTLS ends the connection. */
-const CIPHER_SHARE = 1 / 8;
+import { StreamDuplex, TlsStream } from "./tls-stream.js";
 
 export interface TlsSettings {
   readonly mode: TlsMode;
@@ -44,11 +42,12 @@ class Tls implements ReloadableTls {
   readonly mode: TlsMode;
   readonly #pool: Pool;
   #credentials: TlsCredentials;
-  #cipherBytes = 0;
+  readonly #budget: CipherBudget;
 
   constructor(mode: TlsMode, credentials: TlsCredentials, pool: Pool) {
     this.mode = mode;
     this.#pool = pool;
+    this.#budget = new CipherBudget(pool);
     this.#credentials = credentials;
   }
 
@@ -57,8 +56,8 @@ class Tls implements ReloadableTls {
   }
 
   upgrade(stream: ByteStream, done: Done): Upgrading {
-    const buffers = this.#takeBuffers();
-    if (buffers === null) {
+    const memory = this.#budget.take();
+    if (memory === null) {
       stream.setListener({
         streamReceived(): void {},
         streamSent(): void {},
@@ -67,23 +66,7 @@ class Tls implements ReloadableTls {
       stream.close();
       return { abort(): void {} };
     }
-    const upgrade = new Upgrade(stream, this.#pool, buffers, this.#credentials, done, () => {
-      this.#cipherBytes -= 2 * CIPHER_BYTES;
-    });
-    return upgrade;
-  }
-
-  #takeBuffers(): readonly [number, number] | null {
-    if (this.#cipherBytes + 2 * CIPHER_BYTES > this.#pool.capacityBytes * CIPHER_SHARE) return null;
-    const receive = this.#pool.allocate(CIPHER_BYTES);
-    if (receive < 0) return null;
-    const send = this.#pool.allocate(CIPHER_BYTES);
-    if (send < 0) {
-      this.#pool.free(receive);
-      return null;
-    }
-    this.#cipherBytes += 2 * CIPHER_BYTES;
-    return [receive, send];
+    return new Upgrade(stream, this.#pool, memory, this.#credentials, done);
   }
 }
 
@@ -100,21 +83,11 @@ class Upgrade implements Upgrading {
   #reason = "the TLS handshake was not finished";
   #over = false;
 
-  constructor(
-    below: ByteStream,
-    pool: Pool,
-    buffers: readonly [number, number],
-    credentials: TlsCredentials,
-    done: Done,
-    onBuffersFree: () => void,
-  ) {
+  constructor(below: ByteStream, pool: Pool, memory: CipherMemory, credentials: TlsCredentials, done: Done) {
     this.#below = below;
     this.#pool = pool;
     this.#done = done;
-    this.#duplex = new StreamDuplex(below, pool, buffers[0], buffers[1], () => {
-      onBuffersFree();
-      this.#closedBelow();
-    });
+    this.#duplex = new StreamDuplex(below, pool, memory, () => this.#closedBelow());
     this.#duplex.on("error", (error) => this.#note(error));
     const { keys, options } = credentials;
     this.#server = createServer({
