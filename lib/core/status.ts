@@ -17,12 +17,14 @@ export const Status = {
   Shutdown: 108,
   /**
    * Between the owner of a volume and its nodes (lib/replica/api.ts); never a client's. The owner was fenced;
-   * the node has no serving lease; the generation is older than the node's; the connection ended unanswered.
+   * the node has no serving lease; the generation is older than the node's; the connection ended unanswered; the
+   * node answers for another set of config nodes.
    */
   Fenced: 1001,
   NoLease: 1002,
   Outdated: 1003,
   LinkLost: 1004,
+  OtherSet: 1005,
 } as const;
 
 export type Status = (typeof Status)[keyof typeof Status];

@@ -10,10 +10,12 @@
  *  3. The requests of one volume are decided one after another, each on what the one before has made durable.
  *  4. After a write that failed nothing is answered but Unknown: what is on the device is not known.
  */
+import { assert } from "../core/assert.js";
 import type { LaminaError } from "../core/errors.js";
 import { VOLUME_ID_MAX } from "../core/ids.js";
 import type { Store } from "../store/api.js";
 import type { AcceptAnswer, AcceptedRecord, Ballot, PromiseAnswer } from "./api.js";
+import { CONFIG_SET_KEY } from "./config/set.js";
 import { isDeviceKey } from "./identity.js";
 import { ACCEPTOR_HEADER_BYTES } from "./limits.js";
 import { decodeRecord } from "./record-codec.js";
@@ -75,7 +77,7 @@ export class RecordAcceptor {
     this.#store = store;
     this.#options = options;
     for (const [volume, bytes] of store.records()) {
-      if (volume > VOLUME_ID_MAX && !isDeviceKey(volume)) continue;
+      if (volume > VOLUME_ID_MAX && !isDeviceKey(volume) && volume !== CONFIG_SET_KEY) continue;
       const state = decodeState(bytes);
       this.#entries.set(volume, { state, jobs: [], running: false });
       if (state.accepted !== null) this.#claim(volume, null, state.accepted.bytes);
@@ -87,9 +89,14 @@ export class RecordAcceptor {
     return this.#entries.get(volume)?.state ?? NOTHING;
   }
 
-  /** Volumes that it has a page of; records of devices are not among them. */
+  /** Volumes that it has a page of; other records are not among them. */
   volumes(): number[] {
-    return [...this.#entries.keys()].filter((key) => !isDeviceKey(key));
+    return [...this.#entries.keys()].filter(isVolumeKey);
+  }
+
+  /** Keys of all records that it has a state of, above `after`, from the lowest on. */
+  keysAfter(after: number): number[] {
+    return [...this.#entries.keys()].filter((key) => key > after).sort((a, b) => a - b);
   }
 
   /** The records of devices that it has accepted, by key. */
@@ -128,6 +135,18 @@ export class RecordAcceptor {
     });
   }
 
+  /**
+   * Takes over what another acceptor has promised and accepted, where that is newer. For one that does not vote yet;
+   * `done(false)`: it is not known whether that is on the device.
+   */
+  merge(key: number, other: AcceptorState, done: (durable: boolean) => void): void {
+    const work: Work = ({ promised, accepted }) => ({
+      promised: other.promised.epoch > promised.epoch ? other.promised : promised,
+      accepted: newerRecord(accepted, other.accepted),
+    });
+    this.#do(key, work, done);
+  }
+
   #refusal(volume: number, state: AcceptorState, record: AcceptedRecord): AcceptAnswer | null {
     const { promised, accepted } = state;
     if (!sameBallot(record.ballot, promised)) return { kind: "refused", promised };
@@ -139,6 +158,8 @@ export class RecordAcceptor {
     )
       return { kind: "refused", promised };
     const name = this.#nameOf(volume, record.bytes);
+    // What was accepted with this name may go on with it, whoever else is said to have it in a state that was copied.
+    if (accepted !== null && this.#nameOf(volume, accepted.bytes) === name) return null;
     const holder = name === null ? undefined : this.#names.get(name);
     return holder === undefined || holder === volume ? null : { kind: "name-taken" };
   }
@@ -151,7 +172,7 @@ export class RecordAcceptor {
   }
 
   #nameOf(volume: number, bytes: Uint8Array): string | null {
-    return isDeviceKey(volume) ? null : this.#options.nameOf(bytes);
+    return isVolumeKey(volume) ? this.#options.nameOf(bytes) : null;
   }
 
   #do(volume: number, work: Work, done: Job["done"]): void {
@@ -194,6 +215,19 @@ export class RecordAcceptor {
     if (next.accepted !== null && next.accepted !== before)
       this.#claim(volume, before?.bytes ?? null, next.accepted.bytes);
   }
+}
+
+function isVolumeKey(key: number): boolean {
+  return key <= VOLUME_ID_MAX;
+}
+
+/** Of two accepted records the one of the higher ballot, or of one ballot the one of the higher generation. */
+export function newerRecord(a: AcceptedRecord | null, b: AcceptedRecord | null): AcceptedRecord | null {
+  if (a === null) return b;
+  if (b === null) return a;
+  if (a.ballot.epoch !== b.ballot.epoch) return a.ballot.epoch > b.ballot.epoch ? a : b;
+  assert(sameBallot(a.ballot, b.ballot), "an epoch has one owner");
+  return a.generation >= b.generation ? a : b;
 }
 
 function isAccepted({ accepted }: AcceptorState, record: AcceptedRecord): boolean {

@@ -1,5 +1,7 @@
 /** Bodies of control messages (docs/architecture/replica.md "Wire format"). */
+import { decodeState, encodeState } from "./acceptor.js";
 import type { AcceptedRecord, Ballot, InventoryEntry } from "./api.js";
+import type { ToldState } from "./config/copy.js";
 import { getU64, type Message, putU64 } from "./wire.js";
 
 /** layer 4 · extent 4 · generation 8 · created 8 · hot 4 · 0 4 */
@@ -22,6 +24,55 @@ export function putInventoryEntry(view: DataView, at: number, entry: InventoryEn
   putU64(view, at + 16, entry.created);
   view.setUint32(at + 24, entry.hot ? 1 : 0, true);
   view.setUint32(at + 28, 0, true);
+}
+
+/** key 8 · length 4 · state */
+const TOLD_FIXED_BYTES = 12;
+
+/** As many of `told`, from the first on, as fit into `limit` bytes. */
+export function encodeStates(
+  told: readonly ToldState[],
+  limit: number,
+): { bytes: Uint8Array; count: number } {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for (const { key, state } of told) {
+    const page = encodeState(state);
+    if (length + TOLD_FIXED_BYTES + page.length > limit) break;
+    const part = new Uint8Array(TOLD_FIXED_BYTES + page.length);
+    const view = new DataView(part.buffer);
+    putU64(view, 0, key);
+    view.setUint32(8, page.length, true);
+    part.set(page, TOLD_FIXED_BYTES);
+    parts.push(part);
+    length += part.length;
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return { bytes, count: parts.length };
+}
+
+/** Null: the body is no list of states. */
+export function decodeStates(body: DataView): ToldState[] | null {
+  const told: ToldState[] = [];
+  for (let at = 0; at < body.byteLength; ) {
+    if (at + TOLD_FIXED_BYTES > body.byteLength) return null;
+    const length = body.getUint32(at + 8, true);
+    const from = at + TOLD_FIXED_BYTES;
+    if (from + length > body.byteLength) return null;
+    const page = new Uint8Array(body.buffer, body.byteOffset + from, length);
+    try {
+      told.push({ key: getU64(body, at), state: decodeState(page) });
+    } catch {
+      return null;
+    }
+    at = from + length;
+  }
+  return told;
 }
 
 /** The promised ballot that a refusal names. */

@@ -7,7 +7,8 @@
  *  2. It holds for a volume only by renewals that asked about it. Renewals are numbered in the order of sending; a
  *     mark is the number of the next one. One that takes several messages counts from the sending of the first, when
  *     the last is answered.
- *  3. A promise that an answer names is told before the lease that the answer gives counts.
+ *  3. Answers of config nodes of different sets make no majority together.
+ *  4. A promise that an answer names is told before the lease that the answer gives counts.
  */
 import type { Clock, Timer } from "../core/clock.js";
 import type { LeasePeer, LeaseView } from "./api.js";
@@ -38,7 +39,7 @@ const NEVER = Number.NEGATIVE_INFINITY;
 export class LeaseKeeper implements LeaseView {
   readonly #clock: Clock;
   readonly #client: LeaseClient;
-  readonly #grantors: Grantor[];
+  #grantors: Grantor[];
   /** Number of the next renewal. */
   #next = 1;
   /** What a majority has reached. */
@@ -51,7 +52,16 @@ export class LeaseKeeper implements LeaseView {
   constructor(clock: Clock, peers: readonly LeasePeer[], client: LeaseClient) {
     this.#clock = clock;
     this.#client = client;
-    this.#grantors = peers.map((peer) => ({ peer, round: 0, sentAt: NEVER, open: 0 }));
+    this.#grantors = grantorsOf(peers);
+  }
+
+  /**
+   * Other config nodes than before, who are asked at once. The lease that there is holds until its end: it was a
+   * majority's when that granted it, and who joins knows of every promise that ended it.
+   */
+  reconfigure(peers: readonly LeasePeer[]): void {
+    this.#grantors = grantorsOf(peers);
+    this.renewNow();
   }
 
   start(): void {
@@ -92,8 +102,8 @@ export class LeaseKeeper implements LeaseView {
         grantor.round = round;
         grantor.sentAt = sentAt;
       }
-      this.#round = reachedByMajority(this.#grantors.map((one) => one.round));
-      this.#sentAt = reachedByMajority(this.#grantors.map((one) => one.sentAt));
+      this.#round = Math.max(this.#round, reachedByMajority(this.#grantors.map((one) => one.round)));
+      this.#sentAt = Math.max(this.#sentAt, reachedByMajority(this.#grantors.map((one) => one.sentAt)));
     });
   }
 
@@ -112,6 +122,10 @@ export class LeaseKeeper implements LeaseView {
       else this.#ask(grantor, volumes.slice(asked.length), done);
     });
   }
+}
+
+function grantorsOf(peers: readonly LeasePeer[]): Grantor[] {
+  return peers.map((peer) => ({ peer, round: 0, sentAt: NEVER, open: 0 }));
 }
 
 /** The highest value that a majority has at least. */

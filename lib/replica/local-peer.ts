@@ -22,16 +22,38 @@ export class LocalPeer implements AcceptorPeer, LeasePeer {
     this.#ticker = ticker;
   }
 
+  /** Of the set of config nodes that the node knows, which is the asker's too. */
+  get #set(): number {
+    return this.#node.seat?.set.version ?? 0;
+  }
+
   promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
-    this.#node.promise(volume, ballot, (answer) => this.#later(() => done(answer)));
+    const set = this.#set;
+    if (!this.#node.votesIn(set)) {
+      this.#later(() => done({ kind: "unknown" }));
+      return;
+    }
+    this.#node.promise(volume, ballot, (answer) => {
+      const vote: PromiseAnswer = this.#node.votesIn(set) ? answer : { kind: "unknown" };
+      this.#later(() => done(vote));
+    });
   }
 
   accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
-    this.#node.accept(volume, record, (answer) => this.#later(() => done(answer)));
+    const set = this.#set;
+    if (!this.#node.votesIn(set)) {
+      this.#later(() => done({ kind: "unknown" }));
+      return;
+    }
+    this.#node.accept(volume, record, (answer) => {
+      const vote: AcceptAnswer = this.#node.votesIn(set) ? answer : { kind: "unknown" };
+      this.#later(() => done(vote));
+    });
   }
 
   renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
-    const epochs = this.#node.mayVote ? volumes.map((volume) => this.#node.promisedEpoch(volume)) : null;
+    const votes = this.#node.mayVote && this.#node.votesIn(this.#set);
+    const epochs = votes ? volumes.map((volume) => this.#node.promisedEpoch(volume)) : null;
     this.#later(() => done(epochs));
   }
 

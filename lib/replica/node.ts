@@ -28,6 +28,9 @@ import type {
   PeerId,
   PromiseAnswer,
 } from "./api.js";
+import type { ToldState } from "./config/copy.js";
+import type { ConfigSeat } from "./config/seat.js";
+import { CONFIG_SET_KEY } from "./config/set.js";
 import { VolumeGate } from "./gate.js";
 import { nodeIdOf, targetOf } from "./greeting.js";
 import { type DeviceRegistration, isDeviceKey } from "./identity.js";
@@ -53,8 +56,10 @@ export interface NodeEnvironment extends LinkEnvironment {
 }
 
 export interface NodeOptions {
-  /** It answers Accept and Renew. */
-  readonly isConfig: boolean;
+  /** It answers Accept and Renew, in a cluster whose config nodes never change. */
+  readonly isConfig?: boolean;
+  /** Its seat among config nodes that may change. */
+  readonly seat?: ConfigSeat;
   /** Extents of one page of an inventory, at most INVENTORY_PAGE. */
   readonly inventoryPage?: number;
 }
@@ -68,8 +73,9 @@ interface PeerState {
 export class NodeCore implements LeaseClient {
   readonly environment: NodeEnvironment;
   readonly acceptor: RecordAcceptor;
-  readonly isConfig: boolean;
+  readonly seat: ConfigSeat | null;
   readonly inventoryPage: number;
+  readonly #isFixedConfig: boolean;
   readonly cluster: Uint8Array;
   readonly id: NodeId;
   /** What messages of this life carry. */
@@ -91,7 +97,8 @@ export class NodeCore implements LeaseClient {
   constructor(environment: NodeEnvironment, options: NodeOptions) {
     this.environment = environment;
     this.acceptor = environment.acceptor;
-    this.isConfig = options.isConfig;
+    this.seat = options.seat ?? null;
+    this.#isFixedConfig = options.isConfig ?? false;
     this.inventoryPage = options.inventoryPage ?? INVENTORY_PAGE;
     assert(
       this.inventoryPage > 0 && this.inventoryPage <= INVENTORY_PAGE,
@@ -201,6 +208,7 @@ export class NodeCore implements LeaseClient {
   promise(key: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
     if (isDeviceKey(key)) this.acceptor.promise(key, ballot, done);
     else if (!this.mayVote) done({ kind: "unknown" });
+    else if (key === CONFIG_SET_KEY) this.acceptor.promise(key, ballot, done);
     else this.gate(key).promise(ballot, (answer) => done(this.mayVote ? answer : { kind: "unknown" }));
   }
 
@@ -209,6 +217,19 @@ export class NodeCore implements LeaseClient {
     if (isDeviceKey(key)) this.acceptor.accept(key, record, done);
     else if (!this.mayVote) done({ kind: "unknown" });
     else this.acceptor.accept(key, record, (answer) => done(this.mayVote ? answer : { kind: "unknown" }));
+  }
+
+  /**
+   * Whether what it answers counts as a config node's of set number `set`; 0: of config nodes that never change. Asked
+   * before a question is taken and again before it is answered.
+   */
+  votesIn(set: number): boolean {
+    return this.seat === null ? this.#isFixedConfig : this.seat.votesIn(set);
+  }
+
+  /** States of records above key `after`, the lowest first; for who joins the config nodes. */
+  states(after: number): ToldState[] {
+    return this.acceptor.keysAfter(after).map((key) => ({ key, state: this.acceptor.state(key) }));
   }
 
   /** What a renewal is told. */

@@ -17,6 +17,8 @@ import type {
   ReplicaSession,
   SessionListener,
 } from "./api.js";
+import type { StateSource, ToldState } from "./config/copy.js";
+import type { ConfigSet, SetFollower } from "./config/set.js";
 import { REDIAL_MS, SILENCE_MAX_MS } from "./limits.js";
 import { NodeSession } from "./session.js";
 
@@ -27,15 +29,19 @@ export interface NodePeerOptions {
   readonly peer: PeerId;
   /** Told of sessions that open and end, when they are not only for control. */
   readonly listener?: SessionListener;
+  /** The set of config nodes that it is asked as one of; absent: they never change. */
+  readonly sets?: SetFollower;
 }
 
-export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
+export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionListener {
   readonly node: NodeId;
   readonly #environment: LinkEnvironment;
   readonly #network: Network;
   readonly #options: NodePeerOptions;
   /** Open; null while there is none. */
   session: ReplicaSession | null = null;
+  /** The same, with what only config nodes are asked. */
+  #open: NodeSession | null = null;
   #opening: NodeSession | null = null;
   #number = 0;
   #timer: Timer | null = null;
@@ -63,18 +69,36 @@ export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
   }
 
   promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
-    if (this.session === null) this.#later(() => done({ kind: "unknown" }));
-    else this.session.promise(volume, ballot, done);
+    if (this.#open === null) this.#later(() => done({ kind: "unknown" }));
+    else this.#open.promise(volume, ballot, done, this.#version);
   }
 
   accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
-    if (this.session === null) this.#later(() => done({ kind: "unknown" }));
-    else this.session.accept(volume, record, done);
+    if (this.#open === null) this.#later(() => done({ kind: "unknown" }));
+    else this.#open.accept(volume, record, done, this.#version);
   }
 
   renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
-    if (this.session === null) this.#later(() => done(null));
-    else this.session.renew(volumes, done);
+    if (this.#open === null) this.#later(() => done(null));
+    else this.#open.renew(volumes, done, this.#version);
+  }
+
+  states(version: number, visit: (told: ToldState) => void, done: (complete: boolean) => void): void {
+    if (this.#open === null) this.#later(() => done(false));
+    else this.#open.states(version, visit, done);
+  }
+
+  /** 0: config nodes never change. */
+  get #version(): number {
+    return this.#options.sets?.set.version ?? 0;
+  }
+
+  /** The newer of the two sets is the one that both go by. */
+  #otherSet(named: ConfigSet): void {
+    const { sets } = this.#options;
+    if (sets === undefined || this.#stopped) return;
+    if (named.version > sets.set.version) sets.heard(named);
+    else if (named.version < sets.set.version) this.#open?.adopt(sets.set);
   }
 
   #later(tick: () => void): void {
@@ -91,7 +115,9 @@ export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
       }
       this.#number++;
       const { cluster, node, peer } = this.#options;
-      const options = { cluster, node, peer, number: this.#number };
+      // The set may change who is asked: not from inside the answer.
+      const otherSet = (set: ConfigSet): void => this.#later(() => this.#otherSet(set));
+      const options = { cluster, node, peer, number: this.#number, otherSet };
       this.#opening = new NodeSession(this.#environment, options, stream, this);
       if (this.#stopped) this.#opening.close();
     });
@@ -112,6 +138,7 @@ export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
   }
 
   sessionOpened(session: ReplicaSession): void {
+    this.#open = this.#opening;
     this.#opening = null;
     this.session = session;
     this.#options.listener?.sessionOpened(session);
@@ -120,6 +147,7 @@ export class NodePeer implements AcceptorPeer, LeasePeer, SessionListener {
   sessionLost(session: ReplicaSession, reason: string): void {
     const was = this.session === session;
     this.#opening = null;
+    this.#open = null;
     this.session = null;
     if (was) this.#options.listener?.sessionLost(session, reason);
     this.#redial();

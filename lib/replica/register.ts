@@ -8,13 +8,15 @@
  *     under an older ballot.
  *  3. One ballot never proposes two records with one generation: the generation must rise, or the record be the
  *     same one again.
+ *  4. A majority is one of the set of config nodes that is known: when that changes, answers of before do not count,
+ *     and what is open is asked anew.
  *
  * No time-out: where a majority cannot be reached the question stays open and is asked again; `waitingFor` says
  * who has not answered. Whoever asked can give it up.
  */
 import { assert } from "../core/assert.js";
 import type { Clock, Timer } from "../core/clock.js";
-import { sameBallot } from "./acceptor.js";
+import { newerRecord } from "./acceptor.js";
 import type { AcceptAnswer, AcceptedRecord, AcceptorPeer, Ballot, NodeId, PromiseAnswer } from "./api.js";
 import { REGISTER_RETRY_MS } from "./limits.js";
 
@@ -44,17 +46,28 @@ export interface Asking {
 
 export class RecordRegister {
   readonly #clock: Clock;
-  readonly #acceptors: readonly Acceptor[];
+  #acceptors: readonly Acceptor[];
+  /** Questions that somebody has still to answer. */
+  readonly #open = new Set<Restartable>();
 
   /** `acceptors`: every config node, each once. */
   constructor(clock: Clock, acceptors: readonly Acceptor[]) {
-    assert(acceptors.length > 0, "a cluster has a config node");
-    assert(
-      new Set(acceptors.map(({ node }) => node)).size === acceptors.length,
-      "each config node votes once",
-    );
     this.#clock = clock;
-    this.#acceptors = acceptors;
+    this.#acceptors = voting(acceptors);
+  }
+
+  /** Other config nodes than before. */
+  reconfigure(acceptors: readonly Acceptor[]): void {
+    this.#acceptors = voting(acceptors);
+    for (const question of [...this.#open]) question.restart(acceptors);
+  }
+
+  #ask<Answer>(rules: Rules<Answer>): Asking {
+    const question = new Question<Answer>(this.#clock, this.#acceptors, rules, () =>
+      this.#open.delete(question),
+    );
+    this.#open.add(question);
+    return question;
   }
 
   get majority(): number {
@@ -65,10 +78,10 @@ export class RecordRegister {
   promise(volume: number, ballot: Ballot, done: (outcome: PromiseOutcome) => void): Asking {
     assert(ballot.epoch > 0 && ballot.owner > 0, "a ballot names an epoch and an owner");
     let highest: AcceptedRecord | null = null;
-    return new Question<PromiseAnswer>(this.#clock, this.#acceptors, {
+    return this.#ask<PromiseAnswer>({
       ask: (peer, answered) => peer.promise(volume, ballot, answered),
       vote: (answer) => {
-        if (answer.kind === "promised") highest = newer(highest, answer.accepted);
+        if (answer.kind === "promised") highest = newerRecord(highest, answer.accepted);
         return answer.kind === "promised" ? "yes" : answer.kind === "refused" ? "no" : "again";
       },
       majority: () => done({ kind: "promised", highest }),
@@ -81,7 +94,7 @@ export class RecordRegister {
    * it accepts. A record that it has accepted meanwhile is older than this ballot and of no interest.
    */
   accept(volume: number, record: AcceptedRecord, done: (outcome: AcceptOutcome) => void): Asking {
-    return new Question<AcceptAnswer>(this.#clock, this.#acceptors, {
+    return this.#ask<AcceptAnswer>({
       ask: (peer, answered) => acceptOrPromise(peer, volume, record, answered),
       vote: (answer) => (answer.kind === "accepted" ? "yes" : answer.kind === "unknown" ? "again" : "no"),
       majority: () => done({ kind: "chosen" }),
@@ -93,6 +106,12 @@ export class RecordRegister {
         ),
     });
   }
+}
+
+function voting(acceptors: readonly Acceptor[]): readonly Acceptor[] {
+  assert(acceptors.length > 0, "a cluster has a config node");
+  assert(new Set(acceptors.map(({ node }) => node)).size === acceptors.length, "each config node votes once");
+  return acceptors;
 }
 
 function acceptOrPromise(
@@ -121,26 +140,41 @@ interface Rules<Answer> {
   impossible(answers: readonly Answer[]): void;
 }
 
+interface Restartable {
+  restart(acceptors: readonly Acceptor[]): void;
+}
+
 /** One question to all acceptors, asked again where there was no answer. */
-class Question<Answer> implements Asking {
+class Question<Answer> implements Asking, Restartable {
   readonly #clock: Clock;
   readonly #rules: Rules<Answer>;
-  readonly #open: Set<Acceptor>;
-  readonly #needed: number;
-  readonly #spare: number;
-  readonly #refusals: Answer[] = [];
+  readonly #ended: () => void;
+  #open = new Set<Acceptor>();
+  #needed = 0;
+  #spare = 0;
+  #refusals: Answer[] = [];
   readonly #timers = new Set<Timer>();
   #yes = 0;
   #told = false;
   #cancelled = false;
 
-  constructor(clock: Clock, acceptors: readonly Acceptor[], rules: Rules<Answer>) {
+  constructor(clock: Clock, acceptors: readonly Acceptor[], rules: Rules<Answer>, ended: () => void) {
     this.#clock = clock;
     this.#rules = rules;
-    this.#open = new Set(acceptors);
+    this.#ended = ended;
+    this.restart(acceptors);
+  }
+
+  /** Asks these, and what others have answered counts no more. */
+  restart(acceptors: readonly Acceptor[]): void {
+    this.#stopTimers();
+    const open = new Set(acceptors);
+    this.#open = open;
     this.#needed = Math.floor(acceptors.length / 2) + 1;
     this.#spare = acceptors.length - this.#needed;
-    for (const acceptor of acceptors) this.#ask(acceptor);
+    this.#refusals = [];
+    this.#yes = 0;
+    for (const acceptor of acceptors) this.#ask(acceptor, open);
   }
 
   get waitingFor(): readonly NodeId[] {
@@ -149,13 +183,19 @@ class Question<Answer> implements Asking {
 
   cancel(): void {
     this.#cancelled = true;
+    this.#stopTimers();
+    this.#ended();
+  }
+
+  #stopTimers(): void {
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
   }
 
-  #ask(acceptor: Acceptor): void {
+  /** `open` is of the set of config nodes that was known when it was asked. */
+  #ask(acceptor: Acceptor, open: ReadonlySet<Acceptor>): void {
     this.#rules.ask(acceptor.peer, (answer) => {
-      if (!this.#cancelled) this.#answered(acceptor, answer);
+      if (!this.#cancelled && open === this.#open) this.#answered(acceptor, answer);
     });
   }
 
@@ -164,12 +204,13 @@ class Question<Answer> implements Asking {
     if (vote === "again") {
       const timer = this.#clock.setTimer(REGISTER_RETRY_MS, () => {
         this.#timers.delete(timer);
-        this.#ask(acceptor);
+        this.#ask(acceptor, this.#open);
       });
       this.#timers.add(timer);
       return;
     }
     this.#open.delete(acceptor);
+    if (this.#open.size === 0) this.#ended();
     if (vote === "yes") this.#yes++;
     else this.#refusals.push(answer);
     if (this.#told) return;
@@ -182,14 +223,6 @@ class Question<Answer> implements Asking {
       this.#rules.impossible(this.#refusals);
     }
   }
-}
-
-function newer(a: AcceptedRecord | null, b: AcceptedRecord | null): AcceptedRecord | null {
-  if (a === null) return b;
-  if (b === null) return a;
-  if (a.ballot.epoch !== b.ballot.epoch) return a.ballot.epoch > b.ballot.epoch ? a : b;
-  assert(sameBallot(a.ballot, b.ballot), "an epoch has one owner");
-  return a.generation >= b.generation ? a : b;
 }
 
 function highestBallot(answers: readonly { readonly kind: string; readonly promised?: Ballot }[]): Ballot {

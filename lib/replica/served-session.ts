@@ -20,9 +20,16 @@ import type { PoolWaiter } from "../core/pool.js";
 import { Status } from "../core/status.js";
 import type { ByteStream } from "../core/stream.js";
 import type { InventoryEntry, LinkEnvironment, PeerId } from "./api.js";
-import { INVENTORY_ENTRY_BYTES, putAccepted, putInventoryEntry, putRefusal } from "./bodies.js";
+import { encodeStates, INVENTORY_ENTRY_BYTES, putAccepted, putInventoryEntry, putRefusal } from "./bodies.js";
+import { decodeConfigSet, encodeConfigSet } from "./config/set.js";
 import { getHello, HELLO_BYTES, putWelcome, sameId, WELCOME_BYTES_MAX } from "./greeting.js";
-import { CONTROL_REQUESTS_MAX, HELLO_DEADLINE_MS, STABLE_MAX, WINDOW_REQUESTS } from "./limits.js";
+import {
+  BODY_BYTES_MAX,
+  CONTROL_REQUESTS_MAX,
+  HELLO_DEADLINE_MS,
+  STABLE_MAX,
+  WINDOW_REQUESTS,
+} from "./limits.js";
 import { HOLD_BACK, Link, type LinkOwner, REFUSE } from "./link.js";
 import type { NodeCore } from "./node.js";
 import { type NodeRequest, RequestList } from "./node-request.js";
@@ -52,6 +59,13 @@ const OPERATION_OF: Readonly<Record<number, ExtentOpKind>> = {
   [MessageKind.Flush]: ExtentOpKind.Flush,
   [MessageKind.Stamp]: ExtentOpKind.Stamp,
 };
+
+/** Messages about config nodes. */
+const ABOUT_NO_VOLUME: ReadonlySet<number> = new Set([
+  MessageKind.Renew,
+  MessageKind.Adopt,
+  MessageKind.States,
+]);
 
 interface ControlAnswer {
   readonly message: Message;
@@ -192,7 +206,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     if (this.#state !== State.Open) return "a message before the greeting";
     if (m.target !== this.#node.target) return "a message for somebody else";
     if ((m.kind & ANSWER) !== 0) return "an answer to nothing";
-    if (m.volume === 0 && m.kind !== MessageKind.Renew) return "a message about no volume";
+    if (m.volume === 0 && !ABOUT_NO_VOLUME.has(m.kind)) return "a message about no volume";
     const kind = OPERATION_OF[m.kind];
     return kind === undefined ? this.#control(m, body) : this.#operation(m, kind, body, payload);
   }
@@ -289,6 +303,10 @@ export class ServedSession implements LinkOwner, PoolWaiter {
         return this.#inventoryPage(m);
       case MessageKind.Reconciled:
         return this.#reconciled(m);
+      case MessageKind.Adopt:
+        return this.#adopt(m, body);
+      case MessageKind.States:
+        return this.#states(m);
       default:
         return "a message out of place";
     }
@@ -296,14 +314,18 @@ export class ServedSession implements LinkOwner, PoolWaiter {
 
   #promise(m: Message): string | null {
     if (m.sequence !== this.peer || m.epoch === 0) return "a promise for somebody else";
-    const { volume } = m;
+    const { volume, detail: set } = m;
     const answer = answerTo(m);
+    // Without a set it is asked as a member, and its promise is no vote.
+    const isVote = set > 0 || this.#node.seat === null;
+    if (set > 0 && this.#declines(answer, set)) return null;
     this.#node.promise(volume, { epoch: m.epoch, owner: m.sequence }, (promise) => {
+      if (set > 0 && this.#declines(answer, set)) return;
       if (promise.kind === "refused") {
         this.#refused(answer, promise.promised);
       } else if (promise.kind === "unknown") {
         this.#reply(answer, Status.Io);
-      } else if (promise.accepted === null || !this.#node.isConfig) {
+      } else if (promise.accepted === null || !isVote || !this.#node.votesIn(set)) {
         this.#reply(answer, Status.Ok);
       } else {
         const { accepted } = promise;
@@ -318,20 +340,59 @@ export class ServedSession implements LinkOwner, PoolWaiter {
   #accept(m: Message, body: number): string | null {
     if (m.sequence !== this.peer || m.epoch === 0) return "a record of somebody else";
     const answer = answerTo(m);
-    if (!this.#node.isConfig) {
-      this.#reply(answer, Status.NotSup);
-      return null;
-    }
+    const { detail: set } = m;
+    if (this.#declines(answer, set)) return null;
     const record = {
       ballot: { epoch: m.epoch, owner: m.sequence },
       generation: m.generation,
       bytes: this.#environment.pool.bytes.slice(body, body + m.bodyBytes),
     };
     this.#node.accept(m.volume, record, (accept) => {
+      if (this.#declines(answer, set)) return;
       if (accept.kind === "refused") this.#refused(answer, accept.promised);
       else if (accept.kind === "accepted") this.#reply(answer, Status.Ok);
       else this.#reply(answer, accept.kind === "name-taken" ? Status.Inval : Status.Io);
     });
+    return null;
+  }
+
+  /** Says that it does not vote in this set of config nodes, and which one it knows; false: it does vote. */
+  #declines(answer: Message, set: number): boolean {
+    if (this.#node.votesIn(set)) return false;
+    const known = this.#node.seat?.set ?? null;
+    if (known === null) {
+      this.#reply(answer, Status.NotSup);
+    } else if (known.version === set) {
+      // It has still to copy, or to write down, what makes its vote one.
+      this.#reply(answer, Status.Io);
+    } else {
+      const body = encodeConfigSet(known);
+      this.#reply(answer, Status.OtherSet, body.length, (view) => putBytes(view, body));
+    }
+    return true;
+  }
+
+  /** A set that was chosen; it is answered when it has been taken over, not when it is durable. */
+  #adopt(m: Message, body: number): string | null {
+    const set = decodeConfigSet(this.#environment.pool.bytes.slice(body, body + m.bodyBytes));
+    if (set === null) return "a set of config nodes that is none";
+    this.#node.seat?.heard(set);
+    this.#reply(answerTo(m), this.#node.seat === null ? Status.NotSup : Status.Ok);
+    return null;
+  }
+
+  #states(m: Message): string | null {
+    const answer = answerTo(m);
+    const { seat } = this.#node;
+    if (seat?.tellsStates(m.detail) !== true) {
+      const body = seat === null ? new Uint8Array(0) : encodeConfigSet(seat.set);
+      this.#reply(answer, Status.OtherSet, body.length, (view) => putBytes(view, body));
+      return null;
+    }
+    const told = this.#node.states(m.volume);
+    const { bytes, count } = encodeStates(told, BODY_BYTES_MAX);
+    answer.detail = told.length - count;
+    this.#reply(answer, Status.Ok, bytes.length, (view) => putBytes(view, bytes));
     return null;
   }
 
@@ -343,10 +404,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
   #renew(m: Message, body: number): string | null {
     if (m.bodyBytes % 8 !== 0) return "a renewal of the wrong length";
     const answer = answerTo(m);
-    if (!this.#node.isConfig) {
-      this.#reply(answer, Status.NotSup);
-      return null;
-    }
+    if (this.#declines(answer, m.detail)) return null;
     if (!this.#node.mayVote) {
       this.#reply(answer, Status.NoLease);
       return null;
@@ -514,6 +572,10 @@ export class ServedSession implements LinkOwner, PoolWaiter {
 
 function bytesOf(m: Message, kind: ExtentOpKind): number {
   return kind === ExtentOpKind.Read || kind === ExtentOpKind.Write ? m.blocks << BLOCK_SHIFT : 0;
+}
+
+function putBytes(view: DataView, bytes: Uint8Array): void {
+  new Uint8Array(view.buffer, view.byteOffset, bytes.length).set(bytes);
 }
 
 /** The answer's header; bodies are bounded by what is asked. */

@@ -31,7 +31,9 @@ import type {
   ReplicaSession,
   SessionListener,
 } from "./api.js";
-import { getAccepted, getInventoryEntry, getRefusal, INVENTORY_ENTRY_BYTES } from "./bodies.js";
+import { decodeStates, getAccepted, getInventoryEntry, getRefusal, INVENTORY_ENTRY_BYTES } from "./bodies.js";
+import type { ToldState } from "./config/copy.js";
+import { type ConfigSet, decodeConfigSet, encodeConfigSet } from "./config/set.js";
 import { getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
 import {
   CONTROL_REQUESTS_MAX,
@@ -62,6 +64,8 @@ export interface SessionOptions {
   readonly peer: PeerId;
   /** Rises with every session of the asker to this node: 1, 2, … */
   readonly number: number;
+  /** The node knows another set of config nodes than it was asked under. */
+  readonly otherSet?: (set: ConfigSet) => void;
 }
 
 /** Kind of message of each operation. */
@@ -300,14 +304,17 @@ export class NodeSession implements ReplicaSession, LinkOwner {
 
   // ---- Control -----------------------------------------------------------------------------------------
 
-  promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
+  /** `set`: as a config node of this version of the set; 0: as a member, or of config nodes that never change. */
+  promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void, set = 0): void {
     const m = new Message();
     m.kind = MessageKind.Promise;
     m.volume = volume;
+    m.detail = set;
     m.epoch = ballot.epoch;
     m.sequence = ballot.owner;
-    this.#ask(m, new Uint8Array(0), (answer, body) => {
-      if (answer === null || answer.status === Status.Io) done({ kind: "unknown" });
+    this.#ask(m, new Uint8Array(0), (said, body) => {
+      const answer = this.#definite(said, body);
+      if (answer === null) done({ kind: "unknown" });
       else if (answer.status === Status.Fenced) done({ kind: "refused", promised: getRefusal(answer, body) });
       else if (answer.status !== Status.Ok || (body.byteLength > 0 && body.byteLength < 8))
         return `a promise answered with status ${answer.status}`;
@@ -316,7 +323,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     });
   }
 
-  accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void): void {
+  accept(volume: number, record: AcceptedRecord, done: (answer: AcceptAnswer) => void, set = 0): void {
     assert(record.bytes.length <= RECORD_PAYLOAD_MAX, "a record fits its page");
     const m = new Message();
     m.kind = MessageKind.Accept;
@@ -324,8 +331,10 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     m.epoch = record.ballot.epoch;
     m.sequence = record.ballot.owner;
     m.generation = record.generation;
-    this.#ask(m, record.bytes, (answer, body) => {
-      if (answer === null || answer.status === Status.Io) done({ kind: "unknown" });
+    m.detail = set;
+    this.#ask(m, record.bytes, (said, body) => {
+      const answer = this.#definite(said, body);
+      if (answer === null) done({ kind: "unknown" });
       else if (answer.status === Status.Ok) done({ kind: "accepted" });
       else if (answer.status === Status.Inval) done({ kind: "name-taken" });
       else if (answer.status === Status.Fenced) done({ kind: "refused", promised: getRefusal(answer, body) });
@@ -334,7 +343,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     });
   }
 
-  renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void): void {
+  renew(volumes: readonly number[], done: (promised: readonly number[] | null) => void, set = 0): void {
     assert(volumes.length <= RENEW_VOLUMES_MAX, "a renewal fits a body");
     const body = new Uint8Array(8 * volumes.length);
     const view = new DataView(body.buffer);
@@ -343,10 +352,63 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     });
     const m = new Message();
     m.kind = MessageKind.Renew;
-    this.#ask(m, body, (answer, epochs) => {
+    m.detail = set;
+    this.#ask(m, body, (said, epochs) => {
+      const answer = this.#definite(said, epochs);
       if (answer === null || answer.status !== Status.Ok) done(null);
       else if (epochs.byteLength !== body.length) return "a renewal of the wrong length";
       else done(volumes.map((_, i) => getU64(epochs, 8 * i)));
+      return null;
+    });
+  }
+
+  /** Null: no answer, or none about the set of config nodes that was asked; which one the node knows is told. */
+  #definite(answer: Message | null, body: DataView): Message | null {
+    if (answer?.status === Status.OtherSet) this.#hearSet(body);
+    return answer?.status === Status.Io || answer?.status === Status.OtherSet ? null : answer;
+  }
+
+  #hearSet(body: DataView): void {
+    const bytes = new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
+    const set = decodeConfigSet(bytes);
+    if (set !== null) this.#options.otherSet?.(set);
+  }
+
+  /** Tells the node which set of config nodes was chosen. Nothing comes of it when the session ends. */
+  adopt(set: ConfigSet): void {
+    const m = new Message();
+    m.kind = MessageKind.Adopt;
+    this.#ask(m, encodeConfigSet(set), () => null);
+  }
+
+  /** What the node has promised and accepted, for who joins the config nodes with this version of their set. */
+  states(set: number, visit: (told: ToldState) => void, done: (complete: boolean) => void): void {
+    this.#statesAfter(0, set, visit, done);
+  }
+
+  #statesAfter(
+    after: number,
+    set: number,
+    visit: (told: ToldState) => void,
+    done: (complete: boolean) => void,
+  ): void {
+    const m = new Message();
+    m.kind = MessageKind.States;
+    m.volume = after;
+    m.detail = set;
+    this.#ask(m, new Uint8Array(0), (said, body) => {
+      const answer = this.#definite(said, body);
+      if (answer === null || answer.status !== Status.Ok) {
+        done(false);
+        return null;
+      }
+      const told = decodeStates(body);
+      if (told === null) return "states that are none";
+      for (const one of told) visit(one);
+      const last = told.at(-1);
+      if (answer.detail === 0) done(true);
+      else if (last === undefined) return "states that do not end";
+      else this.#statesAfter(last.key, set, visit, done);
       return null;
     });
   }

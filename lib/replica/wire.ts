@@ -28,6 +28,8 @@ export const MessageKind = {
   Inventory: 5,
   Stable: 6,
   Reconciled: 7,
+  Adopt: 8,
+  States: 9,
   Read: 16,
   Write: 17,
   Zero: 18,
@@ -167,10 +169,10 @@ export function decode(view: DataView, at: number, m: Message): WireFault {
   return shapeFault(m);
 }
 
-/** Devices have records beside volumes, under higher numbers. */
+/** Devices, and the config nodes, have records beside volumes, under higher numbers. */
 function isAboutRecord(kind: number): boolean {
   const asked = kind & ~ANSWER;
-  return asked === MessageKind.Promise || asked === MessageKind.Accept;
+  return asked === MessageKind.Promise || asked === MessageKind.Accept || asked === MessageKind.States;
 }
 
 /** Only writes bring a payload, and answers to reads; both with the entries of their blocks. */

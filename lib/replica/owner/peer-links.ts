@@ -1,6 +1,7 @@
 /** The sessions of a process to the nodes, as owners of volumes share them: one NodePeer each. */
 import { assert } from "../../core/assert.js";
 import type { LinkEnvironment, Network, NodeId, PeerId, ReplicaSession, SessionListener } from "../api.js";
+import type { SetFollower } from "../config/set.js";
 import { NodePeer } from "../peer.js";
 import type { NodeLinks } from "./api.js";
 
@@ -18,7 +19,7 @@ export class PeerLinks implements NodeLinks {
   constructor(
     environment: LinkEnvironment,
     network: Network,
-    options: { readonly cluster: Uint8Array; readonly peer: PeerId },
+    options: { readonly cluster: Uint8Array; readonly peer: PeerId; readonly sets?: SetFollower },
     nodes: readonly NodeId[],
   ) {
     this.#make = (node) => {

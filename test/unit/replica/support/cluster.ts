@@ -8,7 +8,9 @@ import type {
   PromiseAnswer,
   ReplicaSession,
 } from "../../../../lib/replica/api.js";
-import { NodeCore } from "../../../../lib/replica/node.js";
+import { ConfigSeat } from "../../../../lib/replica/config/seat.js";
+import type { ConfigSet } from "../../../../lib/replica/config/set.js";
+import { NodeCore, type NodeOptions } from "../../../../lib/replica/node.js";
 import { NodeSession } from "../../../../lib/replica/session.js";
 import { StabilityMap } from "../../../../lib/replica/stability.js";
 import type { MemberStore } from "../../../../lib/store/index.js";
@@ -30,15 +32,17 @@ export class HandLease implements LeaseView {
 }
 
 export class NodeBench implements ExtentListener {
-  machine = new Machine();
+  machine: Machine;
   stability = new StabilityMap();
   lease = new HandLease();
   core!: NodeCore;
+  #store: MemberStore | null = null;
   acceptor!: RecordAcceptor;
   readonly answered: ExtentOp[] = [];
   readonly losses: string[] = [];
 
-  constructor() {
+  constructor(machine = new Machine()) {
+    this.machine = machine;
     this.start();
   }
 
@@ -57,15 +61,30 @@ export class NodeBench implements ExtentListener {
     this.machine.open = { ...this.machine.open, stability: this.stability };
     const store = this.machine.start().store as MemberStore;
     this.acceptor = new RecordAcceptor(store, { nameOf: (bytes) => new TextDecoder().decode(bytes) || null });
+    this.#store = store;
+    this.#make({ isConfig: true });
+  }
+
+  #make(options: NodeOptions): void {
     const { stability, acceptor } = this;
-    this.core = new NodeCore({ ...this.link, store, stability, acceptor }, { isConfig: true });
+    const store = this.#store!;
+    this.core = new NodeCore({ ...this.link, store, stability, acceptor }, options);
     this.core.useLease(this.lease);
+  }
+
+  /** The node is of a cluster whose config nodes may change. */
+  useSet(first: ConfigSet): void {
+    const seat = new ConfigSeat(this.#store!, this.core.id, first, () => undefined);
+    seat.start();
+    this.engine.advance(50);
+    this.#make({ seat });
   }
 
   connect(
     peer: number,
     number = 1,
     wrong: { cluster?: Uint8Array; node?: string } = {},
+    otherSet: (set: ConfigSet) => void = () => undefined,
   ): { session: NodeSession; near: PipeEnd; far: PipeEnd } {
     const { near, far } = pipe(this.engine);
     this.core.serve(far);
@@ -74,6 +93,7 @@ export class NodeBench implements ExtentListener {
       node: wrong.node ?? this.core.id,
       peer,
       number,
+      otherSet,
     };
     const session = new NodeSession(this.link, options, near, {
       sessionOpened: () => undefined,
