@@ -2,6 +2,8 @@
  * A server with connection threads is the same server: one volume on several threads at once, control operations
  * seen by all of them, kills survived. Any other test runs on threads with LAMINA_TEST_THREADS=2.
  */
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Test } from "tap";
 import t from "tap";
 import { killRounds } from "../cluster/support/kill-rounds.js";
@@ -116,6 +118,59 @@ t.test("rounds of SIGKILL under a verified load", async (t) => {
   const report = await killRounds({ server, volume: "v", sizeBytes: 64 * MIB, rounds: 6, seed });
   t.same(report.problems, []);
   t.ok(report.acknowledgedWrites > 6, `${report.acknowledgedWrites} writes were acknowledged`);
+});
+
+/** Loaded into every thread of the server: in connection threads an error that nobody catches, once `file` exists. */
+const FAILING_THREAD = (file: string): string => `
+  const { existsSync } = require("node:fs");
+  const { isMainThread } = require("node:worker_threads");
+  if (!isMainThread) setInterval(() => {
+    if (existsSync(${JSON.stringify(file)})) throw new Error("as if it had a bug");
+  }, 20).unref();
+`;
+
+t.test("a thread that fails takes the server with it and nothing that was flushed", async (t) => {
+  const folder = t.testdir({});
+  const trigger = join(folder, "now");
+  const module = join(folder, "fail.cjs");
+  writeFileSync(module, FAILING_THREAD(trigger));
+  const options = { data: scratchDirectory(), capacity: "1G", args: THREADS };
+  const server = new LaminaServer({ ...options, nodeArgs: ["--require", module] });
+  t.teardown(async () => {
+    await server.dispose();
+    await removeScratch(options.data);
+  });
+  await server.start();
+  await server.createVolume("v", "64M");
+  const clients = await Promise.all([0, 1].map(() => NbdClient.connect(server.host, server.port, "v")));
+  const flushed = Buffer.alloc(MIB, "flushed before the failure ");
+  await clients[0]!.write(0, flushed);
+  await clients[0]!.flush();
+  writeFileSync(trigger, "");
+  // Under load to the end: a write that was not answered may be there or not, no client may wait for ever.
+  const failures = await Promise.all(
+    clients.map(async (client, i) => {
+      try {
+        for (;;) await client.write((8 + i) * MIB, Buffer.alloc(BLOCK, i));
+      } catch (error) {
+        return error;
+      }
+    }),
+  );
+  t.ok(failures.every((error) => error instanceof Error));
+  const { code, stderr } = await server.program.ended;
+  t.equal(code, 1);
+  t.match(stderr, /connection thread \d failed: as if it had a bug/);
+  t.match(stderr, /start the server again, nothing acknowledged is lost/);
+  for (const client of clients) client.destroy();
+
+  rmSync(trigger);
+  await server.start();
+  const after = await NbdClient.connect(server.host, server.port, "v");
+  t.ok((await after.read(0, MIB)).equals(flushed));
+  await after.close();
+  await server.stop();
+  t.equal((await server.fsck()).code, 0);
 });
 
 t.test("more threads than the pool has memory for are refused", async (t) => {

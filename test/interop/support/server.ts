@@ -36,8 +36,8 @@ export interface ServerOptions {
   readonly device?: string;
   /** Further arguments of `lamina serve`. */
   readonly args?: readonly string[];
-  /** MiB of objects that the server may keep: one that keeps more ends, instead of growing until somebody looks. */
-  readonly heapMib?: number;
+  /** Arguments of Node itself, a bound of its heap or a module that does harm. */
+  readonly nodeArgs?: readonly string[];
 }
 
 export interface TestServer {
@@ -138,11 +138,11 @@ abstract class ServerBase implements TestServer {
 export class LaminaServer extends ServerBase {
   readonly #storage: readonly string[];
   readonly #args: readonly string[];
-  readonly #heapMib: number | undefined;
+  readonly #nodeArgs: readonly string[];
 
   constructor(options: ServerOptions = {}) {
     super(options);
-    this.#heapMib = options.heapMib;
+    this.#nodeArgs = options.nodeArgs ?? [];
     this.#storage =
       options.device === undefined
         ? ["--capacity", options.capacity ?? CAPACITY_DEFAULT]
@@ -188,8 +188,8 @@ export class LaminaServer extends ServerBase {
     // What the test says itself takes precedence.
     const threads = this.#args.includes("--threads") ? [] : THREADS;
     const all = [...args, ...this.#storage, ...threads, ...this.#args];
-    if (this.#heapMib === undefined) return new Program(LAMINA, all);
-    return new Program(process.execPath, [`--max-old-space-size=${this.#heapMib}`, LAMINA, ...all]);
+    if (this.#nodeArgs.length === 0) return new Program(LAMINA, all);
+    return new Program(process.execPath, [...this.#nodeArgs, LAMINA, ...all]);
   }
 
   protected async untilReady(program: Program): Promise<void> {
