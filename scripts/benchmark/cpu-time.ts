@@ -64,6 +64,12 @@ export function cpuTime(pid: number): CpuTime {
   return { userUs: user * TICK_US, systemUs: system * TICK_US };
 }
 
+/** Time in microseconds that programs which this process has started, and which have ended, have used with all their threads. */
+export function endedCpuTime(): number {
+  const { childUserTicks, childSystemTicks } = statOf(process.pid)!;
+  return (childUserTicks + childSystemTicks) * TICK_US;
+}
+
 /** Memory that the process and its descendants have just now, in bytes. */
 export function residentBytes(pid: number): number {
   return sumOverFamily(pid, "status", /^VmRSS:\s+(\d+) kB/m) * 1024;

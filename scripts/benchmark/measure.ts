@@ -32,8 +32,6 @@ export interface Outcome {
   readonly p50Us: number;
   readonly p99Us: number;
   readonly p999Us: number;
-  /** CPU time of the client, in all. */
-  readonly clientUs: number;
 }
 
 interface FioSide {
@@ -50,11 +48,6 @@ interface FioReport {
     readonly read: FioSide;
     readonly write: FioSide;
     readonly mixed?: FioSide;
-    /** Percent of a CPU. */
-    readonly usr_cpu: number;
-    readonly sys_cpu: number;
-    /** Milliseconds. */
-    readonly job_runtime: number;
   }[];
 }
 
@@ -114,8 +107,6 @@ export async function runFio(
     p50Us: percentile("50.000000"),
     p99Us: percentile("99.000000"),
     p999Us: percentile("99.900000"),
-    // Percent of milliseconds, and jobs are summed up as one.
-    clientUs: (job.usr_cpu + job.sys_cpu) * job.job_runtime * 10,
   };
 }
 
@@ -140,12 +131,7 @@ export async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: 
   ]);
   const result = JSON.parse(text) as LoadResult;
   const perSecond = (count: number): number => count / result.seconds;
-  return {
-    ...result,
-    iops: perSecond(result.requests),
-    bytesPerSecond: perSecond(result.bytes),
-    clientUs: result.cpuUs,
-  };
+  return { ...result, iops: perSecond(result.requests), bytesPerSecond: perSecond(result.bytes) };
 }
 
 /** A row by the client that it names. */
@@ -183,6 +169,8 @@ export async function measure(
   };
 }
 
+export const PREFILL_DEPTH = 4;
+
 /** Writes every block once, so that no row measures allocation. */
 export async function prefill(server: Pick<BenchServer, "uri">, sizeBytes: number): Promise<void> {
   await prefillBy(nbdEngine(server.uri), sizeBytes);
@@ -194,7 +182,7 @@ export async function prefillBy(
   { command = ["fio"], env = {} }: FioCommand = {},
 ): Promise<void> {
   const [program, ...before] = command;
-  const io = [...engine, "--rw=write", "--bs=1m", "--iodepth=4"];
+  const io = [...engine, "--rw=write", "--bs=1m", `--iodepth=${PREFILL_DEPTH}`];
   const size = [`--size=${sizeBytes}`, "--end_fsync=1", "--output-format=json"];
   await check(program!, [...before, "--name=prefill", ...io, ...size], { env });
 }

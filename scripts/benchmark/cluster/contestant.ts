@@ -1,6 +1,6 @@
 /** What is compared: three copies of a volume on one machine, each with its daemons, and the clients that ask them. */
 import { cpuTime } from "../cpu-time.js";
-import { type FioCommand, type Outcome, prefillBy, runFio } from "../measure.js";
+import { type FioCommand, type Outcome, PREFILL_DEPTH, prefillBy, runFio } from "../measure.js";
 import type { Row } from "../rows.js";
 
 /** CPU time that each group of daemons has used so far, in microseconds. */
@@ -46,7 +46,7 @@ export abstract class FioContestant implements Contestant {
   async start(folder: string, sizeBytes: number): Promise<void> {
     this.sizeBytes = sizeBytes;
     await this.launch(folder, sizeBytes);
-    await prefillBy(this.engine(1), sizeBytes, this.command());
+    await prefillBy(this.engine(PREFILL_DEPTH), sizeBytes, this.command());
   }
 
   run(row: Row, seconds: number): Promise<Outcome> {

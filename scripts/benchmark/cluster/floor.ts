@@ -17,8 +17,6 @@ interface FloorResult {
   readonly p50Us: number;
   readonly p99Us: number;
   readonly p999Us: number;
-  readonly userUs: number;
-  readonly systemUs: number;
 }
 
 export class Floor implements Contestant {
@@ -67,7 +65,6 @@ export class Floor implements Contestant {
       bytes: result.requests * row.blockBytes,
       iops,
       bytesPerSecond: iops * row.blockBytes,
-      clientUs: result.userUs + result.systemUs,
     };
   }
 

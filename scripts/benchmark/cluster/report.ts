@@ -153,7 +153,7 @@ export function clusterMarkdown(report: ClusterReport): string {
     "",
     "Three copies on one machine: all daemons and the client share its CPUs, over loopback. The client is fio with the engine",
     "of each system, or, where a row says so, this repository's own (scripts/benchmark/load).",
-    `${report.sizeBytes >> 20} MiB, prefilled; ${report.rounds} rounds of ${report.seconds} s a row, by turns. A cell: median of requests/s (or MB/s) ± half the`,
+    `${report.sizeBytes >> 20} MiB, prefilled, and each row run once uncounted; ${report.rounds} rounds of ${report.seconds} s a row, by turns. A cell: median of requests/s (or MB/s) ± half the`,
     "spread · p50/p99 µs · CPU µs per request, of each group of daemons and last of the client. × is the median over the rounds of",
     "Lamina's requests/s divided by the other's in the same round.",
     "",

@@ -23,8 +23,6 @@ export interface LoadResult {
   readonly p50Us: number;
   readonly p99Us: number;
   readonly p999Us: number;
-  /** CPU time that it has used, start-up included. */
-  readonly cpuUs: number;
 }
 
 interface Arguments {
@@ -83,7 +81,6 @@ async function load({ uri, connections, seconds, shape }: Arguments): Promise<Lo
     for (const client of clients) client.stop();
   }, seconds * 1000);
   await Promise.all(running);
-  const { user, system } = process.cpuUsage();
   const elapsed = (performance.now() - begun) / 1000;
   for (const client of clients) await client.close();
   await engine.close();
@@ -94,7 +91,6 @@ async function load({ uri, connections, seconds, shape }: Arguments): Promise<Lo
     p50Us: latencies.percentileUs(0.5),
     p99Us: latencies.percentileUs(0.99),
     p999Us: latencies.percentileUs(0.999),
-    cpuUs: user + system,
   };
 }
 
