@@ -107,7 +107,10 @@ class OutgoingHalf {
       const offset = this.#pieces[2 * this.#at]! + this.#done;
       const left = this.#pieces[2 * this.#at + 1]! - this.#done;
       const count = Math.min(room, left);
-      sink(pool.bytes.slice(offset, offset + count));
+      // From a slab: an array buffer of its own for each part costs more than everything else that is done with it.
+      const part = Buffer.allocUnsafe(count);
+      part.set(pool.bytes.subarray(offset, offset + count));
+      sink(part);
       room -= count;
       this.#done += count;
       if (count === left) {
@@ -131,14 +134,14 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
   protected closing = false;
   readonly #memory: SimPool;
   readonly #random: Prng;
-  readonly #partMax: number;
+  /** Most bytes that are received, or taken from a send, at a time. */
+  protected partMax: number;
   #receivePosted = false;
 
-  /** `partMax`: most bytes that are received, or taken from a send, at a time. */
   constructor(memory: SimPool, random: Prng, partMax: number) {
     this.#memory = memory;
     this.#random = random;
-    this.#partMax = partMax;
+    this.partMax = partMax;
   }
 
   /** Has the event happen to this end soon, while its process lives. */
@@ -176,7 +179,7 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
   simEvent(code: number): void {
     switch (code) {
       case StreamEvent.Receive:
-        this.#receiveNow();
+        this.receiveNow();
         break;
       case StreamEvent.Send:
         this.#sendNow();
@@ -191,16 +194,21 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
     }
   }
 
+  protected get canReceive(): boolean {
+    return !this.#receivePosted && this.incoming.ready(this.reset);
+  }
+
   protected tryReceive(): void {
-    if (this.#receivePosted || !this.incoming.ready(this.reset)) return;
+    if (!this.canReceive) return;
     this.#receivePosted = true;
     this.post(StreamEvent.Receive);
   }
 
-  #receiveNow(): void {
+  /** What was asked for is answered, if it still is asked for. */
+  protected receiveNow(): void {
     this.#receivePosted = false;
     if (!this.incoming.asked) return;
-    const result = this.incoming.take(this.reset, this.#random, this.#partMax, this.#memory);
+    const result = this.incoming.take(this.reset, this.#random, this.partMax, this.#memory);
     if (result >= 0) this.received();
     this.listener!.streamReceived(result);
   }
@@ -211,7 +219,7 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
       this.#sent(ECONNRESET);
       return;
     }
-    const isOver = this.outgoing.take(this.#random, this.#partMax, this.#memory, (bytes) =>
+    const isOver = this.outgoing.take(this.#random, this.partMax, this.#memory, (bytes) =>
       this.sendPart(bytes),
     );
     if (isOver) this.#sent(0);

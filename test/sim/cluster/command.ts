@@ -1,32 +1,33 @@
 /** The simulated cluster's command, here so that the tests can give it too. */
 import { optionsOf, toldOfMisuse, UsageError } from "../usage.js";
 import { type ClusterRunOptions, type ClusterRunResult, runCluster } from "./run.js";
+import { SCENES, type SceneName } from "./scenes.js";
 
 const COMMAND = "node dist/test/sim/cluster/main.js";
-const FAULT_MS = 40_000;
 
 const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
-       [--subject probe|volume] [--plain]
+       [--subject probe|volume] [--focus SCENE]
 
 With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
 many seeds, from --from on, until --seeds or --seconds are used up.
---fault-ms is the virtual time with faults (${FAULT_MS}). --subject says who owns the volume: the simple owner that tests the
-protocol (probe), or the real one (volume). --plain leaves out scenes that were added later. Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
+--fault-ms is the virtual time with faults; drawn from the seed when it is not given. --subject says who owns the volumes:
+the simple owner that tests the protocol (probe), or the real one (volume). --focus plays one scene only:
+${SCENES.join(", ")}. Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
 
 const OPTIONS = {
   seed: { type: "string" },
   from: { type: "string", default: "1" },
   seeds: { type: "string", default: "100" },
   seconds: { type: "string", default: "600" },
-  "fault-ms": { type: "string", default: `${FAULT_MS}` },
+  "fault-ms": { type: "string" },
   subject: { type: "string", default: "probe" },
-  plain: { type: "boolean", default: false },
+  focus: { type: "string" },
   trace: { type: "boolean", default: false },
   help: { type: "boolean", short: "h", default: false },
 } as const;
 
 type Print = (text: string) => void;
-type Common = Required<Pick<ClusterRunOptions, "subject" | "faultMs" | "plain">>;
+type Common = Omit<ClusterRunOptions, "seed" | "trace">;
 
 export function simulateCluster(args: readonly string[], print: Print): Promise<number> {
   return toldOfMisuse(() => execute(args, print), `${COMMAND} --help`, print);
@@ -40,8 +41,8 @@ function execute(args: readonly string[], print: Print): number {
   }
   const common: Common = {
     subject: subjectOf(values.subject),
-    faultMs: whole(values["fault-ms"], "--fault-ms"),
-    plain: values.plain,
+    ...(values["fault-ms"] === undefined ? {} : { faultMs: whole(values["fault-ms"], "--fault-ms") }),
+    ...(values.focus === undefined ? {} : { focus: focusOf(values.focus) }),
   };
   const from = whole(values.from, "--from");
   const seeds = whole(values.seeds, "--seeds");
@@ -53,7 +54,13 @@ function execute(args: readonly string[], print: Print): number {
   return holds ? 0 : 1;
 }
 
-function subjectOf(name: string): Common["subject"] {
+function focusOf(name: string): SceneName {
+  const scene = SCENES.find((known) => known === name);
+  if (scene === undefined) throw new UsageError(`'${name}' is no scene; there are ${SCENES.join(", ")}`);
+  return scene;
+}
+
+function subjectOf(name: string): "probe" | "volume" {
   if (name === "probe" || name === "volume") return name;
   throw new UsageError(`'${name}' is no subject; there are probe and volume`);
 }
@@ -67,15 +74,16 @@ function whole(text: string, option: string): number {
 /** Says what went wrong with a seed, if anything did. */
 function report(
   seed: number,
-  { subject, faultMs, plain }: Common,
+  { subject = "probe", faultMs, focus }: Common,
   result: ClusterRunResult,
   print: Print,
 ): boolean {
   const { violation } = result;
   if (violation === null) return true;
   print(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
-  const scenes = plain ? " --plain" : "";
-  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject} --fault-ms ${faultMs}${scenes} --trace`);
+  const scenes = focus === undefined ? "" : ` --focus ${focus}`;
+  const time = faultMs === undefined ? "" : ` --fault-ms ${faultMs}`;
+  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject}${time}${scenes} --trace`);
   return false;
 }
 

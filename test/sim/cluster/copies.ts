@@ -1,4 +1,7 @@
-/** Whether the copies of the volume are equal: entries and bytes of every extent on all that hold it (DESIGN §10, I7). */
+/**
+ * Whether the copies of a volume are equal: entries and bytes of every extent on all that hold it (DESIGN §10, I7); and
+ * whether they hold what clients have been told.
+ */
 import { ExtentFlag, type ExtentListener, ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.js";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { type Routine, startRoutine } from "../../../lib/core/routine.js";
@@ -7,23 +10,34 @@ import { Holders } from "../../../lib/replica/owner/holders.js";
 import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
 import { type SimPool, simMemory } from "../memory.js";
 import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
-import { PROBE_VOLUME } from "./probe-owner.js";
-import { VOLUME_EXTENTS } from "./volume-owner.js";
+import { NOTHING, VOLUME_EXTENTS, type VolumeRegisters } from "./registers.js";
+import { writesIn } from "./sector-ids.js";
 
-/** `done` with the first difference in words, or null. All nodes serve. */
+/**
+ * `done` with the first difference in words, or null. All nodes serve. Of node number `sick` blocks may be rotten that
+ * nobody has read.
+ */
 export function copiesDiffer(
   nodes: readonly NodeHost[],
   record: ClusterRecord,
   pool: SimPool,
+  registers: VolumeRegisters,
+  sick: number,
   done: (difference: string | null) => void,
 ): void {
-  startRoutine(compare(nodes, record, pool), (error, difference) => {
+  startRoutine(compare(nodes, record, pool, registers, sick), (error, difference) => {
     if (error !== null) throw error;
     done(difference ?? null);
   });
 }
 
-function* compare(nodes: readonly NodeHost[], record: ClusterRecord, pool: SimPool): Routine<string | null> {
+function* compare(
+  nodes: readonly NodeHost[],
+  record: ClusterRecord,
+  pool: SimPool,
+  registers: VolumeRegisters,
+  sick: number,
+): Routine<string | null> {
   const holders = new Holders(record);
   const memory = pool.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
   const { bytes } = simMemory();
@@ -34,17 +48,20 @@ function* compare(nodes: readonly NodeHost[], record: ClusterRecord, pool: SimPo
       // What a node still has that is no member counts for nothing.
       if (seat < 0) continue;
       if (!holders.holds(seat, extent)) {
-        if (has(node, extent)) return `node ${node.index} has extent ${extent}, which is not its own`;
+        if (has(node, record.id, extent))
+          return `node ${node.index} has extent ${extent}, which is not its own`;
         continue;
       }
       const op = new ExtentOp();
       bytes.fill(0, memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
-      yield* read(node, op, extent, memory);
-      const where = `extent ${extent} of node ${node.index}`;
+      yield* read(node, op, record.id, extent, memory);
+      const where = `extent ${extent} of volume ${record.id} on node ${node.index}`;
+      if (op.status === Status.Io && op.badBlock >= 0 && node.index === sick) continue;
       if (op.status !== Status.Ok) return `${where} cannot be read: status ${op.status}`;
       const entries = op.entries.slice(0, EXTENT_BLOCKS);
       const content = bytes.slice(memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
       first ??= { entries, content };
+      check(registers, extent, op, memory);
       if (!entries.every((entry, i) => entry === first!.entries[i])) return `${where} has other entries`;
       if (Buffer.compare(content, first.content) !== 0) return `${where} has other bytes`;
     }
@@ -53,17 +70,26 @@ function* compare(nodes: readonly NodeHost[], record: ClusterRecord, pool: SimPo
   return null;
 }
 
-function has(node: NodeHost, extent: number): boolean {
+/** Throws Violation when a block shows what clients must not see any more. */
+function check(registers: VolumeRegisters, extent: number, op: ExtentOp, memory: number): void {
+  const shows = registers.beginRead(extent * EXTENT_BLOCKS, EXTENT_BLOCKS);
+  for (let i = 0; i < EXTENT_BLOCKS; i++) {
+    const at = memory + i * BLOCK_BYTES;
+    shows(i, op.presentCount === 0 ? NOTHING : writesIn(at, !registers.hasPower));
+  }
+}
+
+function has(node: NodeHost, volume: number, extent: number): boolean {
   let found = false;
-  node.store!.inventory(PROBE_VOLUME, (_layer, one) => {
+  node.store!.inventory(volume, (_layer, one) => {
     if (one === extent) found = true;
   });
   return found;
 }
 
-function* read(node: NodeHost, op: ExtentOp, extent: number, memory: number): Routine<void> {
+function* read(node: NodeHost, op: ExtentOp, volume: number, extent: number, memory: number): Routine<void> {
   op.kind = ExtentOpKind.Read;
-  op.volume = PROBE_VOLUME;
+  op.volume = volume;
   op.extent = extent;
   op.blocks = EXTENT_BLOCKS;
   op.memory = memory;

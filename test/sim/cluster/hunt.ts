@@ -7,7 +7,6 @@ import { takeNativeChecksums } from "../native.js";
 import { runCluster } from "./run.js";
 
 /** Virtual time with faults. */
-const FAULT_MS = 40_000;
 
 const [, , seedsMax, secondsMax, subject] = process.argv;
 const end = Date.now() + Number(secondsMax) * 1000;
@@ -18,7 +17,7 @@ let seed = 0;
 await takeNativeChecksums();
 while (found === null && seed < Number(seedsMax) && Date.now() < end) {
   seed++;
-  const result = runCluster({ seed, subject: subject === "probe" ? "probe" : "volume", faultMs: FAULT_MS });
+  const result = runCluster({ seed, subject: subject === "probe" ? "probe" : "volume" });
   events += result.events;
   const { violation } = result;
   if (violation !== null) found = { seed, invariant: violation.invariant, message: violation.message };

@@ -25,6 +25,12 @@ const CONNECT_TIMEOUT_US = 1_000_000;
 /** A blocked path is looked at again after this time. */
 const BLOCKED_RETRY_US = 20_000;
 
+/** Bytes that are taken or received at a time, at most: usually, and of small parts. */
+const PART_BYTES = 100_000;
+const SMALL_PART_BYTES = 200;
+/** Hosts have lower numbers. */
+const HOSTS_MAX = 1024;
+
 const EVENT_ARRIVE = 41;
 const EVENT_BREAK = 45;
 const EVENT_DIAL = 46;
@@ -45,8 +51,8 @@ export interface Server extends Station {
 export interface NetworkOptions {
   /** Usual time of one way. */
   readonly delayUs: number;
-  /** Most bytes that are taken or received at a time. */
-  readonly partMax: number;
+  /** How often only a few bytes are taken or received at a time. */
+  readonly smallParts: number;
 }
 
 export class SimNetwork {
@@ -55,7 +61,8 @@ export class SimNetwork {
   readonly options: NetworkOptions;
   readonly #servers = new Map<NodeId, Server>();
   readonly #swapped = new Map<NodeId, NodeId>();
-  readonly #blocked = new Set<string>();
+  /** From × HOSTS_MAX + to. */
+  readonly #blocked = new Set<number>();
   readonly #ends = new Set<SimEnd>();
 
   constructor(world: SimWorld, options: NetworkOptions) {
@@ -82,15 +89,15 @@ export class SimNetwork {
   }
 
   isBlocked(from: number, to: number): boolean {
-    return this.#blocked.has(`${from}>${to}`);
+    return this.#blocked.size > 0 && this.#blocked.has(from * HOSTS_MAX + to);
   }
 
   block(from: number, to: number): void {
-    this.#blocked.add(`${from}>${to}`);
+    this.#blocked.add(from * HOSTS_MAX + to);
   }
 
   unblock(from: number, to: number): void {
-    this.#blocked.delete(`${from}>${to}`);
+    this.#blocked.delete(from * HOSTS_MAX + to);
   }
 
   healAll(): void {
@@ -101,12 +108,12 @@ export class SimNetwork {
     return this.#blocked.size;
   }
 
-  /** Breaks a random connection, at once or in halves; false when there is none. */
-  breakOne(): boolean {
-    const ends = [...this.#ends];
+  /** Breaks a random connection, of the host if one is given, at once or in halves; false when there is none. */
+  breakOne(host?: number, inHalves = this.random.chance(0.5)): boolean {
+    const ends = [...this.#ends].filter(({ station }) => host === undefined || station.host === host);
     if (ends.length === 0) return false;
     const end = this.random.pick(ends);
-    if (this.random.chance(0.5)) {
+    if (!inHalves) {
       end.breakSoon();
       end.other.breakSoon();
     } else {
@@ -231,7 +238,7 @@ class SimEnd extends StreamEnd {
   #sendPosted = false;
 
   constructor(network: SimNetwork, station: Station) {
-    super(station.pool, network.random, network.options.partMax);
+    super(station.pool, network.random, PART_BYTES);
     this.#network = network;
     this.station = station;
   }
@@ -251,6 +258,8 @@ class SimEnd extends StreamEnd {
       this.tryReceive();
       this.wantSend();
     } else {
+      const { random, options } = this.#network;
+      this.partMax = random.chance(options.smallParts) ? SMALL_PART_BYTES : PART_BYTES;
       if (code === StreamEvent.Send) this.#sendPosted = false;
       if (code === StreamEvent.Close) this.#endBehindPath = true;
       super.simEvent(code);
@@ -285,6 +294,15 @@ class SimEnd extends StreamEnd {
     this.#network.ended(this);
   }
 
+  /** Bytes have come: received in the same moment, or soon after. */
+  #arrived(): void {
+    const { process } = this.station;
+    if (!process.alive) return;
+    const isNow = process.pausedUntilUs <= this.#network.world.nowUs && this.#network.random.chance(0.8);
+    if (isNow && this.canReceive) this.receiveNow();
+    else this.tryReceive();
+  }
+
   #postArrival(): void {
     if (this.#arrivePosted || (this.#path.length === 0 && !this.#endBehindPath)) return;
     this.#arrivePosted = true;
@@ -312,7 +330,7 @@ class SimEnd extends StreamEnd {
       this.#endBehindPath = false;
       other.incoming.ended = true;
     }
-    if (other.station.process.alive) other.tryReceive();
+    other.#arrived();
     if (this.station.process.alive) this.wantSend();
     this.#postArrival();
   }

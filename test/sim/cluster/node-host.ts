@@ -13,7 +13,14 @@ import { NodePeer } from "../../../lib/replica/peer.js";
 import { RecordRegister } from "../../../lib/replica/register.js";
 import { StabilityMap } from "../../../lib/replica/stability.js";
 import type { StoreEnvironment } from "../../../lib/store/api.js";
-import { type FormatOptions, formatStore, type MemberStore, openStore } from "../../../lib/store/index.js";
+import {
+  type FormatOptions,
+  formatStore,
+  type MemberStore,
+  metadataBytes,
+  openStore,
+  planFormat,
+} from "../../../lib/store/index.js";
 import type { Arena } from "../arena.js";
 import { SimDevice } from "../device.js";
 import type { DeviceImage } from "../device-pages.js";
@@ -23,7 +30,9 @@ import type { ClusterChecks } from "./checks.js";
 import type { Server, SimNetwork } from "./network.js";
 
 export const CLUSTER_ID = Uint8Array.from({ length: 16 }, (_, i) => 0xc0 + i);
+/** Room for all extents of a run's volumes, and for some that are being freed. */
 const DEVICE_BYTES = 4 * MIB;
+const DEVICE_BYTES_MANY = 8 * MIB;
 /** Pool of one process. */
 export const STATION_POOL_BYTES = 4 * MIB;
 export const EXTENT_BLOCKS = 16;
@@ -33,7 +42,11 @@ export interface NodeHostOptions {
   /** The name that a record claims; see AcceptorOptions. */
   readonly nameOf: (bytes: Uint8Array) => string | null;
   /** Extents of one page of an inventory. */
-  readonly inventoryPage?: number;
+  readonly inventoryPage: number;
+  /** Volumes of the run. */
+  readonly volumes: number;
+  /** The device of a node answers nothing any more. */
+  failed(node: NodeHost): void;
 }
 
 /** Pool number `station` of a run. */
@@ -64,6 +77,8 @@ export class NodeHost {
   /** This opening was; before, its token may be on the device already. */
   #isRegistered = false;
   #backup: { readonly image: DeviceImage; readonly registrations: number } | null = null;
+  /** The device as it was formatted. */
+  #blank: DeviceImage | null = null;
   /** What was on the device before an old backup was put there by mistake; null: nothing was. */
   #truth: DeviceImage | null = null;
   quarantines = 0;
@@ -83,12 +98,16 @@ export class NodeHost {
     this.index = index;
     this.id = nodeIdOf(deviceIdOfNode(index));
     this.device = new SimDevice(world, arena, {
-      sizeBytes: DEVICE_BYTES,
+      sizeBytes: this.#capacity,
       alignBytes: 512,
       zeroGrainBytes: BLOCK_BYTES,
       latencyUs: 60,
       granuleBytes: BLOCK_BYTES,
     });
+  }
+
+  get #capacity(): number {
+    return this.#options.volumes > 1 ? DEVICE_BYTES_MANY : DEVICE_BYTES;
   }
 
   get isConfig(): boolean {
@@ -115,7 +134,7 @@ export class NodeHost {
       events: {
         bitRot: () => undefined,
         full: () => undefined,
-        failed: () => undefined,
+        failed: () => this.#options.failed(this),
         lossy: () => undefined,
         adopted: () => undefined,
         extentChanged: () => undefined,
@@ -128,17 +147,19 @@ export class NodeHost {
     const options: FormatOptions = {
       deviceId: deviceIdOfNode(this.index),
       clusterId: CLUSTER_ID,
-      capacityBytes: DEVICE_BYTES,
+      capacityBytes: this.#capacity,
       extentBlocks: EXTENT_BLOCKS,
       logBytes: 64 * 1024,
       records: 16,
     };
+    this.device.provisionedBelow = metadataBytes(planFormat(options));
     const process = this.#world.spawnBeside();
     this.process = process;
     const environment = this.#environment(process, stationPool(this.index));
     startRoutine(formatStore(environment, options), (error) => {
       if (error !== null) throw error;
       process.kill();
+      this.#blank = this.device.image();
       done();
     });
   }
@@ -191,7 +212,7 @@ export class NodeHost {
     const { inventoryPage } = this.#options;
     const core = new NodeCore(
       { ...link, store: watched, stability, acceptor },
-      { isConfig: this.isConfig, ...(inventoryPage === undefined ? {} : { inventoryPage }) },
+      { isConfig: this.isConfig, inventoryPage },
     );
     const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
     const config = this.#configPeers(process, pool, core, peer);
@@ -265,12 +286,23 @@ export class NodeHost {
   startBackup(): boolean {
     const backup = this.#backup;
     if (backup === null || this.#truth !== null || backup.registrations === this.#registrations) return false;
+    this.#startOn(backup.image);
+    return true;
+  }
+
+  /** Starts on the device as it was formatted: somebody has wiped it. False: it was never registered, so nobody knows. */
+  startBlank(): boolean {
+    if (this.#truth !== null || this.#registrations === 0) return false;
+    this.#startOn(this.#blank!);
+    return true;
+  }
+
+  #startOn(image: DeviceImage): void {
     this.kill();
     this.#truth = this.device.image();
-    this.device.restore(backup.image);
+    this.device.restore(image);
     this.#checks.impostor(this.index, true);
     this.start();
-    return true;
   }
 
   /** Puts back what was there. */

@@ -86,8 +86,6 @@ export interface ProbeHost {
   readonly nodes: readonly NodeHost[];
   readonly configNodes: number;
   readonly registers: Registers;
-  /** Somebody serves the volume, as far as he knows. */
-  isServed(): boolean;
 }
 
 export class ProbeOwner {

@@ -1,0 +1,111 @@
+/** A gateway of the simulated cluster: one process with its links and its lease, and the volumes that it may own. */
+import { LeaseKeeper } from "../../../lib/replica/lease.js";
+import type { OwnerEnvironment } from "../../../lib/replica/owner/api.js";
+import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
+import { RecordRegister } from "../../../lib/replica/register.js";
+import type { SimPool } from "../memory.js";
+import { simMemory } from "../memory.js";
+import type { SimProcess } from "../world.js";
+import { watchedAcceptor } from "./checks.js";
+import { CLUSTER_ID, EXTENT_BLOCKS } from "./node-host.js";
+import type { ProbeHost } from "./probe-owner.js";
+import type { VolumeRegisters } from "./registers.js";
+import { VolumeOwner, volumeNumber } from "./volume-owner.js";
+
+/** What a run tells its gateways, and hears of them. */
+export interface GatewayHost extends ProbeHost {
+  /** One for each volume. */
+  readonly clients: readonly VolumeRegisters[];
+  /** Node of which single blocks may be lost; −1: none. */
+  readonly sickNode: number;
+  /** Somebody serves volume number `index`, as far as he knows. */
+  isVolumeServed(index: number): boolean;
+  /** A member has joined the in-sync ones of a volume. */
+  joined(): void;
+}
+
+export class Gateway {
+  readonly process: SimProcess;
+  readonly host: number;
+  readonly volumes: readonly VolumeOwner[];
+  readonly #links: PeerLinks;
+  readonly #lease: LeaseKeeper;
+
+  constructor(at: GatewayHost, host: number, process: SimProcess, pool: SimPool) {
+    this.host = host;
+    this.process = process;
+    const random = at.world.random.fork("owner");
+    const peer = 1 + random.u32() * 2 ** 16 + random.below(2 ** 16);
+    const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
+    const ids = at.nodes.map(({ id }) => id);
+    const network = at.network.of({ host, process, pool });
+    this.#links = new PeerLinks(link, network, { cluster: CLUSTER_ID, peer }, ids);
+    const config = at.nodes.slice(0, at.configNodes);
+    const acceptors = config.map((node) => ({
+      node: node.id,
+      peer: watchedAcceptor(at.checks, node, this.#links.peer(node.id)),
+    }));
+    this.#lease = new LeaseKeeper(
+      process,
+      config.map(({ id }) => this.#links.peer(id)),
+      {
+        watched: () => this.volumes.flatMap(({ serving, volume }) => (serving ? [volume] : [])),
+        promised: (volume, promised) => {
+          this.volumes.find((one) => one.volume === volume)?.heardOf(promised);
+        },
+      },
+    );
+    const environment: OwnerEnvironment = {
+      pool,
+      clock: process,
+      random: process,
+      links: this.#links,
+      register: new RecordRegister(process, acceptors),
+      lease: this.#lease,
+      self: { peer, node: null, incarnation: 0 },
+      extentBlocks: EXTENT_BLOCKS,
+      nameOf: (id) => `n${ids.indexOf(id)}`,
+    };
+    const station = { host, process, pool, environment, lease: this.#lease };
+    this.volumes = at.clients.map((clients, index) => {
+      return new VolumeOwner(at, station, clients, volumeNumber(index), random.fork("volume"));
+    });
+  }
+
+  start(): void {
+    this.#links.start();
+    this.#lease.start();
+    for (const volume of this.volumes) volume.start();
+  }
+
+  get serving(): boolean {
+    return this.volumes.some(({ serving }) => serving);
+  }
+  get epoch(): number {
+    return Math.max(...this.volumes.map(({ epoch }) => epoch));
+  }
+  get waiting(): string {
+    return this.volumes.map(({ waiting }) => waiting).join("; ");
+  }
+  get activations(): number {
+    return this.#sum(({ activations }) => activations);
+  }
+  get shrunk(): number {
+    return this.#sum(({ shrunk }) => shrunk);
+  }
+  get rebuilt(): number {
+    return this.#sum(({ rebuilt }) => rebuilt);
+  }
+  get replaced(): number {
+    return this.#sum(({ replaced }) => replaced);
+  }
+
+  #sum(of: (volume: VolumeOwner) => number): number {
+    return this.volumes.reduce((sum, volume) => sum + of(volume), 0);
+  }
+
+  /** Wants every volume that it does not own. */
+  activate(): void {
+    for (const volume of this.volumes) volume.activate();
+  }
+}

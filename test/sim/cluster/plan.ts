@@ -1,0 +1,78 @@
+/** What one run of the simulated cluster is like: drawn from its seed, apart from everything that happens in it. */
+import { INVENTORY_PAGE } from "../../../lib/replica/limits.js";
+import type { Prng } from "../prng.js";
+import { SCENES, type SceneName } from "./scenes.js";
+
+/** How one node's device is unwell in a run. */
+export type Sickness = "none" | "rot" | "eio" | "full";
+
+export interface RunPlan {
+  readonly nodes: number;
+  readonly configNodes: number;
+  readonly volumes: number;
+  /** Usual time of one way through the network, and how often only a few bytes are moved at a time. */
+  readonly delayUs: number;
+  readonly smallParts: number;
+  /** Extents of one page of an inventory. */
+  readonly inventoryPage: number;
+  /** Nobody loses power: then whatever was acknowledged must be there. */
+  readonly hasPower: boolean;
+  readonly sickness: Sickness;
+  /** What may happen; one of them after the other, drawn anew each time. */
+  readonly scenes: readonly SceneName[];
+  /** Virtual time with faults. */
+  readonly faultMs: number;
+}
+
+/** A run of one focus has its scene only, and what that scene needs. */
+export function planOf(random: Prng, focus?: SceneName): RunPlan {
+  const [nodes, configNodes] = random.pick([
+    [1, 1],
+    [2, 1],
+    [3, 1],
+    [3, 3],
+    [3, 3],
+    [3, 3],
+    [4, 3],
+    [4, 1],
+    [5, 5],
+  ] as const);
+  const sickness = random.pick(["none", "none", "none", "none", "rot", "eio", "full"] as const);
+  const hasPower = random.chance(0.4);
+  const isMixed = random.chance(0.4);
+  const one = random.pick(SCENES);
+  const scenes = isMixed ? SCENES.filter(() => random.chance(0.6)) : [one];
+  const plan: RunPlan = {
+    nodes,
+    configNodes,
+    volumes: random.pick([1, 1, 1, 1, 2, 3]),
+    delayUs: random.pick([30, 200, 2000]),
+    smallParts: random.pick([0, 0, 0.05, 0.3]),
+    inventoryPage: random.pick([1, 3, INVENTORY_PAGE]),
+    // Rot and power losses together may leave no copy that anybody could know to be good.
+    hasPower: hasPower || sickness === "rot" || sickness === "eio",
+    sickness: nodes > 1 ? sickness : "none",
+    scenes: scenes.length === 0 ? [one] : scenes,
+    faultMs: random.pick([1000, 1000, 1000, 6000, 12_000]),
+  };
+  if (focus === undefined) return plan;
+  const [more, config] = random.pick([
+    [2, 1],
+    [3, 1],
+    [3, 3],
+    [3, 3],
+    [4, 3],
+  ] as const);
+  const needsPower = NEEDS_POWER_LOSS.has(focus);
+  return {
+    ...plan,
+    nodes: more,
+    configNodes: config,
+    scenes: [focus],
+    volumes: 1,
+    hasPower: needsPower ? false : plan.hasPower,
+    sickness: needsPower || focus !== "sick" ? "none" : random.pick(["rot", "eio", "full"]),
+  };
+}
+
+const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set(["blackout", "lossy", "lives"]);

@@ -1,0 +1,422 @@
+/**
+ * Scenes: faults in an order that chance alone would hardly find, each made for one way in which copies, owners and
+ * decisions can come apart. A scene begins while the volumes are served, says what its clients do meanwhile, and tells
+ * how long it takes.
+ */
+import type { Prng } from "../prng.js";
+import { type Faults, OWNER_HOST, OWNERS } from "./faults.js";
+import type { NodeHost } from "./node-host.js";
+import { allExtents, type Habits, type Shares, USUAL_SHARES, VOLUME_EXTENTS } from "./registers.js";
+
+export const SCENES = [
+  "soup",
+  "stopped-owner",
+  "split",
+  "late-answers",
+  "release",
+  "away",
+  "half-written",
+  "blackout",
+  "lossy",
+  "lives",
+  "half-break",
+  "failed-resync",
+  "replace",
+  "wipe",
+  "sick",
+] as const;
+export type SceneName = (typeof SCENES)[number];
+
+/** Time after which what nobody changes has become cool. */
+const COOL_MS = 2200;
+/** Operations that follow each other at once, at most. */
+const BURST_MAX = 60;
+/** Between two faults of the soup. */
+const SOUP_PAUSES_MS = [300, 1000, 2500] as const;
+
+const MOSTLY_WRITES: Shares = { flush: 1, free: 1, zero: 2, write: 16, read: 4 };
+const MOSTLY_READS: Shares = { flush: 2, free: 0, zero: 0, write: 1, read: 12 };
+const MANY_FLUSHES: Shares = { flush: 10, free: 0, zero: 0, write: 8, read: 4 };
+const NEW_LIVES: Shares = { flush: 0, free: 6, zero: 1, write: 10, read: 2 };
+
+export class Scenes {
+  readonly #faults: Faults;
+  readonly #random: Prng;
+  /** Asked once, when a member has joined. */
+  #onJoined: (() => void) | null = null;
+
+  constructor(faults: Faults) {
+    this.#faults = faults;
+    this.#random = faults.stage.random;
+  }
+
+  /** A member has joined the in-sync ones of some volume. */
+  joined(): void {
+    const then = this.#onJoined;
+    this.#onJoined = null;
+    then?.();
+  }
+
+  /** Begins the scene; how many ms it takes. */
+  play(name: SceneName): number {
+    this.#onJoined = null;
+    const scenes: Record<SceneName, () => number> = {
+      soup: () => this.#soup(),
+      "stopped-owner": () => this.#stoppedOwner(),
+      split: () => this.#split(),
+      "late-answers": () => this.#lateAnswers(),
+      release: () => this.#release(),
+      away: () => this.#away(),
+      "half-written": () => this.#halfWritten(),
+      blackout: () => this.#blackout(),
+      lossy: () => this.#lossy(),
+      lives: () => this.#lives(),
+      "half-break": () => this.#halfBreak(),
+      "failed-resync": () => this.#failedResync(),
+      replace: () => this.#replace(),
+      wipe: () => this.#wipe(),
+      sick: () => this.#sick(),
+    };
+    let ms = 0;
+    this.#faults.act(`scene ${name}`, () => {
+      ms = scenes[name]();
+    });
+    return ms;
+  }
+
+  // ---- What clients do ---------------------------------------------------------------------------------
+
+  #clients(habits: Partial<Habits>): void {
+    for (const clients of this.#faults.stage.clients) clients.habits = { ...clients.habits, ...habits };
+  }
+
+  /** As ever, in some of the extents. */
+  atWork(habits: Partial<Habits> = {}): void {
+    this.#clients({
+      inUse: this.#some(0.5),
+      isNarrow: this.#random.chance(0.2),
+      pauseMs: this.#random.pick([150, 400, 1000]),
+      isResting: false,
+      shares: USUAL_SHARES,
+      ...habits,
+    });
+  }
+
+  /** The next operations follow each other at once. */
+  #hurry(operations: number): void {
+    for (const clients of this.#faults.stage.clients) clients.hurry = operations;
+  }
+
+  /** Nobody asks for anything: extents become cool. Then `then`. */
+  #rest(then: () => void): number {
+    this.#clients({ isResting: true });
+    const ms = COOL_MS + this.#random.below(1200);
+    this.#faults.after(ms, then);
+    return ms;
+  }
+
+  #some(share: number): number[] {
+    const some = allExtents().filter(() => this.#random.chance(share));
+    return some.length > 0 ? some : [this.#random.below(VOLUME_EXTENTS)];
+  }
+
+  /** Many operations for `ms`, in new places; then `then`. */
+  #burst(ms: number, shares: Shares, then: () => void = () => this.#clients({ isResting: true })): void {
+    this.atWork({ pauseMs: 20, shares, isNarrow: this.#random.chance(0.5) });
+    this.#hurry(this.#between(5, BURST_MAX));
+    this.#faults.after(ms, () => {
+      this.#hurry(0);
+      then();
+    });
+  }
+
+  // ---- Who ---------------------------------------------------------------------------------------------
+
+  /** Host of a gateway that serves; the first one's if none does. */
+  get #ownerHost(): number {
+    return OWNER_HOST + Math.max(0, this.#faults.serving());
+  }
+
+  #between(low: number, high: number): number {
+    return this.#random.between(low, high);
+  }
+
+  /** A node is cut off, dead, stopped, or its connections break. */
+  #takeAway(node: NodeHost, ms: number): void {
+    const faults = this.#faults;
+    const how = this.#random.below(5);
+    if (how === 0) faults.killNode(node, ms);
+    else if (how === 1) faults.isolate(node.index, ms);
+    else if (how === 2) faults.isolate(node.index, ms, 3);
+    else if (how === 3 && node.process !== null) faults.pause(node.process, ms);
+    else {
+      faults.blockFor(this.#ownerHost, node.index, ms);
+      faults.blockFor(node.index, this.#ownerHost, ms);
+    }
+  }
+
+  // ---- Scenes ------------------------------------------------------------------------------------------
+
+  /** Anything, at any time. */
+  #soup(): number {
+    const ms = this.#between(2000, 8000);
+    const pauseMs = this.#random.pick(SOUP_PAUSES_MS);
+    this.atWork();
+    for (let at = 0; at < ms; at += 1 + this.#random.below(pauseMs)) {
+      this.#faults.after(at, () => this.#faults.any());
+      if (this.#random.chance(0.2)) this.#faults.after(at, () => this.atWork());
+    }
+    return ms;
+  }
+
+  /** A gateway is stopped while answers are on their way to it, and goes on when another one serves. */
+  #stoppedOwner(): number {
+    const ms = this.#between(3300, 6000);
+    this.atWork({ shares: this.#random.pick([MANY_FLUSHES, USUAL_SHARES]) });
+    this.#hurry(BURST_MAX);
+    const owner = this.#faults.stage.owners[Math.max(0, this.#faults.serving())];
+    const begin = this.#between(1, 40);
+    this.#faults.after(begin, () => {
+      if (owner !== null && owner !== undefined) this.#faults.pause(owner.process, ms);
+    });
+    this.#faults.after(begin + this.#random.below(300), () => this.#faults.takeOver());
+    return begin + ms + 500;
+  }
+
+  /** Two parts of the network, with an owner in each that wants the volume. */
+  #split(): number {
+    const ms = this.#between(4000, 9000);
+    this.atWork({ pauseMs: 150 });
+    this.#faults.split(ms);
+    return ms + 300;
+  }
+
+  /** What the nodes answer to the owner is late, and somebody else takes the volume meanwhile. */
+  #lateAnswers(): number {
+    const { nodes } = this.#faults.stage;
+    const host = this.#ownerHost;
+    const ms = this.#between(800, 4500);
+    this.atWork({ shares: this.#random.pick([MANY_FLUSHES, USUAL_SHARES]) });
+    this.#hurry(BURST_MAX);
+    for (const { index } of nodes) this.#faults.blockFor(index, host, ms + this.#random.below(300));
+    this.#faults.after(this.#random.below(1200), () => this.#faults.takeOver());
+    return ms + 500;
+  }
+
+  /** A volume is handed on in order, while answers of some nodes come late. */
+  #release(): number {
+    const { nodes } = this.#faults.stage;
+    const host = this.#ownerHost;
+    this.atWork({ pauseMs: 20, shares: MANY_FLUSHES });
+    const begin = this.#between(20, 100);
+    this.#faults.after(begin, () => {
+      this.#clients({ pauseMs: 100 });
+      this.#hurry(this.#random.below(BURST_MAX));
+      for (const volume of this.#faults.volumes()) volume.release();
+      const cutAt = this.#random.pick([0, 1, 3, 10]) * this.#random.below(1000) * 0.001;
+      this.#faults.after(cutAt, () => {
+        for (const { index } of nodes)
+          if (this.#random.chance(0.7)) this.#faults.blockFor(index, host, this.#random.below(1500));
+      });
+      this.#faults.after(this.#random.below(100), () => this.#faults.takeOver());
+    });
+    return begin + 2500;
+  }
+
+  /** While most of what it has is cool, a member is away for a short time, in which a few extents are changed. */
+  #away(): number {
+    const node = this.#faults.anyNode();
+    const ms = this.#between(1100, 4500);
+    const rest = this.#rest(() => {
+      this.#takeAway(node, ms);
+      this.#burst(this.#between(20, 400), this.#random.pick([MOSTLY_WRITES, NEW_LIVES]), () => {
+        if (this.#random.chance(0.5)) this.#clients({ isResting: true });
+      });
+      if (this.#random.chance(0.3)) this.#faults.after(ms, () => this.#faults.amend());
+      this.#faults.after(ms + 100, () =>
+        this.atWork({ shares: this.#random.pick([MOSTLY_READS, MOSTLY_WRITES]), inUse: allExtents() }),
+      );
+    });
+    return rest + ms + 2500;
+  }
+
+  /** Changes of cool extents reach some members only; then the owner is gone, and so, soon, may be the next one. */
+  #halfWritten(): number {
+    const faults = this.#faults;
+    const { nodes } = faults.stage;
+    const cutMs = this.#random.pick([100, 1500, 3500]) + this.#random.below(800);
+    const rest = this.#rest(() => {
+      const host = this.#ownerHost;
+      const spared = this.#random.pick(nodes);
+      for (const node of nodes)
+        if (node !== spared && this.#random.chance(0.8)) faults.blockFor(host, node.index, cutMs + 100);
+      this.#burst(this.#between(5, 120), MOSTLY_WRITES);
+      faults.after(cutMs, () => {
+        const index = host - OWNER_HOST;
+        faults.act("owner", () => faults.killOwner(index, this.#between(1000, 6000)));
+        faults.takeOver();
+        this.#whileReconciled((index + 1) % OWNERS);
+      });
+    });
+    return rest + cutMs + 9000;
+  }
+
+  /** The next owner finds a member slow, away or stopped, and may not live long. */
+  #whileReconciled(next: number): void {
+    const faults = this.#faults;
+    const node = faults.anyNode();
+    const begin = this.#random.pick([0, 3400, 3460]);
+    faults.after(begin, () => {
+      const ms = this.#between(500, 3500);
+      if (this.#random.chance(0.5)) faults.slowDevice(node, ms);
+      else this.#takeAway(node, ms);
+      faults.after(this.#random.below(ms + 300), () => {
+        if (this.#random.chance(0.6)) faults.act("owner", () => faults.killOwner(next));
+      });
+    });
+    faults.after(begin + 1000, () => this.atWork({ shares: MOSTLY_READS, inUse: allExtents() }));
+  }
+
+  /** All nodes lose power at once: at any time, or when a member has just joined. */
+  #blackout(): number {
+    const faults = this.#faults;
+    const { nodes } = faults.stage;
+    const all = (): void => {
+      faults.act("blackout", () => faults.powerLoss(nodes));
+      if (this.#random.chance(0.3)) faults.killOwner(Math.max(0, faults.serving()));
+    };
+    this.atWork({ pauseMs: 150, shares: this.#random.pick([MANY_FLUSHES, MOSTLY_WRITES]) });
+    if (this.#random.chance(0.3)) {
+      faults.after(this.#between(50, 1500), all);
+      return 6500;
+    }
+    this.#takeAway(faults.anyNode(), this.#between(1200, 2500));
+    this.#onJoined = () => {
+      this.#hurry(this.#random.below(BURST_MAX));
+      faults.after(this.#random.pick([0, 1, 10, 100]) * this.#random.u32() * 2 ** -32, all);
+    };
+    return 8000;
+  }
+
+  /** One node loses power in calm times, and what it alone lacks must be found; perhaps all lose it soon after. */
+  #lossy(): number {
+    const faults = this.#faults;
+    const { nodes } = faults.stage;
+    this.atWork();
+    faults.after(2480, () => this.#hurry(this.#random.below(BURST_MAX)));
+    faults.after(2500, () => {
+      const node = faults.anyNode();
+      const wasCalm = faults.isCalm;
+      faults.act("power", () => faults.powerLoss([node], wasCalm));
+      const index = Math.max(0, faults.serving());
+      if (this.#random.chance(0.6)) faults.killOwner(index);
+      if (this.#random.chance(0.7)) faults.after(this.#random.below(200), () => faults.takeOver());
+      this.atWork({ pauseMs: 150, shares: MANY_FLUSHES });
+      if (this.#random.chance(0.6)) faults.after(this.#between(100, 6000), () => faults.powerLoss(nodes));
+      else if (this.#random.chance(0.5))
+        faults.after(this.#between(100, 6000), () => faults.powerLoss([faults.anyNode()]));
+    });
+    return 10_000;
+  }
+
+  /** Cool extents are freed and made anew, and one node loses power before it has that. */
+  #lives(): number {
+    const faults = this.#faults;
+    const rest = this.#rest(() => {
+      const wasCalm = faults.isCalm;
+      this.#burst(this.#between(5, 150), NEW_LIVES);
+      // What is acknowledged meanwhile is on the others.
+      faults.after(this.#between(5, 200), () => {
+        faults.act("power", () => faults.powerLoss([faults.anyNode()], wasCalm));
+        if (this.#random.chance(0.4)) faults.killOwner(Math.max(0, faults.serving()));
+      });
+      faults.after(2500, () => this.atWork({ shares: MOSTLY_READS, inUse: allExtents() }));
+    });
+    return rest + 6000;
+  }
+
+  /** What the owner has sent arrives after it was sent again over another connection. */
+  #halfBreak(): number {
+    this.atWork({ isNarrow: true, inUse: [0, 1], pauseMs: 20 });
+    const times = this.#between(1, 3);
+    this.#faults.after(this.#random.below(1500), () => this.#hurry(BURST_MAX));
+    for (let i = 0; i < times; i++) {
+      this.#faults.after(this.#random.below(1500), () => {
+        this.#faults.stage.network.breakOne(this.#ownerHost, true);
+      });
+    }
+    this.#faults.after(1600, () => this.atWork());
+    return 3500;
+  }
+
+  /** A member comes back, and before it has everything it, or somebody it copies from, is away again. */
+  #failedResync(): number {
+    const faults = this.#faults;
+    const node = faults.anyNode();
+    const ms = this.#between(1200, 3000);
+    const rest = this.#random.chance(0.5) ? this.#rest(() => undefined) : 0;
+    faults.after(rest, () => {
+      this.#takeAway(node, ms);
+      this.#burst(this.#between(100, 600), MOSTLY_WRITES, () =>
+        this.atWork({ pauseMs: 150, shares: this.#random.pick([MOSTLY_WRITES, USUAL_SHARES]) }),
+      );
+      let at = ms + this.#random.below(200);
+      for (let left = this.#between(1, 3); left > 0; left--) {
+        at += this.#random.pick([5, 40, 400]) + this.#random.below(100);
+        faults.after(at, () => {
+          this.#hurry(this.#random.below(20));
+          this.#interfere(node);
+        });
+      }
+    });
+    return rest + ms + 5000;
+  }
+
+  #interfere(node: NodeHost): void {
+    const faults = this.#faults;
+    const other = this.#random.chance(0.6) ? node : faults.anyNode();
+    const how = this.#random.below(4);
+    if (how === 0) faults.killNode(other, this.#between(20, 1500));
+    else if (how === 1) faults.stage.network.breakOne(other.index, false);
+    else if (how === 2) faults.slowDevice(other, this.#between(50, 800));
+    else this.#takeAway(other, this.#between(20, 2500));
+  }
+
+  /** Members give their seats to others, while some are away and come back. */
+  #replace(): number {
+    const faults = this.#faults;
+    this.atWork();
+    for (let at = 0; at < 4000; at += 300 + this.#random.below(1500)) {
+      faults.after(at, () => faults.act("replace", () => faults.replace()));
+      if (this.#random.chance(0.5))
+        faults.after(at + this.#random.below(500), () =>
+          this.#takeAway(faults.anyNode(), this.#between(300, 2500)),
+        );
+    }
+    return 6500;
+  }
+
+  /** Somebody wipes a node's device, or starts it on an old backup, in calm times. */
+  #wipe(): number {
+    const faults = this.#faults;
+    this.atWork({ pauseMs: 200 });
+    faults.after(2500, () => faults.act("wipe", () => faults.wipe()));
+    if (this.#random.chance(0.5)) faults.after(2600 + this.#random.below(2000), () => faults.takeOver());
+    if (this.#random.chance(0.5))
+      faults.after(2600 + this.#random.below(3000), () => faults.killOwner(Math.max(0, faults.serving())));
+    return 6000;
+  }
+
+  /** Rot, errors, or no space on one node's device, while members come and go. */
+  #sick(): number {
+    const faults = this.#faults;
+    this.atWork();
+    for (let at = 0; at < 5000; at += 200 + this.#random.below(1000)) {
+      faults.after(at, () => faults.act("sick", () => faults.beSick()));
+      if (this.#random.chance(0.3))
+        faults.after(at, () => this.#takeAway(faults.anyNode(), this.#between(300, 3000)));
+      if (this.#random.chance(0.1)) faults.after(at, () => faults.takeOver());
+    }
+    return 7000;
+  }
+}
