@@ -112,7 +112,7 @@ export interface OpenedDisk {
   readonly kind: "file" | "block";
   /** O_DIRECT was refused: said loudly by the caller. */
   readonly direct: boolean;
-  /** Part of the boot id: BLKGETDISKSEQ of a block device, mount id of a file. */
+  /** Part of the boot id: BLKGETDISKSEQ of a block device, life of the file system of a file. */
   readonly instanceTag: string;
   /** Reserves space (fallocate) so that later writes to the range cannot run out of it. File only. */
   reserve(offset: number, length: number): Promise<void>;

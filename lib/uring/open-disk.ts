@@ -26,6 +26,7 @@ import { Errno } from "./abi.js";
 import { type Addon, checkNative, type FileFacts } from "./addon.js";
 import type { OpenDiskOptions } from "./api.js";
 import { errnoOf, errnoText } from "./errno.js";
+import { instanceTag } from "./instance-tag.js";
 import { takeLock } from "./lock.js";
 
 /** Smallest unit of any device; what buffered I/O is held to as well, so that nobody relies on less. */
@@ -78,7 +79,7 @@ export async function openFile(addon: Addon, pool: Pool, options: OpenDiskOption
       sizeBytes: facts.size,
       alignBytes: direct ? align : SECTOR_BYTES,
       zeroGrainBytes: zeroGrain(facts),
-      instanceTag: instanceTag(facts),
+      instanceTag: instanceTag(fd, facts),
     };
   } catch (error) {
     closeSync(fd);
@@ -206,11 +207,6 @@ function numberIn(path: string): number {
   } catch {
     return 0;
   }
-}
-
-function instanceTag(facts: FileFacts): string {
-  if (facts.kind === "block") return `disk-${facts.diskSequence ?? "unknown"}`;
-  return `mount-${facts.mountId ?? "unknown"}`;
 }
 
 export function unopenable(path: string, what: string): LaminaError {
