@@ -130,15 +130,20 @@ function isNamed({ cluster, listen }: NodeOptions): boolean {
   return cluster.some((address) => addressText(address) === addressText(listen));
 }
 
-/** A device that the cluster does not know, at the address of one that it knows: wiped, or of another directory. */
+/**
+ * At the address of a config node only its own device may listen: another one was wiped, or is of another directory.
+ * A config node that listens elsewhere is a copy: whichever of the two registers later is quarantined.
+ */
 function refuseOther(side: NodeSide, options: NodeOptions, where: string): void {
-  const config = side.config!;
-  if (config.some(({ node }) => node === side.node)) return;
-  const known = config.find(({ address }) => addressText(address) === where);
-  if (known === undefined && !isNamed(options)) return;
+  const known = side.config!.find(({ address }) => addressText(address) === where);
+  if (known?.node === side.node) return;
+  const isConfig = side.config!.some(({ node }) => node === side.node);
+  if (known === undefined && (isConfig || !isNamed(options))) return;
   throw new LaminaError("CLUSTER_NODE_STRANGE", {
     address: where,
-    what: "its device is not the config node that the cluster knows there",
+    what: isConfig
+      ? "its device is the config node of another address; the data directories were swapped"
+      : "its device is not the config node that the cluster knows there",
   });
 }
 

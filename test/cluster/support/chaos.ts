@@ -7,23 +7,17 @@ import { until } from "../../interop/support/until.js";
 import type { Cluster, Station } from "./cluster.js";
 import { contentOf, differences } from "./copies.js";
 import { History } from "./history.js";
-import { Load, verify } from "./load.js";
+import { Load, type LoadShape, verify } from "./load.js";
 import type { SeededRandom } from "./random.js";
+import { LOAD_MS, type Scene, type Span, type Stage } from "./scenes/scene.js";
 import { SECTOR_BYTES } from "./sector-codec.js";
 
-export const FAULTS = [
-  "kill a node",
-  "stop a node",
-  "kill a gateway",
-  // Before the one that has a gateway refuse the volume for a while.
-  "hand over",
-  "stop a gateway",
-  "kill all nodes",
-] as const;
-export type Fault = (typeof FAULTS)[number];
+const SHAPE: LoadShape = { connections: 2, depth: 8, hotSectors: 512 };
+/** Far longer than any request waits once nothing is wrong any more: one that waits for longer hangs. */
+const PATIENCE_MS = 120_000;
 
 export interface ChaosReport {
-  readonly faults: Fault[];
+  readonly scenes: string[];
   acknowledgedWrites: number;
   unfinishedRequests: number;
   checkedSectors: number;
@@ -31,38 +25,35 @@ export interface ChaosReport {
   readonly problems: string[];
 }
 
-/** Milliseconds of load before the fault, and of the fault. */
-const LOAD_MS = { least: 100, most: 800 };
-const KILLED_MS = { least: 50, most: 1800 };
-const STOPPED_MS_LEAST = 500;
+export interface ChaosOptions {
+  readonly cluster: Cluster;
+  readonly volume: string;
+  readonly sizeBytes: number;
+  readonly random: SeededRandom;
+  readonly awayMsMax: number;
+}
 
-export class Chaos {
-  readonly #cluster: Cluster;
-  readonly #volume: string;
-  readonly #random: SeededRandom;
-  readonly #history: History;
-  readonly #load: Load;
-  readonly #stoppedMsMax: number;
+export class Chaos implements Stage {
+  readonly cluster: Cluster;
+  readonly volume: string;
+  readonly random: SeededRandom;
+  readonly awayMsMax: number;
+  readonly history: History;
+  readonly load: Load;
   readonly report: ChaosReport;
-  #at: Station;
+  at: Station;
+  readonly #loads: Load[] = [];
 
-  /** `stoppedMsMax`: nodes stand still for so long at most. */
-  constructor(
-    cluster: Cluster,
-    volume: string,
-    sizeBytes: number,
-    random: SeededRandom,
-    stoppedMsMax: number,
-  ) {
-    this.#stoppedMsMax = stoppedMsMax;
-    this.#cluster = cluster;
-    this.#volume = volume;
-    this.#random = random;
-    this.#history = new History(sizeBytes / SECTOR_BYTES);
-    this.#load = new Load(this.#history, random, { connections: 2, depth: 8, hotSectors: 512 });
-    this.#at = cluster.gateways[0]!;
+  constructor({ cluster, volume, sizeBytes, random, awayMsMax }: ChaosOptions) {
+    this.cluster = cluster;
+    this.volume = volume;
+    this.random = random;
+    this.awayMsMax = awayMsMax;
+    this.history = new History(sizeBytes / SECTOR_BYTES);
+    this.load = this.secondLoad();
+    this.at = cluster.gateways[0]!;
     this.report = {
-      faults: [],
+      scenes: [],
       acknowledgedWrites: 0,
       unfinishedRequests: 0,
       checkedSectors: 0,
@@ -70,91 +61,72 @@ export class Chaos {
     };
   }
 
-  /** One round. Afterwards every process runs, and nothing is under way. */
-  async round(fault: Fault): Promise<void> {
-    this.report.faults.push(fault);
-    await this.#startLoad();
-    await pause(this.#random.between(LOAD_MS.least, LOAD_MS.most));
-    await this.#strike(fault);
-    this.#history.settleUnfinished();
-    await this.#verify();
+  /** One round. Afterwards every process runs, and nothing is under way. Whatever is thrown on the way is a problem. */
+  async round(scene: Scene): Promise<void> {
+    this.report.scenes.push(scene.name);
+    try {
+      await this.#inTime(`the scene "${scene.name}"`, this.#play(scene));
+    } catch (error) {
+      this.problem(`${scene.name}: ${String(error)}`);
+    }
     this.#tally();
   }
 
-  async #strike(fault: Fault): Promise<void> {
-    const node = this.#random.pick(this.#cluster.nodes);
-    switch (fault) {
-      case "kill a node":
-        await node.kill();
-        await this.#during(KILLED_MS);
-        node.launch();
-        await node.ready();
-        await this.#load.stop();
-        break;
-      case "stop a node":
-        node.pause();
-        await this.#during({ least: STOPPED_MS_LEAST, most: this.#stoppedMsMax });
-        node.goOn();
-        await this.#load.stop();
-        break;
-      case "kill all nodes":
-        await Promise.all(this.#cluster.nodes.map((one) => one.kill()));
-        await this.#during(KILLED_MS);
-        for (const one of this.#cluster.nodes) one.launch();
-        await Promise.all(this.#cluster.nodes.map((one) => one.ready()));
-        await this.#load.stop();
-        break;
-      case "kill a gateway":
-        await this.#at.kill();
-        await this.#load.cutOff();
-        this.#at.launch();
-        await this.#at.ready();
-        this.#other(0.5);
-        break;
-      case "stop a gateway":
-        await this.#takeOverFromStopped();
-        break;
-      case "hand over":
-        await this.#load.stop();
-        this.#other(1);
-        break;
-    }
+  async #play(scene: Scene): Promise<void> {
+    await this.startLoad();
+    await this.during(LOAD_MS);
+    await scene.play(this);
+    this.history.settleUnfinished();
+    await this.#verify("touched");
   }
 
-  /** The stopped one goes on while the other serves: what it still had to say must be said to nobody. */
-  async #takeOverFromStopped(): Promise<void> {
-    const stopped = this.#at;
-    stopped.pause();
-    await this.#load.abandon();
-    this.#history.settleUnfinished();
-    this.#other(1);
-    await this.#startLoad();
-    stopped.goOn();
-    await this.#during(LOAD_MS);
-    await this.#load.stop();
+  // ---- Stage -------------------------------------------------------------------------------------------
+
+  moveOn(probability: number): void {
+    const others = this.cluster.gateways.filter((one) => one !== this.at);
+    if (others.length > 0 && this.random.chance(probability)) this.at = this.random.pick(others);
   }
 
-  #other(probability: number): void {
-    const others = this.#cluster.gateways.filter((one) => one !== this.#at);
-    if (others.length > 0 && this.#random.chance(probability)) this.#at = this.#random.pick(others);
+  async during({ least, most }: Span): Promise<void> {
+    await pause(this.random.between(least, most));
   }
 
-  async #during({ least, most }: { readonly least: number; readonly most: number }): Promise<void> {
-    await pause(this.#random.between(least, most));
+  startLoad(): Promise<void> {
+    return this.startLoadOf(this.load, this.at);
+  }
+
+  secondLoad(): Load {
+    const load = new Load(this.history, this.random, SHAPE);
+    this.#loads.push(load);
+    return load;
   }
 
   /** A gateway from which the volume was taken refuses it for a while. */
-  async #startLoad(): Promise<void> {
-    await this.#retried(() => this.#load.start(this.#at, this.#volume));
+  async startLoadOf(load: Load, at: Station): Promise<void> {
+    await this.#retried(at, () => load.start(at, this.volume));
   }
 
-  async #verify(): Promise<void> {
-    await this.#retried(() => verify(this.#at, this.#volume, this.#history, "touched"));
+  stopLoad(): Promise<void> {
+    return this.load.stop();
   }
 
-  async #retried(work: () => Promise<void>): Promise<void> {
+  await(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+    return until(what, holds);
+  }
+
+  problem(text: string): void {
+    this.report.problems.push(text);
+  }
+
+  // ---- Checks ------------------------------------------------------------------------------------------
+
+  async #verify(scope: "touched" | "all"): Promise<void> {
+    await this.#retried(this.at, () => verify(this.at, this.volume, this.history, scope));
+  }
+
+  async #retried(at: Station, work: () => Promise<void>): Promise<void> {
     let last = "";
-    await until(`served by the gateway on port ${this.#at.port}`, async () => {
+    await until(`served by the gateway in ${at.data}`, async () => {
       try {
         await work();
         return true;
@@ -167,34 +139,70 @@ export class Chaos {
     });
   }
 
+  /** What takes longer than anything may is a request that is never answered. */
+  async #inTime(what: string, work: Promise<void>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        this.#describe().then(
+          (status) => reject(new Error(`${what} does not end:\n${status}`)),
+          (error: unknown) =>
+            reject(new Error(`${what} does not end, nor does its description: ${String(error)}`)),
+        );
+      }, PATIENCE_MS);
+    });
+    await Promise.race([work, late]).finally(() => clearTimeout(timer));
+  }
+
+  async #describe(): Promise<string> {
+    const { nodes, gateways } = this.cluster;
+    const texts = await Promise.all(
+      [...gateways, ...nodes].map(async ({ data }) => `${data}\n${await this.cluster.statusOf(data)}`),
+    );
+    return texts.join("\n");
+  }
+
   #tally(): void {
-    const { counts, errors } = this.#load;
     const { report } = this;
-    report.acknowledgedWrites = counts.writes + counts.zeroes;
-    report.unfinishedRequests = counts.unfinished;
-    report.checkedSectors = this.#history.checkedSectors;
-    report.problems.push(...this.#history.violations, ...errors);
+    const sum = (of: (counts: Load["counts"]) => number): number =>
+      this.#loads.reduce((total, { counts }) => total + of(counts), 0);
+    report.acknowledgedWrites = sum(({ writes, zeroes }) => writes + zeroes);
+    report.unfinishedRequests = sum(({ unfinished }) => unfinished);
+    report.checkedSectors = this.history.checkedSectors;
+    report.problems.push(...this.history.violations.splice(0));
+    for (const { errors } of this.#loads) report.problems.push(...errors.splice(0));
   }
 
   /** Without faults the cluster becomes whole; then it ends, and its copies are compared. */
   async finish(): Promise<void> {
-    const { report } = this;
-    await this.#startLoad();
+    try {
+      await this.#inTime("coming to rest", this.#rest());
+      this.#tally();
+      this.report.problems.push(...(await this.cluster.end()));
+      if (this.report.problems.length === 0) await this.#compare();
+    } catch (error) {
+      this.problem(`at the end: ${String(error)}`);
+    }
+  }
+
+  async #rest(): Promise<void> {
+    await this.startLoad();
     await until("every copy is in sync again", async () => {
-      const { volumes } = await this.#cluster.status();
+      const { volumes } = await this.cluster.status();
       return volumes.every(({ members }) => members.every(({ state }) => state === "insync"));
     });
-    await this.#load.stop();
-    await this.#retried(() => verify(this.#at, this.#volume, this.#history, "all"));
-    this.#tally();
-    report.problems.push(...(await this.#cluster.end()));
-    for (const node of this.#cluster.nodes) {
-      const { code, stdout, stderr } = await this.#cluster.fsck(node);
-      if (code !== 0) report.problems.push(`fsck of ${node.data} ended with ${code}:\n${stdout}\n${stderr}`);
+    await this.load.stop();
+    await this.#verify("all");
+  }
+
+  async #compare(): Promise<void> {
+    for (const node of this.cluster.nodes) {
+      const { code, stdout, stderr } = await this.cluster.fsck(node);
+      if (code !== 0) this.problem(`fsck of ${node.data} ended with ${code}:\n${stdout}\n${stderr}`);
     }
     const copies = [];
-    for (const { data } of this.#cluster.nodes) copies.push(await contentOf(data));
-    report.problems.push(...differences(copies));
-    if ((copies[0]?.size ?? 0) === 0) report.problems.push("the nodes hold nothing");
+    for (const { data } of this.cluster.nodes) copies.push(await contentOf(data));
+    this.report.problems.push(...differences(copies));
+    if ((copies[0]?.size ?? 0) === 0) this.problem("the nodes hold nothing");
   }
 }

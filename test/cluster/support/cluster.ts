@@ -1,10 +1,17 @@
 /** A cluster of real processes on this machine: nodes, gateways, their key and their data. */
 import { join } from "node:path";
-import { check, Program, type RunResult, run } from "../../interop/support/process.js";
+import { check, type RunResult, run } from "../../interop/support/process.js";
 import { removeScratch, scratchDirectory } from "../../interop/support/scratch.js";
 import { freePort, LAMINA } from "../../interop/support/server.js";
+import { MemoryDisk } from "./disk.js";
+import { Network } from "./network.js";
+import { Station, type StationPlace } from "./station.js";
+
+export { Station } from "./station.js";
 
 const HOST = "127.0.0.1";
+/** In namespaces, where nobody else has ports. */
+const NODE_PORT = 10811;
 
 /** Of `lamina cluster status --json`, as far as tests look. */
 export interface ClusterStatus {
@@ -22,122 +29,115 @@ export interface ClusterStatus {
   readonly notices: readonly string[];
 }
 
-/** A process of the cluster, over its lives. */
-export class Station {
-  readonly host = HOST;
-  readonly port: number;
-  readonly data: string;
-  readonly #args: readonly string[];
-  #program: Program | null = null;
-  isStopped = false;
-
-  constructor(data: string, port: number, args: readonly string[]) {
-    this.data = data;
-    this.port = port;
-    this.#args = args;
-  }
-
-  get address(): string {
-    return `${this.host}:${this.port}`;
-  }
-
-  get program(): Program {
-    if (this.#program === null) throw new Error("it was not started");
-    return this.#program;
-  }
-
-  get isRunning(): boolean {
-    return this.#program?.isRunning === true;
-  }
-
-  /** Without waiting for it to serve. */
-  launch(): void {
-    this.#program = new Program(LAMINA, [...this.#args, "--data", this.data]);
-    this.isStopped = false;
-  }
-
-  async ready(): Promise<void> {
-    await this.program.printed(/^lamina ready /m);
-  }
-
-  async kill(): Promise<void> {
-    if (this.#program !== null) await this.#program.end("SIGKILL");
-  }
-
-  /** Stands still, and with it everything that it has under way. */
-  pause(): void {
-    this.program.child.kill("SIGSTOP");
-    this.isStopped = true;
-  }
-
-  goOn(): void {
-    this.program.child.kill("SIGCONT");
-    this.isStopped = false;
-  }
-
-  async end(): Promise<RunResult> {
-    return this.program.end("SIGTERM");
-  }
-
-  /** A command of the CLI at it; must succeed. */
-  async lamina(...args: string[]): Promise<string> {
-    return check(LAMINA, [...args, "--data", this.data]);
-  }
-
-  /** One that must be refused: what it says. */
-  async refused(...args: string[]): Promise<string> {
-    const { code, stderr } = await run(LAMINA, [...args, "--data", this.data]);
-    if (code === 0) throw new Error(`not refused: lamina ${args.join(" ")}`);
-    return stderr;
-  }
+export interface ClusterOptions {
+  readonly directory?: string;
+  /** Every process in a network namespace of its own; needs root. NBD goes over unix sockets then. */
+  readonly isolated?: boolean;
+  /** MiB of a file system in memory of its own on which each node's data lies; needs root. */
+  readonly diskMib?: number;
+  /** Further arguments of every gateway. */
+  readonly gatewayArgs?: readonly string[];
 }
 
 export class Cluster {
   readonly directory: string;
   readonly nodes: Station[] = [];
   readonly gateways: Station[] = [];
+  readonly network: Network | null;
+  readonly #options: ClusterOptions;
+  /** By node, where nodes have disks of their own. */
+  readonly disks: MemoryDisk[] = [];
 
   /** Arguments of every process. */
   #common: readonly string[] = [];
 
-  private constructor(directory: string) {
+  private constructor(directory: string, network: Network | null, options: ClusterOptions) {
     this.directory = directory;
+    this.network = network;
+    this.#options = options;
   }
 
   /** All of them serve when it resolves. */
-  static async start(nodes: number, gateways: number, directory = scratchDirectory()): Promise<Cluster> {
-    const cluster = new Cluster(directory);
-    await check(LAMINA, ["cluster", "init", "--data", directory]);
-    const ports: number[] = [];
-    while (ports.length < nodes + gateways) {
-      const port = await freePort();
-      if (!ports.includes(port)) ports.push(port);
+  static async start(nodes: number, gateways: number, options: ClusterOptions = {}): Promise<Cluster> {
+    const network = options.isolated === true ? await Network.make(nodes + gateways) : null;
+    const cluster = new Cluster(options.directory ?? scratchDirectory(), network, options);
+    try {
+      await cluster.#start(nodes, gateways);
+    } catch (error) {
+      // Nobody knows it yet who could clean up.
+      await cluster.dispose();
+      throw error;
     }
-    const addresses = ports.slice(0, nodes).map((port) => `${HOST}:${port}`);
-    cluster.#common = ["--cluster", addresses.join(","), "--key", join(directory, "cluster.key")];
-    for (const [i, port] of ports.entries()) {
-      if (i < nodes) {
-        cluster.nodes.push(new Station(join(directory, `n${i + 1}`), port, cluster.#nodeArgs(port)));
-      } else {
-        const args = ["gateway", ...cluster.#common, "--listen", `${HOST}:${port}`, "--pool", "64M"];
-        cluster.gateways.push(new Station(join(directory, `g${i - nodes + 1}`), port, args));
-      }
-    }
-    const all = [...cluster.nodes, ...cluster.gateways];
-    for (const station of all) station.launch();
-    await Promise.all(all.map((station) => station.ready()));
     return cluster;
   }
 
-  #nodeArgs(port: number): readonly string[] {
-    return ["node", ...this.#common, "--listen", `${HOST}:${port}`, "--capacity", "1G", "--pool", "32M"];
+  async #start(nodes: number, gateways: number): Promise<void> {
+    const { directory } = this;
+    await check(LAMINA, ["cluster", "init", "--data", directory]);
+    const places: StationPlace[] = [];
+    for (let i = 0; i < nodes + gateways; i++) places.push(await this.#place(places, i < nodes));
+    const addresses = places.slice(0, nodes).map(({ host, port }) => `${host}:${port}`);
+    this.#common = ["--cluster", addresses.join(","), "--key", join(directory, "cluster.key")];
+    for (const place of places) {
+      if (place.index < nodes) this.nodes.push(await this.#node(place));
+      else this.gateways.push(this.#gateway(place, `g${place.index - nodes + 1}`));
+    }
+    const all = [...this.nodes, ...this.gateways];
+    for (const station of all) station.launch();
+    await Promise.all(all.map((station) => station.ready()));
   }
 
-  /** A further node, which is no config node. It serves when it resolves. */
-  async join(): Promise<Station> {
-    const port = await freePort();
+  async #place(others: readonly StationPlace[], isNode: boolean): Promise<StationPlace> {
+    const index = others.length;
+    const { network } = this;
+    if (network !== null) {
+      const path = isNode ? null : join(this.directory, `nbd${index}`);
+      return { index, host: network.addressOf(index), port: NODE_PORT, path, prefix: network.prefix(index) };
+    }
+    let port = await freePort();
+    while (others.some((other) => other.port === port)) port = await freePort();
+    return { index, host: HOST, port, path: null, prefix: [] };
+  }
+
+  async #node(place: StationPlace): Promise<Station> {
     const name = `n${this.nodes.length + 1}`;
-    const station = new Station(join(this.directory, name), port, this.#nodeArgs(port));
+    const disk = join(this.directory, `disk-${name}`);
+    const { diskMib } = this.#options;
+    if (diskMib !== undefined) {
+      this.disks.push(await MemoryDisk.mount(disk, diskMib));
+    }
+    const args = this.nodeArgs(`${place.host}:${place.port}`);
+    return new Station(join(diskMib === undefined ? this.directory : disk, name), place, args);
+  }
+
+  /** Without its data directory. */
+  nodeArgs(address: string): readonly string[] {
+    const args = ["node", ...this.#common, "--listen", address, "--capacity", "1G", "--pool", "32M"];
+    // A namespace is a network of its own; what is not loopback has to be asked for all the same.
+    return this.network === null ? args : [...args, "--insecure"];
+  }
+
+  /** Another port for something on the host of `node`. */
+  async freePortOf(node: Station): Promise<number> {
+    return this.network === null ? freePort() : node.port + 1;
+  }
+
+  /** What `lamina status` says of the process that holds a data directory; empty while it says nothing. */
+  async statusOf(data: string): Promise<string> {
+    return (await run(LAMINA, ["status", "--data", data])).stdout;
+  }
+
+  #gateway(place: StationPlace, name: string): Station {
+    const listen = place.path === null ? `${place.host}:${place.port}` : `unix:${place.path}`;
+    const { gatewayArgs } = this.#options;
+    const args = ["gateway", ...this.#common, "--listen", listen, "--pool", "64M", ...(gatewayArgs ?? [])];
+    return new Station(join(this.directory, name), place, args);
+  }
+
+  /** A further node, which is no config node. It serves when it resolves. Not where processes are isolated. */
+  async join(): Promise<Station> {
+    const place = { index: -1, host: HOST, port: await freePort(), path: null, prefix: [] };
+    const station = await this.#node(place);
     this.nodes.push(station);
     station.launch();
     await station.ready();
@@ -167,9 +167,16 @@ export class Cluster {
     return problems;
   }
 
+  /** Kills what runs, and leaves what was written for inspection. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.nodes, ...this.gateways].map((station) => station.kill()));
+    this.network?.dispose();
+  }
+
   /** Kills what runs and removes what was made. */
   async dispose(): Promise<void> {
-    await Promise.all([...this.nodes, ...this.gateways].map((station) => station.kill()));
+    await this.stop();
+    for (const disk of this.disks.splice(0)) disk.unmount();
     await removeScratch(this.directory);
   }
 }

@@ -9,7 +9,14 @@ import type { SeededRandom } from "./random.js";
 import { decodeSectors, encodeSectors, SECTOR_BYTES } from "./sector-codec.js";
 
 /** Who serves the volume. */
-export type Where = Pick<TestServer, "host" | "port">;
+export interface Where extends Pick<TestServer, "host" | "port"> {
+  /** Its unix socket, where it has one instead. */
+  readonly path?: string | null;
+}
+
+export function attach({ host, port, path }: Where, volume: string): Promise<NbdClient> {
+  return path == null ? NbdClient.connect(host, port, volume) : NbdClient.connectTo(path, volume);
+}
 
 export interface LoadShape {
   readonly connections: number;
@@ -46,7 +53,7 @@ export class Load {
     const { connections, depth } = this.#shape;
     this.#clients = [];
     for (let i = 0; i < connections; i++) {
-      this.#clients.push(await NbdClient.connect(server.host, server.port, volume));
+      this.#clients.push(await attach(server, volume));
     }
     this.#workers = this.#clients.flatMap((client) =>
       Array.from({ length: depth }, () => this.#work(client)),
@@ -150,7 +157,7 @@ export async function verify(
   history: History,
   scope: "touched" | "all",
 ): Promise<void> {
-  const client = await NbdClient.connect(server.host, server.port, volume);
+  const client = await attach(server, volume);
   try {
     const touched = history.takeTouched();
     const pieces = scope === "all" ? allPieces(history.sectors) : piecesOf(touched);

@@ -43,6 +43,13 @@ function allZero(words: Uint32Array, at: number): boolean {
   return true;
 }
 
+/** The sector of the volume that the first one of `bytes` says to be, if it is one of a load. */
+export function sectorNamedBy(bytes: Buffer): number | null {
+  if (bytes.readUInt32LE(0) !== MAGIC) return null;
+  const sector = bytes.readUInt32LE(8);
+  return decodeSectors(bytes.subarray(0, SECTOR_BYTES), sector)[0] === GARBAGE ? null : sector;
+}
+
 /** The numbers of all sectors of `bytes`, which begin at sector `sector`. */
 export function decodeSectors(bytes: Buffer, sector: number): Int32Array {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(bytes);

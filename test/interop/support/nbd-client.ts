@@ -69,7 +69,15 @@ export class NbdClient {
   }
 
   static async connect(host: string, port: number, volume: string): Promise<NbdClient> {
-    const socket = connect({ host, port, noDelay: true });
+    return NbdClient.#over(connect({ host, port, noDelay: true }), volume);
+  }
+
+  /** Over a unix socket. */
+  static async connectTo(path: string, volume: string): Promise<NbdClient> {
+    return NbdClient.#over(connect(path), volume);
+  }
+
+  static async #over(socket: Socket, volume: string): Promise<NbdClient> {
     const input = new Input(socket);
     try {
       const { sizeBytes, flags } = await handshake(socket, input, volume);
