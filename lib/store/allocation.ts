@@ -48,7 +48,7 @@ export class Allocation {
       if ((op.flags & ExtentFlag.NoWait) !== 0 && this.#freeing.count === 0) {
         this.#core.finish(op, Status.NoSpace);
       } else {
-        waiting.slots.push(op);
+        waiting.forSlot(op);
         this.#owner.fullChanged();
       }
       return null;

@@ -184,8 +184,7 @@ export class Changes {
       return;
     }
     const { waiting } = this.#core;
-    waiting.space.push(op);
-    waiting.metFull.add(op);
+    waiting.forRoom(op);
     this.#owner.fullChanged();
     this.#owner.retrySpaceLater();
   }

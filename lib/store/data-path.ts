@@ -132,8 +132,7 @@ export class DataPath implements ExtentIo, TickTask, DiskListener, SyncOwner, Ch
   /** New operations are refused; those that wait for what may never come are answered. */
   stop(): void {
     this.#stopped = true;
-    this.#waiting.refuse(this.#waiting.slots, Status.Shutdown);
-    this.#waiting.refuse(this.#waiting.space, Status.Shutdown);
+    this.#waiting.stop();
   }
 
   dispatch(op: ExtentOp): void {

@@ -27,6 +27,7 @@ export class Waiting {
   readonly space = new OpList();
   /** Operations that met one, waiting or just being tried again. */
   readonly metFull = new Set<ExtentOp>();
+  #stopped = false;
 
   constructor(owner: WaitingOwner) {
     this.#owner = owner;
@@ -41,6 +42,22 @@ export class Waiting {
 
   get forSpace(): number {
     return this.slots.length + this.metFull.size;
+  }
+
+  /** A first write finds no free slot. */
+  forSlot(op: ExtentOp): void {
+    if (this.#stopped) this.#owner.finish(op, Status.Shutdown);
+    else this.slots.push(op);
+  }
+
+  /** It met a full file system. */
+  forRoom(op: ExtentOp): void {
+    if (this.#stopped) {
+      this.#owner.finish(op, Status.Shutdown);
+      return;
+    }
+    this.space.push(op);
+    this.metFull.add(op);
   }
 
   forSettling(slot: number, op: ExtentOp): void {
@@ -78,6 +95,13 @@ export class Waiting {
 
   refuse(list: OpList, status: Status): void {
     for (let op = list.shift(); op !== null; op = list.shift()) this.#owner.finish(op, status);
+  }
+
+  /** From now on nobody waits for space, which may never come. */
+  stop(): void {
+    this.#stopped = true;
+    this.refuse(this.slots, Status.Shutdown);
+    this.refuse(this.space, Status.Shutdown);
   }
 
   /** The device has failed: nobody waits any longer. */

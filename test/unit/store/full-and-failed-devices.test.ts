@@ -70,6 +70,24 @@ t.test("closing answers those who wait for space", async (t) => {
   t.equal(op.status, Status.Shutdown);
 });
 
+t.test("closing waits for no space that is missed only then", async (t) => {
+  const machine = new Machine().start();
+  machine.write(0, 0, [1]);
+  machine.disk.fault = (event) =>
+    event.kind === "write" && event.offset >= machine.layout.slotsStart ? ENOSPC : 0;
+  const op = machine.submit(machine.writing(0, 1, [2]));
+  let closed = false;
+  machine.store.close(() => {
+    closed = true;
+  });
+  machine.engine.advance(5000);
+  t.ok(closed, "the store has closed");
+  t.ok(machine.answered(op));
+  t.equal(op.status, Status.Shutdown);
+  t.same(machine.seen.full, [], "and that nobody waits is no news of space");
+  machine.engine.pool.free(op.memory);
+});
+
 t.test("a full file system is waited for, and the device lives on", async (t) => {
   const machine = new Machine().start();
   machine.write(0, 0, [1, 2, 3]);
