@@ -384,7 +384,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
   #states(m: Message): string | null {
     const answer = answerTo(m);
     const { seat } = this.#node;
-    if (seat?.tellsStates(m.detail) !== true) {
+    if (!this.#node.mayVote || seat?.tellsStates(m.detail) !== true) {
       const body = seat === null ? new Uint8Array(0) : encodeConfigSet(seat.set);
       this.#reply(answer, Status.OtherSet, body.length, (view) => putBytes(view, body));
       return null;

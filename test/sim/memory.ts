@@ -17,7 +17,7 @@ export const SIM_POOL_BYTES = 16 * MIB;
 const ARENA_BYTES = 112 * MIB;
 /** Pools of simulated clusters, one part for each process; only what is used takes memory. */
 export const CLUSTER_POOL_START = SIM_POOL_BYTES + ARENA_BYTES;
-export const CLUSTER_POOL_BYTES = 48 * MIB;
+export const CLUSTER_POOL_BYTES = 64 * MIB;
 
 const POISON_FREED = 0xdb;
 const POISON_FRESH = 0xa5;

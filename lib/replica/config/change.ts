@@ -10,8 +10,9 @@
  */
 import type { Clock, Random, Timer } from "../../core/clock.js";
 import type { AcceptedRecord, Ballot, NodeId, PeerId } from "../api.js";
+import type { RegistrationEnvironment } from "../identity.js";
 import { REGISTER_RETRY_MS } from "../limits.js";
-import type { AcceptOutcome, Asking, PromiseOutcome } from "../register.js";
+import type { Asking } from "../register.js";
 import {
   CONFIG_SET_KEY,
   type ConfigSet,
@@ -25,10 +26,7 @@ import {
 export interface ChangeEnvironment {
   readonly clock: Clock;
   readonly random: Random;
-  readonly register: {
-    promise(key: number, ballot: Ballot, done: (outcome: PromiseOutcome) => void): Asking;
-    accept(key: number, record: AcceptedRecord, done: (outcome: AcceptOutcome) => void): Asking;
-  };
+  readonly register: RegistrationEnvironment["register"];
   /** Its set becomes the new one when that is chosen, and the register's acceptors with it, before `heard` returns. */
   readonly follower: SetFollower;
   readonly peer: PeerId;

@@ -4,7 +4,7 @@
  */
 
 import type { ExtentIo, ExtentOp } from "../../../lib/core/extent-io.js";
-import type { AcceptedRecord, AcceptorPeer, Ballot } from "../../../lib/replica/api.js";
+import type { AcceptedRecord, AcceptorPeer, Ballot, LeasePeer } from "../../../lib/replica/api.js";
 import { Violation } from "../violation.js";
 
 /** Layer of operations that nobody may execute: they carry something wrong. */
@@ -13,7 +13,8 @@ export const FORGED_LAYER = 99;
 interface Heard {
   readonly ballot: Ballot;
   readonly bytes: string;
-  readonly acceptedBy: Set<number>;
+  /** Nodes, each with the version of the set of config nodes that it was asked under; 0: they never change. */
+  readonly acceptedBy: Set<string>;
 }
 
 export class ClusterChecks {
@@ -104,7 +105,7 @@ export class ClusterChecks {
 
   // ---- Records -----------------------------------------------------------------------------------------
 
-  acceptAnswered(node: number, volume: number, record: AcceptedRecord): void {
+  acceptAnswered(node: number, volume: number, record: AcceptedRecord, set = 0): void {
     this.accepts++;
     const { epoch } = record.ballot;
     const key = `${volume}/${epoch}/${record.generation}`;
@@ -116,8 +117,9 @@ export class ClusterChecks {
     }
     if (heard.bytes !== bytes || heard.ballot.owner !== record.ballot.owner)
       throw new Violation("I11", `two records have epoch ${epoch} and generation ${record.generation}`);
-    heard.acceptedBy.add(node);
-    if (heard.acceptedBy.size >= this.#majority) this.#nowChosen(volume, epoch, record.generation);
+    heard.acceptedBy.add(`${set}/${node}`);
+    const ofSet = [...heard.acceptedBy].filter((one) => one.startsWith(`${set}/`));
+    if (ofSet.length >= this.#majority) this.#nowChosen(volume, epoch, record.generation);
   }
 
   #nowChosen(volume: number, epoch: number, generation: number): void {
@@ -183,8 +185,13 @@ interface Living {
   readonly life: number;
 }
 
-/** An acceptor whose answers the checks hear of. */
-export function watchedAcceptor(checks: ClusterChecks, node: Living, peer: AcceptorPeer): AcceptorPeer {
+/** An acceptor whose answers the checks hear of. `set`: which one it is asked under. */
+export function watchedAcceptor(
+  checks: ClusterChecks,
+  node: Living,
+  peer: AcceptorPeer,
+  set: () => number = () => 0,
+): AcceptorPeer {
   return {
     promise: (volume, ballot, done) => {
       const { life } = node;
@@ -195,10 +202,28 @@ export function watchedAcceptor(checks: ClusterChecks, node: Living, peer: Accep
       });
     },
     accept: (volume, record, done) => {
+      const version = set();
       peer.accept(volume, record, (answer) => {
-        if (answer.kind === "accepted") checks.acceptAnswered(node.index, volume, record);
+        if (answer.kind === "accepted") checks.acceptAnswered(node.index, volume, record, version);
         done(answer);
       });
     },
+  };
+}
+
+/** A config node as acceptor and grantor, whose votes the checks hear of. */
+export type WatchedVoter = AcceptorPeer & LeasePeer;
+
+export function watchedVoter(
+  checks: ClusterChecks,
+  node: Living,
+  peer: AcceptorPeer & LeasePeer,
+  set: () => number,
+): WatchedVoter {
+  const watched = watchedAcceptor(checks, node, peer, set);
+  return {
+    promise: (key, ballot, done) => watched.promise(key, ballot, done),
+    accept: (key, record, done) => watched.accept(key, record, done),
+    renew: (volumes, done) => peer.renew(volumes, done),
   };
 }

@@ -6,13 +6,14 @@ import { SCENES, type SceneName } from "./scenes.js";
 const COMMAND = "node dist/test/sim/cluster/main.js";
 
 const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
-       [--subject probe|volume] [--focus SCENE]
+       [--subject probe|volume] [--focus SCENE] [--config-changes]
 
 With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
 many seeds, from --from on, until --seeds or --seconds are used up.
 --fault-ms is the virtual time with faults; drawn from the seed when it is not given. --subject says who owns the volumes:
 the simple owner that tests the protocol (probe), or the real one (volume). --focus plays one scene only:
-${SCENES.join(", ")}. Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
+${SCENES.join(", ")}.
+--config-changes has config nodes lost and replaced meanwhile (with the real owner). Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
 
 const OPTIONS = {
   seed: { type: "string" },
@@ -22,6 +23,7 @@ const OPTIONS = {
   "fault-ms": { type: "string" },
   subject: { type: "string", default: "probe" },
   focus: { type: "string" },
+  "config-changes": { type: "boolean", default: false },
   trace: { type: "boolean", default: false },
   help: { type: "boolean", short: "h", default: false },
 } as const;
@@ -43,6 +45,7 @@ function execute(args: readonly string[], print: Print): number {
     subject: subjectOf(values.subject),
     ...(values["fault-ms"] === undefined ? {} : { faultMs: whole(values["fault-ms"], "--fault-ms") }),
     ...(values.focus === undefined ? {} : { focus: focusOf(values.focus) }),
+    configChanges: values["config-changes"],
   };
   const from = whole(values.from, "--from");
   const seeds = whole(values.seeds, "--seeds");
@@ -74,14 +77,15 @@ function whole(text: string, option: string): number {
 /** Says what went wrong with a seed, if anything did. */
 function report(
   seed: number,
-  { subject = "probe", faultMs, focus }: Common,
+  { subject = "probe", faultMs, focus, configChanges }: Common,
   result: ClusterRunResult,
   print: Print,
 ): boolean {
   const { violation } = result;
   if (violation === null) return true;
   print(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
-  const scenes = focus === undefined ? "" : ` --focus ${focus}`;
+  const changes = configChanges === true ? " --config-changes" : "";
+  const scenes = `${focus === undefined ? "" : ` --focus ${focus}`}${changes}`;
   const time = faultMs === undefined ? "" : ` --fault-ms ${faultMs}`;
   print(`  again: ${COMMAND} --seed ${seed} --subject ${subject}${time}${scenes} --trace`);
   return false;
@@ -101,6 +105,8 @@ function many(from: number, seeds: number, seconds: number, common: Common, prin
   let events = 0;
   let quarantines = 0;
   let replaced = 0;
+  let changes = 0;
+  let decisions = 0;
   let failed = 0;
   let seed = from;
   for (; seed < from + seeds && Date.now() < until; seed++) {
@@ -108,10 +114,12 @@ function many(from: number, seeds: number, seconds: number, common: Common, prin
     events += result.events;
     quarantines += result.quarantines;
     replaced += result.replaced;
+    changes += result.configChanges;
+    decisions += result.decisions;
     if (!report(seed, common, result, print)) failed++;
   }
   print(
-    `${seed - from} seeds from ${from}, ${events} events, ${quarantines} old backups quarantined, ${replaced} members replaced, ${failed} violations`,
+    `${seed - from} seeds from ${from}, ${events} events, ${quarantines} old backups quarantined, ${replaced} members replaced, ${changes} config nodes replaced beside ${decisions} decisions, ${failed} violations`,
   );
   return failed === 0;
 }

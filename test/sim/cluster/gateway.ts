@@ -1,4 +1,5 @@
 /** A gateway of the simulated cluster: one process with its links and its lease, and the volumes that it may own. */
+import type { NodeId } from "../../../lib/replica/api.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import type { OwnerEnvironment } from "../../../lib/replica/owner/api.js";
 import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
@@ -6,7 +7,7 @@ import { RecordRegister } from "../../../lib/replica/register.js";
 import type { SimPool } from "../memory.js";
 import { simMemory } from "../memory.js";
 import type { SimProcess } from "../world.js";
-import { watchedAcceptor } from "./checks.js";
+import { type WatchedVoter, watchedVoter } from "./checks.js";
 import { CLUSTER_ID, EXTENT_BLOCKS } from "./node-host.js";
 import type { ProbeHost } from "./probe-owner.js";
 import type { VolumeRegisters } from "./registers.js";
@@ -39,15 +40,19 @@ export class Gateway {
     const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
     const ids = at.nodes.map(({ id }) => id);
     const network = at.network.of({ host, process, pool });
-    this.#links = new PeerLinks(link, network, { cluster: CLUSTER_ID, peer }, ids);
-    const config = at.nodes.slice(0, at.configNodes);
-    const acceptors = config.map((node) => ({
-      node: node.id,
-      peer: watchedAcceptor(at.checks, node, this.#links.peer(node.id)),
-    }));
+    const voter = (id: NodeId): WatchedVoter => {
+      const node = at.nodes.find((one) => one.id === id)!;
+      return watchedVoter(at.checks, node, this.#links.peer(id), () => sets?.set.version ?? 0);
+    };
+    const sets = at.sets?.follow(host, voter) ?? null;
+    const options = { cluster: CLUSTER_ID, peer, ...(sets === null ? {} : { sets }) };
+    this.#links = new PeerLinks(link, network, options, ids);
+    const config = sets?.set.nodes.map(({ node }) => node) ?? ids.slice(0, at.configNodes);
+    const voters = config.map((node) => ({ node, peer: voter(node) }));
+    const register = new RecordRegister(process, voters);
     this.#lease = new LeaseKeeper(
       process,
-      config.map(({ id }) => this.#links.peer(id)),
+      voters.map((one) => one.peer),
       {
         watched: () => this.volumes.flatMap(({ serving, volume }) => (serving ? [volume] : [])),
         promised: (volume, promised) => {
@@ -55,12 +60,13 @@ export class Gateway {
         },
       },
     );
+    sets?.tell({ register, lease: this.#lease });
     const environment: OwnerEnvironment = {
       pool,
       clock: process,
       random: process,
       links: this.#links,
-      register: new RecordRegister(process, acceptors),
+      register,
       lease: this.#lease,
       self: { peer, node: null, incarnation: 0 },
       extentBlocks: EXTENT_BLOCKS,

@@ -17,7 +17,11 @@ let seed = 0;
 await takeNativeChecksums();
 while (found === null && seed < Number(seedsMax) && Date.now() < end) {
   seed++;
-  const result = runCluster({ seed, subject: subject === "probe" ? "probe" : "volume" });
+  const result = runCluster({
+    seed,
+    subject: subject === "probe" ? "probe" : "volume",
+    configChanges: subject === "config",
+  });
   events += result.events;
   const { violation } = result;
   if (violation !== null) found = { seed, invariant: violation.invariant, message: violation.message };

@@ -1,7 +1,8 @@
 // Known-bad one-line changes of the node protocol and of the owner, for scripts/mutants.mjs. `find` is in the file
-// exactly once. `subject`: who owns the volume in the simulated cluster.
+// exactly once. `subject`: who owns the volume in the simulated cluster, or "config" for changes of the config nodes.
+import { CONFIG_MUTANTS } from "./config-mutants.mjs";
 
-/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume"}[]} */
+/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume" | "config"}[]} */
 export const CLUSTER_MUTANTS = [
   {
     name: "a promise does not wait for older operations",
@@ -443,4 +444,5 @@ export const CLUSTER_MUTANTS = [
     invariant: "I23: all pending operations complete",
     subject: "volume",
   },
+  ...CONFIG_MUTANTS,
 ];

@@ -4,6 +4,9 @@ import { startRoutine } from "../../../lib/core/routine.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
 import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
 import type { NodeId, PeerId } from "../../../lib/replica/api.js";
+import { NodeConfig } from "../../../lib/replica/config/follow.js";
+import { ConfigSeat } from "../../../lib/replica/config/seat.js";
+import type { ConfigSet } from "../../../lib/replica/config/set.js";
 import { nodeIdOf } from "../../../lib/replica/greeting.js";
 import { DeviceRegistration } from "../../../lib/replica/identity.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
@@ -43,6 +46,8 @@ export interface NodeHostOptions {
   readonly nameOf: (bytes: Uint8Array) => string | null;
   /** Extents of one page of an inventory. */
   readonly inventoryPage: number;
+  /** Config nodes change: the set that the cluster begins with. */
+  readonly firstSet?: ConfigSet;
   /** Volumes of the run. */
   readonly volumes: number;
   /** The device of a node answers nothing any more. */
@@ -82,6 +87,12 @@ export class NodeHost {
   /** What was on the device before an old backup was put there by mistake; null: nothing was. */
   #truth: DeviceImage | null = null;
   quarantines = 0;
+  #seat: ConfigSeat | null = null;
+  #config: NodeConfig | null = null;
+  /** It was among the config nodes once: an old backup of it is not told from it. */
+  #hasVoted = false;
+  /** Nobody starts it any more until there is peace. */
+  isLost = false;
 
   constructor(
     world: SimWorld,
@@ -111,7 +122,12 @@ export class NodeHost {
   }
 
   get isConfig(): boolean {
-    return this.index < this.#options.configNodes;
+    return this.#hasVoted || this.index < this.#options.configNodes;
+  }
+
+  /** Its seat among config nodes that change; null: it is dead, or they do not. */
+  get seat(): ConfigSeat | null {
+    return this.alive ? this.#seat : null;
   }
 
   get alive(): boolean {
@@ -166,6 +182,7 @@ export class NodeHost {
 
   /** A new life of the program. `started` when it listens; not at all when it dies before. */
   start(started: () => void = () => undefined): void {
+    if (this.isLost) return;
     const process = this.#world.spawnBeside();
     const pool = stationPool(this.index);
     this.process = process;
@@ -210,23 +227,27 @@ export class NodeHost {
     });
     const link = { pool, clock: process, ticker: process, checksums: environment.checksums };
     const { inventoryPage } = this.#options;
+    const seat = this.#seatOn(store);
     const core = new NodeCore(
       { ...link, store: watched, stability, acceptor },
-      { isConfig: this.isConfig, inventoryPage },
+      { ...(seat === null ? { isConfig: this.isConfig } : { seat }), inventoryPage },
     );
     const peer = 1 + process.u32() * 2 ** 16 + (process.u32() & 0xffff);
-    const config = this.#configPeers(process, pool, core, peer);
+    const network = this.#network.of({ host: this.index, process, pool });
+    this.#config = seat === null ? null : new NodeConfig({ ...link, network, core, seat, peer });
+    const config = this.#config?.voters ?? this.#configPeers(process, pool, core, peer);
     const lease = new LeaseKeeper(
       process,
       config.map((one) => one.peer),
       core,
     );
     core.useLease(lease);
+    const register = new RecordRegister(process, config);
     const registration = new DeviceRegistration({
       store,
       clock: process,
       random: process,
-      register: new RecordRegister(process, config),
+      register,
       node: core.id,
       peer,
       changed: (standing, why) => {
@@ -242,6 +263,9 @@ export class NodeHost {
     core.useRegistration(registration);
     core.onGateOpened = () => lease.renewNow();
     lease.start();
+    this.#seat = seat;
+    seat?.start();
+    this.#config?.start({ register, lease });
     this.core = core;
     this.store = store;
     const server: Server = {
@@ -252,6 +276,17 @@ export class NodeHost {
     };
     this.#network.listen(this.id, server);
     registration.start();
+  }
+
+  /** The seat of this life, if config nodes change. */
+  #seatOn(store: MemberStore): ConfigSeat | null {
+    const { firstSet } = this.#options;
+    if (firstSet === undefined) return null;
+    const seat: ConfigSeat = new ConfigSeat(store, this.id, firstSet, () => {
+      this.#hasVoted ||= seat.isConfig;
+      if (this.#seat === seat) this.#config?.changed();
+    });
+    return seat;
   }
 
   /** Every config node as this process reaches it. */
@@ -335,5 +370,6 @@ export class NodeHost {
     this.#network.died(this.process, loud);
     this.core = null;
     this.store = null;
+    this.#seat = null;
   }
 }

@@ -26,6 +26,7 @@ import type { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import type { SimProcess, SimWorld } from "../world.js";
 import { type ClusterChecks, watchedAcceptor } from "./checks.js";
+import type { KnownSets } from "./config-scene.js";
 import type { SimNetwork } from "./network.js";
 import { CLUSTER_ID, EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { writesIn } from "./sector-ids.js";
@@ -85,6 +86,8 @@ export interface ProbeHost {
   readonly checks: ClusterChecks;
   readonly nodes: readonly NodeHost[];
   readonly configNodes: number;
+  /** Config nodes change; the real owner keeps to that. */
+  readonly sets?: KnownSets;
   readonly registers: Registers;
 }
 

@@ -5,7 +5,9 @@ import { Prng } from "../prng.js";
 import { Violation } from "../violation.js";
 import { SimWorld, type TraceSink } from "../world.js";
 import { ClusterChecks } from "./checks.js";
+import { ConfigScene, KnownSets, planWithSpares } from "./config-scene.js";
 import { copiesDiffer } from "./copies.js";
+import { nameUnlessDecision } from "./decider.js";
 import { Faults, OWNER_HOST, OWNERS, type Owner, type Stage } from "./faults.js";
 import { Gateway, type GatewayHost } from "./gateway.js";
 import { SimNetwork } from "./network.js";
@@ -25,6 +27,8 @@ export interface ClusterRunOptions {
   readonly faultMs?: number;
   /** Only this scene. */
   readonly focus?: SceneName;
+  /** Config nodes are lost and replaced, beside whatever else happens. With the real owner. */
+  readonly configChanges?: boolean;
   readonly trace?: TraceSink;
 }
 
@@ -42,6 +46,10 @@ export interface ClusterRunResult {
   readonly refusedForgeries: number;
   /** Old backups and wiped devices that were found out. */
   readonly quarantines: number;
+  /** Config nodes that were replaced. */
+  readonly configChanges: number;
+  /** Records that were chosen beside those of volumes. */
+  readonly decisions: number;
   readonly faults: ReadonlyMap<string, number>;
   readonly violation: Violation | null;
 }
@@ -78,6 +86,8 @@ class ClusterRun implements Stage {
   readonly #checks: ClusterChecks;
   readonly #faults: Faults;
   readonly #scenes: Scenes;
+  readonly #sets: KnownSets | null;
+  readonly #config: ConfigScene | null;
   readonly #faultUs: number;
   #events = 0;
   #activations = 0;
@@ -85,11 +95,13 @@ class ClusterRun implements Stage {
   #rebuilds = 0;
   #replaced = 0;
 
-  constructor({ seed, subject, faultMs, focus, trace }: ClusterRunOptions) {
+  constructor({ seed, subject, faultMs, focus, configChanges, trace }: ClusterRunOptions) {
     Violation.raised = null;
     this.world = new SimWorld(seed, trace ?? null);
     this.random = this.world.random.fork("cluster");
-    this.plan = planOf(Prng.ofSeed(seed).fork("plan"), focus);
+    const drawn = planOf(Prng.ofSeed(seed).fork("plan"), focus);
+    const later = Prng.ofSeed(seed).fork("config nodes");
+    this.plan = configChanges === true ? planWithSpares(drawn, later) : drawn;
     const { plan } = this;
     this.#faultUs = (faultMs ?? plan.faultMs) * 1000;
     this.network = new SimNetwork(this.world, plan);
@@ -97,9 +109,11 @@ class ClusterRun implements Stage {
     const arena = freshArena();
     const volumes = subject === "volume" ? plan.volumes : 0;
     this.clients = Array.from({ length: volumes }, (_, index) => new VolumeRegisters(plan.hasPower, index));
+    this.#sets = configChanges === true ? new KnownSets(plan.configNodes) : null;
     const host = {
       configNodes: plan.configNodes,
-      nameOf: subject === "volume" ? clusterNameOf : probeNameOf,
+      nameOf: subject === "volume" ? nameUnlessDecision(clusterNameOf) : probeNameOf,
+      ...(this.#sets === null ? {} : { firstSet: this.#sets.first }),
       inventoryPage: plan.inventoryPage,
       volumes,
       failed: (node: NodeHost) => this.#deviceFailed(node),
@@ -119,6 +133,21 @@ class ClusterRun implements Stage {
     );
     this.#faults = new Faults(this);
     this.#scenes = new Scenes(this.#faults);
+    this.#config = this.#configScene(later);
+  }
+
+  #configScene(random: Prng): ConfigScene | null {
+    if (this.#sets === null) return null;
+    const scene = {
+      world: this.world,
+      network: this.network,
+      checks: this.#checks,
+      nodes: this.nodes,
+      sets: this.#sets,
+      host: OWNER_HOST + OWNERS + 1,
+      station: this.nodes.length + OWNERS + 2,
+    };
+    return new ConfigScene(scene, random);
   }
 
   run(): ClusterRunResult {
@@ -145,6 +174,8 @@ class ClusterRun implements Stage {
       promises: this.#checks.promises,
       refusedForgeries: this.stranger.refused,
       quarantines: this.nodes.reduce((sum, node) => sum + node.quarantines, 0),
+      configChanges: this.#config?.changed ?? 0,
+      decisions: this.#config?.decisions ?? 0,
       faults: this.#faults.counts,
       violation,
     };
@@ -189,6 +220,7 @@ class ClusterRun implements Stage {
     this.#stepUntil(() => this.nodes.every(({ serving }) => serving), 60_000_000);
     for (let i = 0; i < OWNERS; i++) this.startOwner(i);
     this.stranger.start();
+    this.#config?.start();
   }
 
   startOwner(index: number): void {
@@ -201,6 +233,7 @@ class ClusterRun implements Stage {
       checks: this.#checks,
       nodes: this.nodes,
       configNodes: this.plan.configNodes,
+      ...(this.#sets === null ? {} : { sets: this.#sets }),
       registers: this.probed,
       clients: this.clients,
       sickNode: this.plan.sickness === "full" ? -1 : this.sickNode,
@@ -269,6 +302,7 @@ class ClusterRun implements Stage {
 
   /** No more faults: somebody serves, every node is in sync again, and everything acknowledged is on all of them. */
   #peace(): void {
+    this.#config?.peace();
     this.network.healAll();
     this.network.swapBack();
     this.#faults.beWell();

@@ -1,0 +1,86 @@
+// Known-bad one-line changes of how config nodes are replaced, for scripts/mutants.mjs: the list of mutants.mjs has them
+// too. They are hunted with config nodes that are lost and replaced.
+
+/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "config"}[]} */
+export const CONFIG_MUTANTS = [
+  {
+    name: "who joins the config nodes votes before it has copied",
+    file: "lib/replica/config/seat.ts",
+    find: "return this.#settled && this.#page.holds && version === this.set.version && this.isConfig;",
+    replace: "return this.#settled && version === this.set.version && this.isConfig;",
+    invariant: "I10: phase 1 sees every record that was chosen before, under whatever set",
+    subject: "config",
+  },
+  {
+    name: "a config node goes on answering for the set before",
+    file: "lib/replica/config/seat.ts",
+    find: "return this.#settled && this.#page.holds && version === this.set.version && this.isConfig;",
+    replace: "return this.#settled && this.#page.holds && version <= this.set.version;",
+    invariant: "I10: two majorities that decide about one thing meet",
+    subject: "config",
+  },
+  {
+    name: "a config node forgets the set with its process",
+    file: "lib/replica/config/seat.ts",
+    find: "const written = store.records().get(OWN_SEAT_KEY);",
+    replace: "const written = [store].map(() => undefined)[0];",
+    invariant: "I10: a node goes from each set to the next for good",
+    subject: "config",
+  },
+  {
+    name: "one node of the set before is enough to copy from",
+    file: "lib/replica/config/copy.ts",
+    find: "this.#needed = majorityOf(set.before.length);",
+    replace: "this.#needed = Math.min(1, majorityOf(set.before.length));",
+    invariant: "I10: who joins knows what a majority of the set before had",
+    subject: "config",
+  },
+  {
+    name: "states are told while the set before is still answered for",
+    file: "lib/replica/config/seat.ts",
+    find: "return this.#settled && this.#page.holds && this.set.version >= version;",
+    replace: "return this.#page.holds && version > 0;",
+    invariant: "I10: what is copied is all that was decided before",
+    subject: "config",
+  },
+  {
+    name: "a copy brings promises and no records",
+    file: "lib/replica/acceptor.ts",
+    find: "accepted: newerRecord(accepted, other.accepted),",
+    replace: "accepted,",
+    invariant: "I10: phase 1 sees every record that was chosen before",
+    subject: "config",
+  },
+  {
+    name: "answers of two sets make a majority",
+    file: "lib/replica/register.ts",
+    find: "    this.#yes = 0;\n    for (const acceptor of acceptors)",
+    replace: "    for (const acceptor of acceptors)",
+    invariant: "I10: a majority is one of one set",
+    subject: "config",
+  },
+  {
+    name: "a set is told before it is chosen",
+    file: "lib/replica/config/change.ts",
+    find: "    this.#accept(set, generation, () => {",
+    replace: "    this.#environment.follower.heard(set);\n    this.#accept(set, generation, () => {",
+    invariant: "I10: there is one set of each version",
+    subject: "config",
+  },
+  {
+    name: "a change that another one has begun is not found",
+    file: "lib/replica/config/change.ts",
+    find: "const found = highest === null ? null : decodeConfigSet(highest.bytes);",
+    replace: "const found = highest === null || set.version > 0 ? null : decodeConfigSet(highest.bytes);",
+    invariant: "I10: there is one set of each version",
+    subject: "config",
+  },
+  {
+    name: "one that was left out and joins again keeps what it had",
+    file: "lib/replica/config/seat.ts",
+    find: "entry.since <= known.version;",
+    replace: "entry.since > 0;",
+    invariant: "I10: who joins knows what was decided while it was not there",
+    subject: "config",
+  },
+];
