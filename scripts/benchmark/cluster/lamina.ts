@@ -1,6 +1,7 @@
 /** Lamina as a cluster: three nodes and one gateway, a process each, asked over NBD. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { NbdClient } from "../../../test/interop/support/nbd-client.js";
 import { check, Program } from "../../../test/interop/support/process.js";
 import { freePort } from "../../../test/interop/support/server.js";
 import { type Outcome, prefill, runClient } from "../measure.js";
@@ -14,11 +15,13 @@ const VOLUME = "v";
 export class LaminaCluster implements Contestant {
   readonly name: string;
   readonly about =
-    "three nodes and one gateway, asked over NBD; checksums on; a write may be lost with the power of all three until the flush";
+    "three nodes and one gateway, asked over NBD, the volume held open by a further client; checksums on; a write may be lost with the power of all three until the flush";
   readonly #program: string;
   readonly #arguments: readonly string[];
   readonly #nodes: Program[] = [];
   #gateway: Program | null = null;
+  /** Has the volume open between rows: a row measures requests, not how a volume is taken over. */
+  #holder: NbdClient | null = null;
   #uri = "";
   #sizeBytes = 0;
 
@@ -57,6 +60,7 @@ export class LaminaCluster implements Contestant {
     await Promise.all([...this.#nodes, this.#gateway].map((one) => one.printed(/^lamina ready /m)));
     await check(this.#program, ["volume", "create", VOLUME, "--size", String(sizeBytes), "--data", data]);
     this.#uri = `nbd://${at(ports[NODES]!)}/${VOLUME}`;
+    this.#holder = await NbdClient.connect(HOST, ports[NODES]!, VOLUME);
     await prefill({ uri: this.#uri }, sizeBytes);
   }
 
@@ -69,6 +73,8 @@ export class LaminaCluster implements Contestant {
   }
 
   async stop(): Promise<void> {
+    await this.#holder?.close();
+    this.#holder = null;
     await this.#gateway?.end("SIGTERM");
     this.#gateway = null;
     await Promise.all(this.#nodes.splice(0).map((node) => node.end("SIGTERM")));

@@ -187,9 +187,11 @@ async function main(): Promise<void> {
   console.error(`wrote ${chosen.out}.json and .md`);
 }
 
-/** As it was typed: without what scripts/bench adds. */
+/** Without what only says where files are. */
+const PLACES = ["--floor", "--out", "--against"];
+
 function commandOf(args: readonly string[]): string {
-  return args.filter((_, i) => args[i] !== "--floor" && args[i - 1] !== "--floor").join(" ");
+  return args.filter((arg, i) => !PLACES.includes(arg) && !PLACES.includes(args[i - 1] ?? "")).join(" ");
 }
 
 await main();
