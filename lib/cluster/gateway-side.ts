@@ -10,7 +10,7 @@ import type { Engine } from "../uring/api.js";
 import { Catalogue } from "./catalogue.js";
 import { RecordControl } from "./control.js";
 import { shortId } from "./description.js";
-import { ClusterNetwork, type NodePlace } from "./dial.js";
+import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
 import { Observations } from "./observations.js";
@@ -59,17 +59,18 @@ export interface GatewaySide {
   close(): Promise<void>;
 }
 
-/** `peer`: random, of this life of the process. */
+/** `dial`: ways to the nodes. `peer`: random, of this life of the process. */
 export function openGatewaySide(
   engine: Engine,
+  dial: DialEnvironment,
   key: ClusterKey,
   config: readonly NodePlace[],
   peer: PeerId,
   tell: (volume: string, text: string) => void,
 ): GatewaySide {
   const { pool, clock, checksums, random } = engine;
-  const directory = new NodeDirectory(engine, key, config);
-  const network = new ClusterNetwork(engine, key, (node) => directory.addressOf(node));
+  const directory = new NodeDirectory(dial, key, config);
+  const network = new ClusterNetwork(dial, key, (node) => directory.addressOf(node));
   const nodes = config.map(({ node }) => node);
   const link = { pool, clock, ticker: engine, checksums };
   const links = new PeerLinks(link, network, { cluster: key.cluster, peer }, nodes);
@@ -77,7 +78,7 @@ export function openGatewaySide(
     clock,
     nodes.map((node) => ({ node, peer: links.peer(node) })),
   );
-  const catalogue = new Catalogue(engine, key, config);
+  const catalogue = new Catalogue(dial, key, config);
   const lease = new LeaseKeeper(
     clock,
     nodes.map((node) => links.peer(node)),
@@ -105,7 +106,7 @@ export function openGatewaySide(
     catalogue,
     control: new RecordControl(register, peer),
     nodeCount: () => directory.places.length,
-    seats: (replicas) => seatsOfNewVolume(engine, key, directory, replicas),
+    seats: (replicas) => seatsOfNewVolume(dial, key, directory, replicas),
     granted: () => lease.renewNow(),
     tell,
   });
@@ -134,7 +135,7 @@ export function openGatewaySide(
       });
   };
   let timer = clock.setTimer(REFRESH_MS, refresh);
-  const seats = new SeatControl({ engine, key, directory, register, peer }, registry);
+  const seats = new SeatControl({ dial, key, directory, register, peer }, registry);
   return {
     registry,
     directory,

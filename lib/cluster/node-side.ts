@@ -18,8 +18,9 @@ import type { MemberStore } from "../store/index.js";
 import type { Engine } from "../uring/api.js";
 import { Catalogue, nameClaimed } from "./catalogue.js";
 import { type DeviceAnswer, encodeRecords, type NodeDescription } from "./description.js";
-import { ClusterNetwork, type NodePlace } from "./dial.js";
+import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import type { ClusterKey } from "./key.js";
+import type { LinkTls } from "./link-tls.js";
 import { Porter } from "./prelude.js";
 
 /** How often a node looks for removed volumes of which it still has extents. */
@@ -27,16 +28,20 @@ const SWEEP_MS = 5000;
 
 export interface NodeSideOptions {
   readonly engine: Engine;
+  /** Ways to the other nodes. */
+  readonly dial: DialEnvironment;
   readonly store: MemberStore;
   /** The one that the store was opened with. */
   readonly stability: StabilityMap;
   readonly key: ClusterKey;
+  /** Null: links are plain. */
+  readonly tls: LinkTls | null;
   readonly version: string;
   readonly startedAt: number;
   /** Where others reach it, HOST:PORT. Asked when it serves. */
   readonly place: () => string;
-  /** Somebody without the key was turned away. */
-  readonly refused: (peer: string) => void;
+  /** Somebody was turned away: without the key, or by TLS. */
+  readonly refused: (peer: string, why: string) => void;
   /** What the config nodes think of this device has changed; `why` is for people. */
   readonly stands: (standing: Standing, why: string) => void;
   /** The extents of a removed volume were given back. */
@@ -58,16 +63,16 @@ export class NodeSide {
   #stopped = false;
 
   constructor(options: NodeSideOptions) {
-    const { engine, store, key } = options;
+    const { engine, store, key, tls } = options;
     this.#options = options;
     this.node = nodeIdOf(store.identity.deviceId);
     this.#acceptor = new RecordAcceptor(store, { nameOf: nameClaimed });
-    this.#porter = new Porter(engine, key, this.node, {
+    this.#porter = new Porter(engine, { key, tls }, this.node, {
       session: (stream) => this.#session(stream),
       describe: () => JSON.stringify(this.describe()),
       records: () => this.#records(),
       devices: () => this.#devices(),
-      refused: (stream) => options.refused(peerText(stream)),
+      refused: (stream, why) => options.refused(peerText(stream), why),
     });
   }
 
@@ -110,14 +115,14 @@ export class NodeSide {
 
   /** The config nodes are known and written down: the node serves. */
   start(peer: PeerId): void {
-    const { engine, store, stability, key } = this.#options;
+    const { engine, dial, store, stability, key } = this.#options;
     const config = this.#config!;
     const { pool, clock, checksums } = engine;
     const link = { pool, clock, ticker: engine, checksums };
     const isConfig = config.some(({ node }) => node === this.node);
     const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { isConfig });
     const network = new ClusterNetwork(
-      engine,
+      dial,
       key,
       (node) => config.find((place) => place.node === node)?.address ?? null,
     );
@@ -155,7 +160,7 @@ export class NodeSide {
     this.#network = network;
     this.#core = core;
     this.#lease = lease;
-    this.#catalogue = new Catalogue(engine, key, config);
+    this.#catalogue = new Catalogue(dial, key, config);
     this.#sweepLater();
   }
 

@@ -7,16 +7,21 @@
  *     asker → node   proof 32
  *
  * Both proofs cover purpose, both nonces, node and cluster, under labels of their own: neither can be reflected, and
- * neither is good for another connection.
+ * neither is good for another connection. Over TLS they also cover the connection itself (`channelBinding`), so nobody
+ * in between can hand them on.
  */
 import { randomBytes } from "node:crypto";
 import type { ByteStream } from "../core/stream.js";
 import type { NodeId } from "../replica/api.js";
 import { deviceIdOf, nodeIdOf, sameId } from "../replica/greeting.js";
 import { HELLO_DEADLINE_MS } from "../replica/limits.js";
+import type { Handshaking } from "../uring/tls-handshake.js";
 import { type ClusterKey, PROOF_BYTES } from "./key.js";
+import type { LinkTls } from "./link-tls.js";
 import { Talk, type TalkEnvironment } from "./talk.js";
 
+/** What proofs cover of a connection that is not encrypted. */
+const UNBOUND = new Uint8Array(0);
 const MAGIC = 0x7541_6e4c;
 const VERSION = 1;
 const ID_BYTES = 16;
@@ -59,8 +64,9 @@ export function askNode(
   done: (talk: Talk | null, node: NodeId, fault: Fault | null) => void,
 ): void {
   let fault: Fault | null = null;
+  const binding = stream.channelBinding ?? UNBOUND;
   const talk = new Talk(environment, stream, HELLO_DEADLINE_MS, (what) =>
-    done(null, "", fault ?? { kind: "lost", what }),
+    done(null, "", fault ?? { kind: "lost", what: stream.fault ?? what }),
   );
   const refuse = (why: Fault): void => {
     fault = why;
@@ -78,7 +84,7 @@ export function askNode(
       const device = answer.subarray(8 + NONCE_BYTES, 8 + NONCE_BYTES + ID_BYTES);
       const cluster = answer.subarray(8 + NONCE_BYTES + ID_BYTES, ANSWER_BYTES - PROOF_BYTES);
       const proof = answer.subarray(ANSWER_BYTES - PROOF_BYTES);
-      if (!sameId(cluster, key.cluster) || !key.isProof(proof, NODE_LABEL, ask, said)) {
+      if (!sameId(cluster, key.cluster) || !key.isProof(proof, NODE_LABEL, ask, said, binding)) {
         refuse({ kind: "key" });
         return;
       }
@@ -87,9 +93,16 @@ export function askNode(
         refuse({ kind: "node", found: node });
         return;
       }
-      talk.send(key.prove(ASKER_LABEL, ask, said), () => done(talk, node, null));
+      talk.send(key.prove(ASKER_LABEL, ask, said, binding), () => done(talk, node, null));
     });
   });
+}
+
+/** What a node asks of whoever connects. */
+export interface Credentials {
+  readonly key: ClusterKey;
+  /** Null: links are plain. */
+  readonly tls: LinkTls | null;
 }
 
 export interface Reception {
@@ -98,38 +111,55 @@ export interface Reception {
   describe(): string;
   records(): string;
   devices(): string;
-  /** Somebody without the key. */
-  refused(stream: ByteStream): void;
+  /** Somebody without the key, or whom TLS has turned away. */
+  refused(stream: ByteStream, why: string): void;
 }
 
-/** A node's end: admits who has the key. */
+/** A node's end: admits who has the key, over TLS if there is any, and then over nothing else. */
 export class Porter {
   readonly #environment: TalkEnvironment;
   readonly #key: ClusterKey;
   readonly #id: Uint8Array;
   readonly #reception: Reception;
+  readonly #tls: LinkTls | null;
+  readonly #handshakes = new Set<Handshaking>();
   readonly #open = new Set<Talk>();
 
-  constructor(environment: TalkEnvironment, key: ClusterKey, node: NodeId, reception: Reception) {
+  constructor(environment: TalkEnvironment, { key, tls }: Credentials, node: NodeId, reception: Reception) {
     this.#environment = environment;
     this.#key = key;
+    this.#tls = tls;
     this.#id = deviceIdOf(node);
     this.#reception = reception;
   }
 
   /** A connection has come. */
   admit(stream: ByteStream): void {
-    if (this.#open.size >= PRELUDES_MAX) {
+    if (this.#open.size + this.#handshakes.size >= PRELUDES_MAX) {
       stream.setListener(NOBODY);
       stream.close();
       return;
     }
+    if (this.#tls === null) {
+      this.#listenTo(stream);
+      return;
+    }
+    const handshake = this.#tls.accept(stream, (secured, reason) => {
+      this.#handshakes.delete(handshake);
+      if (secured !== null) this.#listenTo(secured);
+      else this.#reception.refused(stream, reason);
+    });
+    this.#handshakes.add(handshake);
+  }
+
+  #listenTo(stream: ByteStream): void {
     const talk: Talk = new Talk(this.#environment, stream, HELLO_DEADLINE_MS, () => this.#open.delete(talk));
     this.#open.add(talk);
     talk.receive(ASK_BYTES, (ask) => this.#asked(talk, stream, ask));
   }
 
   close(): void {
+    for (const handshake of [...this.#handshakes]) handshake.abort();
     for (const talk of [...this.#open]) talk.close("the node shuts down");
   }
 
@@ -139,19 +169,20 @@ export class Porter {
       talk.close("not a question of the cluster");
       return;
     }
+    const binding = stream.channelBinding ?? UNBOUND;
     const answer = head(0, ANSWER_BYTES);
     answer.set(randomBytes(NONCE_BYTES), 8);
     answer.set(this.#id, 8 + NONCE_BYTES);
     answer.set(this.#key.cluster, 8 + NONCE_BYTES + ID_BYTES);
     const said = answer.subarray(8, ANSWER_BYTES - PROOF_BYTES);
-    answer.set(this.#key.prove(NODE_LABEL, ask, said), ANSWER_BYTES - PROOF_BYTES);
+    answer.set(this.#key.prove(NODE_LABEL, ask, said, binding), ANSWER_BYTES - PROOF_BYTES);
     talk.send(answer, () => {
       talk.receive(PROOF_BYTES, (proof) => {
-        if (this.#key.isProof(proof, ASKER_LABEL, ask, said)) {
+        if (this.#key.isProof(proof, ASKER_LABEL, ask, said, binding)) {
           this.#admitted(talk, purpose);
           return;
         }
-        this.#reception.refused(stream);
+        this.#reception.refused(stream, "it does not have the cluster key");
         talk.close("a wrong key");
       });
     });

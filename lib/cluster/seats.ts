@@ -42,7 +42,7 @@ export interface DrainWanted {
 }
 
 export interface SeatEnvironment {
-  readonly engine: DialEnvironment;
+  readonly dial: DialEnvironment;
   readonly key: ClusterKey;
   readonly directory: NodeDirectory;
   readonly register: RecordRegister;
@@ -116,10 +116,10 @@ export class SeatControl {
   }
 
   async #spareFor(record: ClusterRecord, old: NodePlace, wanted: NodePlace | null): Promise<NodePlace> {
-    const { engine, key, directory } = this.#environment;
+    const { dial, key, directory } = this.#environment;
     const isSpare = ({ node }: NodePlace): boolean => !record.members.some((member) => member.node === node);
     const candidates = (wanted === null ? directory.places : [wanted]).filter(isSpare);
-    const [best] = await usableNodes(engine, key, candidates);
+    const [best] = await usableNodes(dial, key, candidates);
     if (best !== undefined) return best;
     throw new LaminaError("NODE_SPARE_MISSING", { name: record.name, node: addressText(old.address) });
   }
@@ -151,12 +151,12 @@ export class SeatControl {
 
 /** Those that can take an extent, by free space, the most first. */
 export async function usableNodes(
-  engine: DialEnvironment,
+  dial: DialEnvironment,
   key: ClusterKey,
   places: readonly NodePlace[],
 ): Promise<readonly NodePlace[]> {
   const said = await Promise.all(
-    places.map(async (place) => ({ place, free: freeOf(await describe(engine, key, place)) })),
+    places.map(async (place) => ({ place, free: freeOf(await describe(dial, key, place)) })),
   );
   return said
     .filter(({ free }) => free > 0)
@@ -166,12 +166,12 @@ export async function usableNodes(
 
 /** Null: it does not answer, or is another node. */
 async function describe(
-  engine: DialEnvironment,
+  dial: DialEnvironment,
   key: ClusterKey,
   { node, address }: NodePlace,
 ): Promise<NodeDescription | null> {
   try {
-    const { text } = await askText(engine, key, { address, purpose: Purpose.Describe, expected: node });
+    const { text } = await askText(dial, key, { address, purpose: Purpose.Describe, expected: node });
     return parseDescription(text);
   } catch {
     return null;
@@ -185,7 +185,7 @@ function freeOf(said: NodeDescription | null): number {
 
 /** Nodes that get a seat in a new volume: as many as there are config nodes, or as it has copies if those are more. */
 export async function seatsOfNewVolume(
-  engine: DialEnvironment,
+  dial: DialEnvironment,
   key: ClusterKey,
   directory: NodeDirectory,
   replicas: number,
@@ -194,7 +194,7 @@ export async function seatsOfNewVolume(
   const count = Math.min(MEMBERS_MAX, Math.max(config.length, replicas));
   if (places.length <= count) return places.map(({ node }) => node);
   // Those that do not answer now come last: a volume may begin with copies that are away.
-  const usable = await usableNodes(engine, key, places);
+  const usable = await usableNodes(dial, key, places);
   const others = places.filter(({ node }) => !usable.some((one) => one.node === node));
   return [...usable, ...others].slice(0, count).map(({ node }) => node);
 }

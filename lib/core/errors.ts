@@ -436,6 +436,19 @@ export const CATALOGUE = {
     exit: 1,
     http: 500,
   },
+  LINK_TLS_FILES: {
+    message: "links cannot be encrypted with {directory}: {what}",
+    next: "put link-cert.pem, link-key.pem and ca-cert.pem of the cluster's authority there (docs/security.md)",
+    exit: 1,
+    http: 500,
+  },
+  LINK_LISTEN_INSECURE: {
+    message:
+      "listening on {address} would let everyone on the way read and change what nodes say to one another",
+    next: "listen on 127.0.0.1, use --link-tls, or say --insecure if the network is trusted",
+    exit: 64,
+    http: 400,
+  },
   CLUSTER_KEY_WRONG: {
     message: "{address} has another cluster key",
     next: "give every node and gateway of the cluster the same key file; nothing was changed",

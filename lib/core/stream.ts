@@ -7,6 +7,10 @@
  */
 export interface ByteStream {
   readonly peer: PeerAddress;
+  /** Of an encrypted stream: bytes that only its two ends can know, and that no other stream has. */
+  readonly channelBinding?: Uint8Array | null;
+  /** Why it broke, in a few words, if it can say. */
+  readonly fault?: string | null;
   setListener(listener: StreamListener): void;
   /**
    * Up to `length` bytes into memory at `offset`. One at a time. Completion: `streamReceived`. `whole`: fewer are of no

@@ -21,6 +21,11 @@ export function accessOf(record: VolumeRecord, client: ClientIdentity): Access {
   return best;
 }
 
+/** The same where a volume without rules is nobody's instead of everyone's. */
+export function listedAccessOf(record: VolumeRecord, client: ClientIdentity): Access {
+  return record.access.length === 0 ? Access.None : accessOf(record, client);
+}
+
 /** Whether it names certificates or keys: those are shown in TLS only, so it is served over nothing else. */
 export function needsTls(record: VolumeRecord): boolean {
   return record.access.some(({ kind }) => kind !== "address");

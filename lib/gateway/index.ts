@@ -6,7 +6,7 @@ import type { TlsMode } from "nbd-protocol-ts";
 import { LaminaError } from "../core/errors.js";
 import type { Engine, ListenAddress, Listener } from "../uring/api.js";
 import type { OpenVolume, VolumeRegistry } from "../volume/registry-api.js";
-import { accessOf, needsTls } from "./access.js";
+import { accessOf, listedAccessOf, needsTls } from "./access.js";
 import type { Connection, Phase, TlsUpgrade, VolumeSource } from "./connection.js";
 import { GatewayServer, type OtherConnections } from "./server.js";
 
@@ -19,6 +19,8 @@ export interface GatewayOptions {
   /** Volume of the empty export name; without it the only volume. */
   readonly defaultExport?: string;
   readonly tls?: TlsUpgrade;
+  /** A volume without an access list is not there. By default it is open to everyone who can connect. */
+  readonly accessListsRequired?: boolean;
   readonly connectionsMax?: number;
   readonly handshakesMax?: number;
   /** On a connection thread: the connections of the other threads, and where to count. */
@@ -101,12 +103,17 @@ class EngineGateway implements LocalGateway {
 
   constructor(options: GatewayOptions) {
     const { engine, registry, defaultExport, connectionsMax, handshakesMax, elsewhere, counters } = options;
+    const { accessListsRequired } = options;
     this.#options = options;
     this.server = new GatewayServer(
       { pool: engine.pool, clock: engine.clock, ticker: engine },
       {
         source: sourceOf(registry),
-        policy: { accessOf, needsTls, ...(defaultExport === undefined ? {} : { defaultExport }) },
+        policy: {
+          accessOf: accessListsRequired === true ? listedAccessOf : accessOf,
+          needsTls,
+          ...(defaultExport === undefined ? {} : { defaultExport }),
+        },
         tls: options.tls ?? null,
         onEnd: (connection, reason) => this.#ended(connection, reason),
         ...(connectionsMax === undefined ? {} : { connectionsMax }),

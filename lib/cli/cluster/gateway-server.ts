@@ -8,16 +8,21 @@ import {
   type VolumeSources,
 } from "../../admin/index.js";
 import type { EventLog } from "../../catalog/index.js";
-import type { NodePlace } from "../../cluster/dial.js";
+import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
+import type { ClusterRegistry } from "../../cluster/registry.js";
 import { BLOCK_BYTES, EXTENT_BLOCKS } from "../../core/limits.js";
+import { needsTls } from "../../gateway/access.js";
 import { createGateway, type Gateway } from "../../gateway/index.js";
+import { createTls } from "../../gateway/tls.js";
+import { readTlsCredentials } from "../../gateway/tls-credentials.js";
 import type { Member } from "../../replica/owner/member.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
 import { followRegistry } from "../serve/story.js";
+import { checkTls } from "../serve/tls.js";
 import { VERSION } from "../version.js";
 import type { GatewayOptions } from "./options.js";
 import {
@@ -28,6 +33,7 @@ import {
   type Role,
   type RoleGround,
   type RoleSources,
+  reloadLinkTls,
   startRole,
   startRoleAdmin,
   viewLinks,
@@ -52,41 +58,68 @@ export async function startGateway(options: GatewayOptions, log: Logger): Promis
 }
 
 async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
-  const { options, log, parts, startedAt, key, engine, events } = ground;
+  const { options, log, parts, startedAt, key, engine, events, dial } = ground;
   // Clients may still be taking their last replies when the volumes have been let go of.
   let gateway: Gateway | null = null;
   parts.add(() => gateway?.close());
+  if (options.tls !== null) checkTls(options.tls, log);
   const data = await holdData(ground);
-  const config = await configOf(engine, options, key, log);
-  const side = openGatewaySide(engine, key, config, newPeer(), (volume, text) => {
+  const config = await configOf(dial, options, key, log);
+  const side = openGatewaySide(engine, dial, key, config, newPeer(), (volume, text) => {
     log.warn({ volume }, text);
     events.record("volume-changed", volume, text);
   });
   parts.add(() => side.close());
   await listed(side, log);
   followRegistry(side.registry, events, { mirror: null, registry: side.registry });
+  const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
   const made = createGateway({
     engine,
     registry: side.registry,
     ...(options.defaultExport === null ? {} : { defaultExport: options.defaultExport }),
+    ...(tls === null ? {} : { tls }),
+    accessListsRequired: options.guardedAddress !== null,
     onConnectionLost: (peer, volume, reason) => log.info({ peer, volume }, `connection ended: ${reason}`),
   });
   gateway = made;
   parts.add(() => drain(made, side, log));
-  const sources = sourcesOf({ engine, options, key, config, side, gateway: made, events, startedAt });
+  const sources = sourcesOf({ engine, dial, options, key, config, side, gateway: made, events, startedAt });
   const gauges = () => gatewayGauges(sources.status());
   const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
   for (const address of options.listen) await made.listen(address);
-  const uris = made.listeners.map(({ address }) => nbdUri(address, false));
+  const uris = urisOf(made, options);
   log.info({ data, engine: engine.kind, admin: admin.address }, "lamina gateway serves");
   events.record("server-started", null, `lamina ${VERSION} serves a cluster on ${uris.join(", ")}`);
-  return { ready: uris.map((uri) => `lamina ready ${uri}`), close: () => parts.takeDown() };
+  return {
+    ready: uris.map((uri) => `lamina ready ${uri}`),
+    reloadTls() {
+      if (options.tls !== null) tls?.use(readTlsCredentials(options.tls.directory));
+      return reloadLinkTls(ground) || tls !== null;
+    },
+    close: () => parts.takeDown(),
+  };
+}
+
+/** Volumes that are not served here as somebody may expect. */
+function accessNotices({ guardedAddress, tls }: GatewayOptions, registry: ClusterRegistry): string[] {
+  return registry.list().flatMap((record) => {
+    const { name, access } = record;
+    if (guardedAddress !== null && access.length === 0)
+      return [`volume ${name} is not served here: it has no access list, and others reach ${guardedAddress}`];
+    if (tls === null && needsTls(record))
+      return [`volume ${name} is not served here: its access list asks for TLS, which is off`];
+    return [];
+  });
+}
+
+function urisOf(gateway: Gateway, { tls }: GatewayOptions): string[] {
+  return gateway.listeners.map(({ address }) => nbdUri(address, tls?.mode === "forced"));
 }
 
 /** Once it has heard who the config nodes are it can start while they are down. */
 async function configOf(
-  engine: Engine,
+  dial: DialEnvironment,
   options: GatewayOptions,
   key: ClusterKey,
   log: Logger,
@@ -94,7 +127,7 @@ async function configOf(
   const known = readMembers(options.data, key);
   if (known !== null) return known;
   const config = await persist(log, async () => {
-    const learned = await learnMembers(engine, key, options.cluster, false);
+    const learned = await learnMembers(dial, key, options.cluster, false);
     return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
   });
   writeMembers(options.data, key, config);
@@ -133,6 +166,7 @@ async function drain(gateway: Gateway, { registry }: GatewaySide, log: Logger): 
 
 interface Made {
   readonly engine: Engine;
+  readonly dial: DialEnvironment;
   readonly options: GatewayOptions;
   readonly key: ClusterKey;
   readonly config: readonly NodePlace[];
@@ -147,13 +181,13 @@ interface GatewaySources extends RoleSources, VolumeSources, NodeControl {
 }
 
 function sourcesOf(made: Made): GatewaySources {
-  const { engine, options, key, config, side, gateway, events, startedAt } = made;
+  const { engine, dial, options, key, config, side, gateway, events, startedAt } = made;
   const { registry } = side;
   return {
     registry,
     store: { stats: () => ({ slotBytes: EXTENT_BLOCKS * BLOCK_BYTES }), badBlocks: () => [] },
     events,
-    server: { accessListsRequired: false },
+    server: { accessListsRequired: options.guardedAddress !== null },
     status(): GatewayStatusView {
       const links = viewLinks(config, ({ node }) => side.isLinked(node));
       const owned = ownedViews(side, engine);
@@ -168,12 +202,14 @@ function sourcesOf(made: Made): GatewaySources {
         notices: [
           ...owned.flatMap(waitNotice),
           ...(stale === null ? [] : [stale]),
+          ...accessNotices(options, registry),
           ...config
             .filter(({ node }) => !side.isLinked(node))
             .map(({ node }) => side.network.faultOf(node) ?? `node ${node} is not linked yet`),
         ],
-        listeners: gateway.listeners.map(({ address }) => nbdUri(address, false)),
+        listeners: urisOf(gateway, options),
         ioEngine: engine.kind,
+        linkTls: options.linkTls !== null,
         links,
         connections,
         requestsInFlight,
@@ -185,7 +221,7 @@ function sourcesOf(made: Made): GatewaySources {
     async cluster() {
       const { directory } = side;
       await Promise.all([directory.refresh(), registry.refresh()]);
-      const nodes = await viewNodes(engine, key, directory, registry.list());
+      const nodes = await viewNodes(dial, key, directory, registry.list());
       const volumes = registry.list().map((record) => viewVolume(record, directory.places));
       const waiting = ownedViews(side, engine).flatMap(waitNotice);
       return {

@@ -1,7 +1,7 @@
 /** The composition root of `lamina node`: one device behind the node protocol. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { NodePlace } from "../../cluster/dial.js";
+import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
@@ -23,6 +23,7 @@ import {
   persist,
   type Role,
   type RoleGround,
+  reloadLinkTls,
   startRole,
   startRoleAdmin,
   viewLinks,
@@ -36,7 +37,7 @@ export function startNode(options: NodeOptions, log: Logger): Promise<Role> {
 }
 
 async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
-  const { options, log, parts, startedAt, key, engine, events } = ground;
+  const { options, log, parts, startedAt, key, engine, events, linkTls, dial } = ground;
   const data = await holdData(ground);
   const device = await takeDevice(engine, options, key, log, parts);
   const stability = new StabilityMap();
@@ -44,13 +45,15 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   const { store } = await openServed({ engine, events, later, log, parts }, device, { stability });
   const side = new NodeSide({
     engine,
+    dial,
     store,
     stability,
     key,
+    tls: linkTls,
     version: VERSION,
     startedAt,
     place: () => where,
-    refused: (peer) => log.warn({ peer }, "somebody without the cluster key was turned away"),
+    refused: (peer, why) => log.warn({ peer }, `somebody was turned away: ${why}`),
     stands: (standing, why) => {
       if (standing === "registered") log.info("the device is registered");
       else log.warn(`the device is ${standing === "unknown" ? "not registered" : standing}: ${why}`);
@@ -66,10 +69,10 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     await listener.close();
     await untilSessionsEnd(side);
   });
-  if (known === null) await form(engine, options, key, side, log);
+  if (known === null) await form(dial, options, key, side, log);
   refuseOther(side, options, where);
   side.start(newPeer());
-  const sources = sourcesOf({ engine, options, key, device, store, side, startedAt, where });
+  const sources = sourcesOf({ engine, dial, options, key, device, store, side, startedAt, where });
   const gauges = () => nodeGauges(sources.status());
   const admin = await startRoleAdmin({ options, events, sources, routes: [], gauges, log }, parts);
   log.info(
@@ -77,7 +80,11 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     "lamina node serves",
   );
   events.record("server-started", null, `lamina ${VERSION} serves ${device.path} as a node on ${where}`);
-  return { ready: [`lamina ready node ${where}`], close: () => parts.takeDown() };
+  return {
+    ready: [`lamina ready node ${where}`],
+    reloadTls: () => reloadLinkTls(ground),
+    close: () => parts.takeDown(),
+  };
 }
 
 async function takeDevice(
@@ -107,14 +114,14 @@ async function takeDevice(
  * is none of them is told by them.
  */
 async function form(
-  engine: Engine,
+  dial: DialEnvironment,
   options: NodeOptions,
   key: ClusterKey,
   side: NodeSide,
   log: Logger,
 ): Promise<void> {
   const config = await persist(log, async () => {
-    const learned = await learnMembers(engine, key, options.cluster, isNamed(options));
+    const learned = await learnMembers(dial, key, options.cluster, isNamed(options));
     return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
   });
   writeMembers(options.data, key, config);
@@ -155,6 +162,7 @@ const SESSION_POLL_MS = 5;
 
 interface Made {
   readonly engine: Engine;
+  readonly dial: DialEnvironment;
   readonly options: NodeOptions;
   readonly key: ClusterKey;
   readonly device: ReadyDevice;
@@ -165,7 +173,7 @@ interface Made {
 }
 
 function sourcesOf(made: Made) {
-  const { engine, options, key, device, store, side, startedAt, where } = made;
+  const { engine, dial, options, key, device, store, side, startedAt, where } = made;
   const config = (): readonly NodePlace[] => side.config ?? [];
   let directory: NodeDirectory | null = null;
   return {
@@ -191,6 +199,7 @@ function sourcesOf(made: Made) {
         ],
         listeners: [where],
         ioEngine: engine.kind,
+        linkTls: options.linkTls !== null,
         links,
         node: side.node,
         device: { path: device.path, kind: device.opened.kind, direct: device.opened.direct },
@@ -201,12 +210,12 @@ function sourcesOf(made: Made) {
       };
     },
     async cluster() {
-      directory ??= new NodeDirectory(engine, key, config());
+      directory ??= new NodeDirectory(dial, key, config());
       await Promise.all([directory.refresh(), side.catalogue!.refresh()]);
       const live = [...side.catalogue!.volumes.values()].flatMap(({ record }) =>
         record.state === "live" ? [record] : [],
       );
-      const nodes = await viewNodes(engine, key, directory, live);
+      const nodes = await viewNodes(dial, key, directory, live);
       const volumes = live.map((record) => viewVolume(record, directory!.places));
       return { cluster: clusterIdText(key), nodes, volumes, notices: noticesOf(nodes, volumes) };
     },

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import type { NodeAddress } from "../../cluster/dial.js";
 import { LaminaError } from "../../core/errors.js";
 import { MIB, PEER_SILENCE_MAX_MS } from "../../core/limits.js";
+import type { TlsSettings } from "../../gateway/tls.js";
 import { addressText } from "../../uring/address.js";
 import type { EngineOptions, ListenAddress } from "../../uring/api.js";
 import {
@@ -31,6 +32,7 @@ export interface RoleArguments {
   readonly pool?: string | undefined;
   readonly ioEngine?: "auto" | "ring" | "threads" | undefined;
   readonly insecure?: boolean | undefined;
+  readonly linkTls?: string | undefined;
 }
 
 export interface NodeArguments extends RoleArguments {
@@ -42,6 +44,8 @@ export interface NodeArguments extends RoleArguments {
 export interface GatewayArguments extends RoleArguments {
   readonly listen?: string[] | undefined;
   readonly defaultExport?: string | undefined;
+  readonly tls?: "off" | "allow" | "require" | undefined;
+  readonly tlsDir?: string | undefined;
 }
 
 export interface RoleOptions {
@@ -52,6 +56,8 @@ export interface RoleOptions {
   readonly cluster: readonly NodeAddress[];
   readonly admin: { readonly host: string; readonly port: number };
   readonly engine: EngineOptions;
+  /** Directory of what links are encrypted with; null: they are plain. */
+  readonly linkTls: string | null;
 }
 
 export interface NodeOptions extends RoleOptions {
@@ -63,6 +69,10 @@ export interface NodeOptions extends RoleOptions {
 export interface GatewayOptions extends RoleOptions {
   readonly listen: readonly ListenAddress[];
   readonly defaultExport: string | null;
+  /** Of NBD clients; null for --tls off. */
+  readonly tls: TlsSettings | null;
+  /** As of a server of its own: every volume needs an access list. */
+  readonly guardedAddress: string | null;
 }
 
 /** Throws LaminaError; nothing has been touched then. */
@@ -70,9 +80,9 @@ export function resolveNodeOptions(given: NodeArguments): NodeOptions {
   if (given.device !== undefined && given.capacity !== undefined)
     throw usage("--capacity is for a store file; a device is used whole", "node");
   const listen = parseNodeAddress(given.listen ?? NODE_LISTEN_DEFAULT, "--listen", "node");
-  // The key says who may come in; what they say to one another is not encrypted.
-  if (!isLoopback(listen.host) && given.insecure !== true)
-    throw new LaminaError("LISTEN_INSECURE", { address: addressText(listen) });
+  // The key says who may come in; without TLS what they say to one another is not encrypted.
+  if (!isLoopback(listen.host) && given.linkTls === undefined && given.insecure !== true)
+    throw new LaminaError("LINK_LISTEN_INSECURE", { address: addressText(listen) });
   const role = resolveRole(given, "node");
   // The others are told this address.
   if (WILDCARDS.has(listen.host) && !role.cluster.some((one) => addressText(one) === addressText(listen)))
@@ -88,16 +98,18 @@ export function resolveNodeOptions(given: NodeArguments): NodeOptions {
 /** Throws LaminaError; nothing has been touched then. */
 export function resolveGatewayOptions(given: GatewayArguments): GatewayOptions {
   const role = resolveRole(given, "gateway");
-  const { listen, defaultExport } = resolveServeOptions(
+  const { listen, defaultExport, tls, guardedAddress } = resolveServeOptions(
     {
       listen: given.listen ?? LISTEN_DEFAULT,
       admin: given.admin ?? ADMIN_ANY,
       ...(given.insecure === undefined ? {} : { insecure: given.insecure }),
       ...(given.defaultExport === undefined ? {} : { "default-export": given.defaultExport }),
+      ...(given.tls === undefined ? {} : { tls: given.tls }),
+      ...(given.tlsDir === undefined ? {} : { "tls-dir": given.tlsDir }),
     },
     undefined,
   );
-  return { ...role, listen, defaultExport };
+  return { ...role, listen, defaultExport, tls, guardedAddress };
 }
 
 function resolveRole(given: RoleArguments, command: "node" | "gateway"): RoleOptions {
@@ -121,6 +133,7 @@ function resolveRole(given: RoleArguments, command: "node" | "gateway"): RoleOpt
     cluster: parseCluster(given.cluster, command),
     admin,
     engine: { ...engine, tcpUserTimeoutMs: PEER_SILENCE_MAX_MS },
+    linkTls: given.linkTls === undefined ? null : resolve(given.linkTls),
   };
 }
 

@@ -12,8 +12,10 @@ import {
   startAdminOf,
 } from "../../admin/index.js";
 import { EventLog } from "../../catalog/index.js";
-import type { NodePlace } from "../../cluster/dial.js";
+import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { type ClusterKey, readKey } from "../../cluster/key.js";
+import { readLinkCredentials } from "../../cluster/link-credentials.js";
+import { dialEnvironment, LinkTls } from "../../cluster/link-tls.js";
 import type { PeerId } from "../../replica/api.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
@@ -28,6 +30,8 @@ import type { ClusterView, RoleStatusView } from "./views.js";
 export interface Role {
   /** What it prints when it is ready, a line each. */
   readonly ready: readonly string[];
+  /** Keys and certificates anew, for connections to come; false without TLS. Throws LaminaError: the old ones stay. */
+  reloadTls(): boolean;
   close(): Promise<void>;
 }
 
@@ -41,6 +45,10 @@ export interface RoleGround<Options extends RoleOptions> {
   readonly key: ClusterKey;
   readonly engine: Engine;
   readonly events: EventLog;
+  /** Null: links are plain. */
+  readonly linkTls: LinkTls | null;
+  /** Ways to the other processes. */
+  readonly dial: DialEnvironment;
 }
 
 /** Makes a role of its ground. Throws LaminaError; whatever had been started is taken down then. */
@@ -53,15 +61,26 @@ export async function startRole<Options extends RoleOptions>(
   try {
     const startedAt = Date.now();
     const key = readKey(options.key);
+    // A file that cannot be used is found before anything is started.
+    const credentials = options.linkTls === null ? null : readLinkCredentials(options.linkTls);
     const engine = openEngine(options.engine);
     parts.add(() => engine.close());
     const events = new EventLog(() => Date.now());
     warnOfEngine(engine, events, log);
-    return await compose({ options, log, parts, startedAt, key, engine, events });
+    const linkTls = credentials === null ? null : new LinkTls(engine, credentials);
+    const dial = dialEnvironment(engine, linkTls);
+    return await compose({ options, log, parts, startedAt, key, engine, events, linkTls, dial });
   } catch (error) {
     await parts.takeDown();
     throw error;
   }
+}
+
+/** Reads what links are encrypted with anew; false: they are plain. Throws LINK_TLS_FILES: the old files stay. */
+export function reloadLinkTls({ options, linkTls }: RoleGround<RoleOptions>): boolean {
+  if (options.linkTls === null || linkTls === null) return false;
+  linkTls.use(readLinkCredentials(options.linkTls));
+  return true;
 }
 
 /** Nobody else uses the data directory from now on. Returns its path. Throws LaminaError. */

@@ -2,7 +2,7 @@
 
 import type { ProcessView } from "../../admin/index.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
-import { askText, type NodePlace } from "../../cluster/dial.js";
+import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
 import type { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import type { Progress } from "../../cluster/observations.js";
@@ -11,7 +11,6 @@ import type { SeatOutcome } from "../../cluster/seats.js";
 import type { NodeId } from "../../replica/api.js";
 import type { ClusterRecord } from "../../replica/owner/record.js";
 import { addressText } from "../../uring/address.js";
-import type { Engine } from "../../uring/api.js";
 
 export interface NodeView {
   readonly node: NodeId;
@@ -101,6 +100,8 @@ export interface OwnedView {
 
 interface RoleFacts extends ProcessView {
   readonly ioEngine: string;
+  /** Links to other processes are encrypted. */
+  readonly linkTls: boolean;
   /** The config nodes, and whether there is a session to each. */
   readonly links: readonly { readonly node: NodeId; readonly address: string; readonly linked: boolean }[];
 }
@@ -129,7 +130,7 @@ export type RoleStatusView = GatewayStatusView | NodeStatusView;
 
 /** Asks every node how it is. `records`: of the volumes that are there. */
 export async function viewNodes(
-  engine: Engine,
+  dial: DialEnvironment,
   key: ClusterKey,
   directory: NodeDirectory,
   records: readonly ClusterRecord[],
@@ -142,7 +143,7 @@ export async function viewNodes(
       const base = { node, address: addressText(address), config: directory.isConfig(node), volumes };
       try {
         const asked = { address, purpose: Purpose.Describe, expected: node };
-        const { text } = await askText(engine, key, asked);
+        const { text } = await askText(dial, key, asked);
         return { ...base, ...upView(parseDescription(text)) };
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);

@@ -114,6 +114,7 @@ export function describeRole(view: RoleStatusView): string {
     ["data", view.data],
     ...view.listeners.map((one): readonly [string, string] => ["listens on", one]),
     ["state", view.ready ? "ready" : "not ready"],
+    ["links", view.linkTls ? "encrypted" : "plain"],
     ...view.links.map(({ address, linked }): readonly [string, string] => [
       "node",
       `${address} ${linked ? "linked" : "not linked"}`,

@@ -12,8 +12,18 @@ import type { Role } from "../cluster/role.js";
 import { print } from "../output.js";
 import { makeLog } from "../serve/log.js";
 import { DATA_DEFAULT } from "../serve/options.js";
+import { reloadTls } from "../serve/reload.js";
 import { stopSignal } from "../serve/signals.js";
-import { CAPACITY, DEFAULT_EXPORT, DEVICE, IO_ENGINE, LISTEN, text } from "../server-options.js";
+import {
+  CAPACITY,
+  DEFAULT_EXPORT,
+  DEVICE,
+  IO_ENGINE,
+  LISTEN,
+  TLS,
+  TLS_DIR,
+  text,
+} from "../server-options.js";
 import type { Command } from "./command.js";
 import { registerNodeCommands } from "./nodes.js";
 
@@ -46,6 +56,7 @@ function roleOptions<T>(yargs: Argv<T>) {
     .option("admin", text("address of the admin API and metrics (default: any free port of 127.0.0.1)"))
     .option("pool", text("memory for requests in flight (default 64M for a node, 256M for a gateway)"))
     .option("io-engine", IO_ENGINE)
+    .option("link-tls", text("directory of link-cert.pem, link-key.pem and ca-cert.pem: links are encrypted"))
     .option("insecure", { describe: "listen beyond this machine without encryption", type: "boolean" });
 }
 
@@ -61,12 +72,17 @@ function nodeOptions<T>(yargs: Argv<T>) {
 }
 
 function gatewayOptions<T>(yargs: Argv<T>) {
-  return roleOptions(yargs).option("listen", LISTEN).option("default-export", DEFAULT_EXPORT);
+  return roleOptions(yargs)
+    .option("listen", LISTEN)
+    .option("default-export", DEFAULT_EXPORT)
+    .option("tls", TLS)
+    .option("tls-dir", TLS_DIR);
 }
 
 async function serveRole(start: (log: ReturnType<typeof makeLog>) => Promise<Role>): Promise<number> {
   const log = makeLog();
   const role = await start(log);
+  process.on("SIGHUP", () => reloadTls(role, log));
   for (const line of role.ready) print(line);
   const signal = await stopSignal();
   log.info({ signal }, "stopping: finishing what is in flight");

@@ -14,11 +14,21 @@ import {
   type ServeArguments,
   type ServeOptions,
 } from "../serve/options.js";
+import { reloadTls } from "../serve/reload.js";
 import { type Server, startServer } from "../serve/server.js";
 import { stopSignal } from "../serve/signals.js";
 import { Successor } from "../serve/successor.js";
 import { TakeOver } from "../serve/take-over.js";
-import { CAPACITY, DEFAULT_EXPORT, DEVICE, IO_ENGINE, LISTEN, text } from "../server-options.js";
+import {
+  CAPACITY,
+  DEFAULT_EXPORT,
+  DEVICE,
+  IO_ENGINE,
+  LISTEN,
+  TLS,
+  TLS_DIR,
+  text,
+} from "../server-options.js";
 import type { Command } from "./command.js";
 
 export const serve: Command = {
@@ -51,13 +61,8 @@ function options<T>(yargs: Argv<T>) {
       requiresArg: true,
     })
     .option("io-engine", IO_ENGINE)
-    .option("tls", {
-      describe: "encryption: none, for those who ask for it, or for everyone (default off)",
-      type: "string",
-      choices: ["off", "allow", "require"] as const,
-      requiresArg: true,
-    })
-    .option("tls-dir", text("directory of server-cert.pem, server-key.pem and ca-cert.pem, or keys.psk"))
+    .option("tls", TLS)
+    .option("tls-dir", TLS_DIR)
     .option("insecure", {
       describe: "listen beyond this machine without encryption and authentication",
       type: "boolean",
@@ -117,7 +122,7 @@ async function serveUntilStopped(
     theirs.length === 0 ? first : resolveServeOptions(given, config, [...inherited, ...theirs]);
   server = await startServer(resolved, log, takeOver);
   const running = server;
-  process.on("SIGHUP", () => reload(running, log));
+  process.on("SIGHUP", () => reloadTls(running, log));
   // Whoever reads that the server is ready may stop it at once.
   const stopped = stopSignal();
   announce(server, resolved);
@@ -143,17 +148,6 @@ function tellEnd(end: string | number, log: Logger): void {
     log.info({ new: end }, `process ${end} takes over: finishing what is in flight`);
     // The service goes on, in another process, whose word counts from now on.
     sdNotify(`MAINPID=${end}`);
-  }
-}
-
-/** Keys and certificates anew, for connections to come. What cannot be used changes nothing. */
-function reload(server: Server, log: Logger): void {
-  try {
-    const done = server.reloadTls();
-    log.info(done ? "the TLS files were read anew" : "there is nothing to read anew: TLS is off");
-  } catch (error) {
-    if (!(error instanceof LaminaError)) throw error;
-    log.error(`the old TLS files stay in use: ${error.message}; ${error.next}`);
   }
 }
 

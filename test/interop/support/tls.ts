@@ -5,10 +5,13 @@ import { check } from "./process.js";
 
 const NEW_KEY = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
+/** A process of a cluster dials and is dialled. */
+const PURPOSES = { server: "serverAuth", client: "clientAuth", link: "serverAuth,clientAuth" } as const;
+
 export interface Authority {
   readonly directory: string;
-  /** A directory with ca-cert.pem and a certificate and key of `name`, for a server or a client. */
-  issue(role: "server" | "client", name: string): Promise<string>;
+  /** A directory with ca-cert.pem and a certificate and key of `name`, for the hosts `names` where it serves. */
+  issue(role: keyof typeof PURPOSES, name: string, names?: string): Promise<string>;
 }
 
 export async function makeAuthority(parent: string, name: string): Promise<Authority> {
@@ -28,17 +31,13 @@ export async function makeAuthority(parent: string, name: string): Promise<Autho
   await check("openssl", [...NEW_KEY, ...self], { cwd: directory });
   return {
     directory,
-    async issue(role, subject) {
+    async issue(role, subject, names = "DNS:localhost,IP:127.0.0.1") {
       const own = join(directory, `${role}-${subject}`);
       mkdirSync(own);
       symlinkSync(join(directory, "ca-cert.pem"), join(own, "ca-cert.pem"));
       const request = ["-keyout", `${role}-key.pem`, "-out", "request.pem", "-subj", `/CN=${subject}`];
       await check("openssl", [...NEW_KEY, ...request], { cwd: own });
-      const purpose = role === "server" ? "serverAuth" : "clientAuth";
-      writeFileSync(
-        join(own, "extensions"),
-        `subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=${purpose}\n`,
-      );
+      writeFileSync(join(own, "extensions"), `subjectAltName=${names}\nextendedKeyUsage=${PURPOSES[role]}\n`);
       const signed = ["-CA", "../ca-cert.pem", "-CAkey", "../ca-key.pem", "-CAcreateserial", "-days", "2"];
       const files = ["-in", "request.pem", "-out", `${role}-cert.pem`, "-extfile", "extensions"];
       await check("openssl", ["x509", "-req", ...files, ...signed], { cwd: own });

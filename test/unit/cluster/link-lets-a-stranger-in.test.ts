@@ -27,7 +27,7 @@ async function rig(t: Test): Promise<Rig> {
   const engine = openEngine({ kind: "threads", poolBytes: 16 * MIB });
   let sessions = 0;
   let refused = 0;
-  const porter = new Porter(engine, key(1, 2), NODE, {
+  const porter = new Porter(engine, { key: key(1, 2), tls: null }, NODE, {
     session: (stream) => {
       sessions++;
       stream.setListener({ streamReceived() {}, streamSent() {}, streamClosed() {} });

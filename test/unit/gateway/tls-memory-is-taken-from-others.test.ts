@@ -1,7 +1,7 @@
 /** Ciphertext buffers: bounded together, given back whole, and the growth of some never keeps others out. */
 import t from "tap";
 import { KIB, MIB } from "../../../lib/core/limits.js";
-import { CipherBudget, type CipherMemory } from "../../../lib/gateway/cipher-memory.js";
+import { CipherBudget, type CipherMemory } from "../../../lib/uring/cipher-memory.js";
 import { PoisonPool } from "./support/loop.js";
 
 const POOL_BYTES = 16 * MIB;

@@ -147,6 +147,8 @@ export class StreamDuplex extends Duplex implements StreamListener {
 /** What a TLSSocket decrypts, as a byte stream. */
 export class TlsStream implements ByteStream {
   readonly peer: PeerAddress;
+  channelBinding: Uint8Array | null = null;
+  fault: string | null = null;
   readonly #below: ByteStream;
   readonly #socket: TLSSocket;
   readonly #pool: Pool;
@@ -184,7 +186,9 @@ export class TlsStream implements ByteStream {
       this.#askAdvance();
     });
     // What went wrong shows in the request that is under way: see #fail.
-    socket.on("error", () => {});
+    socket.on("error", (error) => {
+      this.fault = `TLS failed: ${error.message}`;
+    });
     socket.on("close", () => this.#fail());
   }
 

@@ -9,7 +9,7 @@
 import { KIB } from "../core/limits.js";
 import type { Pool } from "../core/pool.js";
 
-/** Part of the pool that may be ciphertext buffers. At the bound STARTTLS ends the connection. */
+/** Part of the pool that may be ciphertext buffers. At the bound a handshake ends its connection. */
 const CIPHER_SHARE = 1 / 8;
 /** A TLS record is at most 16 KiB and a little. */
 const SMALL_BYTES = 32 * KIB;
@@ -20,24 +20,24 @@ export const SEND_CIPHER_BYTES = 256 * KIB;
 
 /** Of all TLS connections of a thread. */
 export class CipherBudget {
-  readonly #pool: Pool;
+  readonly pool: Pool;
   readonly #bytesMax: number;
   #smallBytes = 0;
   #growthBytes = 0;
 
   constructor(pool: Pool) {
-    this.#pool = pool;
+    this.pool = pool;
     this.#bytesMax = pool.capacityBytes * CIPHER_SHARE;
   }
 
   /** Memory for one connection, or null. */
   take(): CipherMemory | null {
     if (this.#smallBytes + this.#growthBytes + 2 * SMALL_BYTES > this.#bytesMax) return null;
-    const receive = this.#pool.allocate(SMALL_BYTES);
+    const receive = this.pool.allocate(SMALL_BYTES);
     if (receive < 0) return null;
-    const send = this.#pool.allocate(SMALL_BYTES);
+    const send = this.pool.allocate(SMALL_BYTES);
     if (send < 0) {
-      this.#pool.free(receive);
+      this.pool.free(receive);
       return null;
     }
     this.#smallBytes += 2 * SMALL_BYTES;
@@ -49,16 +49,16 @@ export class CipherBudget {
     const growth = bytes - SMALL_BYTES;
     const used = this.#smallBytes + this.#growthBytes;
     if (this.#growthBytes + growth > this.#bytesMax / 2 || used + growth > this.#bytesMax) return -1;
-    const larger = this.#pool.allocate(bytes);
+    const larger = this.pool.allocate(bytes);
     if (larger < 0) return -1;
     this.#growthBytes += growth;
-    this.#pool.free(offset);
+    this.pool.free(offset);
     return larger;
   }
 
   give(memory: CipherMemory): void {
-    this.#pool.free(memory.receiveAt);
-    this.#pool.free(memory.sendAt);
+    this.pool.free(memory.receiveAt);
+    this.pool.free(memory.sendAt);
     this.#smallBytes -= 2 * SMALL_BYTES;
     this.#growthBytes -= memory.receiveBytes + memory.sendBytes - 2 * SMALL_BYTES;
   }

@@ -1,0 +1,95 @@
+/**
+ * Encryption of the links between processes of a cluster (docs/architecture/cluster.md "Links over TLS").
+ *
+ * Both ends show a certificate that the cluster's authority signed, and the one that dials checks that the other's
+ * names the host that it dialled. That is not instead of the cluster key: what is handed on here still has to prove it,
+ * and both proofs cover `channelBinding`, so somebody in between who has certificates and no key gets nowhere.
+ *
+ * Invariant: with TLS nothing is ever said in plaintext. There is no negotiation that could be talked out of it.
+ */
+import { isIP } from "node:net";
+import type { SecureContextOptions, TLSSocket } from "node:tls";
+import type { Timer } from "../core/clock.js";
+import { LaminaError } from "../core/errors.js";
+import type { ByteStream } from "../core/stream.js";
+import { HELLO_DEADLINE_MS } from "../replica/limits.js";
+import { addressText } from "../uring/address.js";
+import type { Engine } from "../uring/api.js";
+import { CipherBudget } from "../uring/cipher-memory.js";
+import { acceptTls, connectTls, type Handshaking, type Secure } from "../uring/tls-handshake.js";
+import type { DialEnvironment } from "./dial.js";
+
+/** RFC 9266, "tls-exporter". */
+const BINDING_LABEL = "EXPORTER-Channel-Binding";
+const BINDING_BYTES = 32;
+
+export type Accepted = (stream: ByteStream | null, reason: string) => void;
+
+export class LinkTls {
+  readonly #clock: Engine["clock"];
+  readonly #budget: CipherBudget;
+  #credentials: SecureContextOptions;
+
+  /** `credentials`: see link-credentials.ts. */
+  constructor({ pool, clock }: Pick<Engine, "pool" | "clock">, credentials: SecureContextOptions) {
+    this.#clock = clock;
+    this.#budget = new CipherBudget(pool);
+    this.#credentials = credentials;
+  }
+
+  /** What connections to come show and ask for. */
+  use(credentials: SecureContextOptions): void {
+    this.#credentials = credentials;
+  }
+
+  /** `done` once, never from inside the call: with the encrypted stream, or null when the stream has been closed. */
+  accept(stream: ByteStream, done: Accepted): Handshaking {
+    const options = { ...this.#credentials, requestCert: true, rejectUnauthorized: true };
+    return this.#bounded((secured) => acceptTls(stream, this.#budget, options, secured), done);
+  }
+
+  /** Encrypts a stream that was connected to `host`. */
+  connect(stream: ByteStream, host: string, done: Accepted): Handshaking {
+    const name = isIP(host) === 0 ? { servername: host } : {};
+    const options = { ...this.#credentials, ...name, host, rejectUnauthorized: true };
+    return this.#bounded((secured) => connectTls(stream, this.#budget, options, secured), done);
+  }
+
+  #bounded(begin: (secured: Secure) => Handshaking, done: Accepted): Handshaking {
+    let deadline: Timer | null = null;
+    const handshake = begin((secured, reason) => {
+      deadline?.cancel();
+      if (secured === null) {
+        done(null, reason);
+        return;
+      }
+      secured.stream.channelBinding = bindingOf(secured.socket);
+      done(secured.stream, "");
+    });
+    deadline = this.#clock.setTimer(HELLO_DEADLINE_MS, () => handshake.abort());
+    return handshake;
+  }
+}
+
+function bindingOf(socket: TLSSocket): Uint8Array {
+  return socket.exportKeyingMaterial(BINDING_BYTES, BINDING_LABEL, Buffer.alloc(0));
+}
+
+/** Ways to other processes: encrypted if there is `tls`, and otherwise plain. */
+export function dialEnvironment(engine: DialEnvironment, tls: LinkTls | null): DialEnvironment {
+  const { pool, clock } = engine;
+  return {
+    pool,
+    clock,
+    async connect(address) {
+      const stream = await engine.connect(address);
+      if (tls === null || address.kind !== "tcp") return stream;
+      return new Promise((resolve, reject) => {
+        tls.connect(stream, address.host, (secured, what) => {
+          if (secured !== null) resolve(secured);
+          else reject(new LaminaError("CONNECT_REFUSED", { address: addressText(address), what }));
+        });
+      });
+    },
+  };
+}
