@@ -2,7 +2,8 @@
  * The volume records of a cluster as a majority of its config nodes has them: what is listed, and where names are
  * looked up. It decides nothing: whoever opens or changes a volume asks the register.
  *
- * Invariant: every record that was chosen before a refresh began is in its outcome, or a newer one of that volume.
+ * Invariant: every record that was chosen before a refresh began, or was learned while it ran, is in its outcome, or a
+ * newer one of that volume.
  */
 import { LaminaError } from "../core/errors.js";
 import type { AcceptedRecord } from "../replica/api.js";
@@ -27,6 +28,8 @@ export class Catalogue {
   /** The refresh that runs, and the one that those wait for who came while it did. */
   #running: Promise<void> | null = null;
   #following: Promise<void> | null = null;
+  /** Learned since the running refresh began: the nodes may have answered before. */
+  readonly #learned = new Map<number, KnownVolume>();
 
   constructor(environment: DialEnvironment, key: ClusterKey, config: readonly NodePlace[]) {
     this.#environment = environment;
@@ -40,7 +43,9 @@ export class Catalogue {
 
   /** A record that was chosen just now. */
   learn(record: ClusterRecord, accepted: AcceptedRecord): void {
-    this.#volumes.set(record.id, { record, accepted, chosen: true });
+    const known: KnownVolume = { record, accepted, chosen: true };
+    this.#volumes.set(record.id, known);
+    if (this.#running !== null) this.#learned.set(record.id, known);
   }
 
   /** Asks anew; what is there afterwards was asked after this call. Rejected with CLUSTER_UNREACHABLE. */
@@ -61,8 +66,14 @@ export class Catalogue {
   }
 
   async #refresh(): Promise<void> {
+    this.#learned.clear();
     const texts = await askMajority(this.#environment, this.#key, this.#config, Purpose.Records);
-    this.#volumes = merged(texts.map(parseRecords), majorityOf(this.#config));
+    const volumes = merged(texts.map(parseRecords), majorityOf(this.#config));
+    for (const [id, known] of this.#learned) {
+      const heard = volumes.get(id);
+      if (heard === undefined || compare(known.accepted, heard.accepted) > 0) volumes.set(id, known);
+    }
+    this.#volumes = volumes;
   }
 }
 
