@@ -35,8 +35,9 @@ export interface ClusterOptions {
   readonly isolated?: boolean;
   /** MiB of a file system in memory of its own on which each node's data lies; needs root. */
   readonly diskMib?: number;
-  /** Further arguments of every gateway. */
+  /** Further arguments of every gateway, and of every node. */
   readonly gatewayArgs?: readonly string[];
+  readonly nodeArgs?: readonly string[];
 }
 
 export class Cluster {
@@ -112,7 +113,8 @@ export class Cluster {
 
   /** Without its data directory. */
   nodeArgs(address: string): readonly string[] {
-    const args = ["node", ...this.#common, "--listen", address, "--capacity", "1G", "--pool", "32M"];
+    const own = ["--listen", address, "--capacity", "1G", "--pool", "32M"];
+    const args = ["node", ...this.#common, ...own, ...(this.#options.nodeArgs ?? [])];
     // A namespace is a network of its own; what is not loopback has to be asked for all the same.
     return this.network === null ? args : [...args, "--insecure"];
   }
