@@ -16,7 +16,7 @@ import { HELLO_DEADLINE_MS } from "../replica/limits.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
 import { CipherBudget } from "../uring/cipher-memory.js";
-import { acceptTls, connectTls, type Handshaking, type Secure } from "../uring/tls-handshake.js";
+import { acceptTls, connectTls, type Handshaking, type TlsEvents } from "../uring/tls-handshake.js";
 import type { DialEnvironment } from "./dial.js";
 
 /** RFC 9266, "tls-exporter". */
@@ -28,7 +28,9 @@ export type Accepted = (stream: ByteStream | null, reason: string) => void;
 export class LinkTls {
   readonly #clock: Engine["clock"];
   readonly #budget: CipherBudget;
+  readonly #open = new Set<Handshaking>();
   #credentials: SecureContextOptions;
+  #closed: (() => void) | null = null;
 
   /** `credentials`: see link-credentials.ts. */
   constructor({ pool, clock }: Pick<Engine, "pool" | "clock">, credentials: SecureContextOptions) {
@@ -45,28 +47,45 @@ export class LinkTls {
   /** `done` once, never from inside the call: with the encrypted stream, or null when the stream has been closed. */
   accept(stream: ByteStream, done: Accepted): Handshaking {
     const options = { ...this.#credentials, requestCert: true, rejectUnauthorized: true };
-    return this.#bounded((secured) => acceptTls(stream, this.#budget, options, secured), done);
+    return this.#bounded((events) => acceptTls(stream, this.#budget, options, events), done);
   }
 
   /** Encrypts a stream that was connected to `host`. */
   connect(stream: ByteStream, host: string, done: Accepted): Handshaking {
     const name = isIP(host) === 0 ? { servername: host } : {};
     const options = { ...this.#credentials, ...name, host, rejectUnauthorized: true };
-    return this.#bounded((secured) => connectTls(stream, this.#budget, options, secured), done);
+    return this.#bounded((events) => connectTls(stream, this.#budget, options, events), done);
   }
 
-  #bounded(begin: (secured: Secure) => Handshaking, done: Accepted): Handshaking {
-    let deadline: Timer | null = null;
-    const handshake = begin((secured, reason) => {
-      deadline?.cancel();
-      if (secured === null) {
-        done(null, reason);
-        return;
-      }
-      secured.stream.channelBinding = bindingOf(secured.socket);
-      done(secured.stream, "");
+  /** Cuts what is left, so that the engine can be closed. */
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#closed = resolve;
+      for (const handshake of this.#open) handshake.abort();
+      if (this.#open.size === 0) resolve();
     });
+  }
+
+  #bounded(begin: (events: TlsEvents) => Handshaking, done: Accepted): Handshaking {
+    let deadline: Timer | null = null;
+    const handshake = begin({
+      done: (secured, reason) => {
+        deadline?.cancel();
+        if (secured === null) {
+          done(null, reason);
+          return;
+        }
+        secured.stream.channelBinding = bindingOf(secured.socket);
+        done(secured.stream, "");
+      },
+      closed: () => {
+        this.#open.delete(handshake);
+        if (this.#open.size === 0) this.#closed?.();
+      },
+    });
+    this.#open.add(handshake);
     deadline = this.#clock.setTimer(HELLO_DEADLINE_MS, () => handshake.abort());
+    if (this.#closed !== null) handshake.abort();
     return handshake;
   }
 }

@@ -5,7 +5,7 @@ import type { TlsMode } from "nbd-protocol-ts";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
 import { CipherBudget } from "../uring/cipher-memory.js";
-import { acceptTls } from "../uring/tls-handshake.js";
+import { acceptTls, type Secure } from "../uring/tls-handshake.js";
 import type { SecuredStream, TlsUpgrade, Upgrading } from "./connection.js";
 import { readTlsCredentials, type TlsCredentials } from "./tls-credentials.js";
 
@@ -60,7 +60,7 @@ class Tls implements ReloadableTls {
       ...options,
       ...(keys.size === 0 ? {} : { pskCallback: (_socket: TLSSocket, identity: string) => keyOf(identity) }),
     };
-    return acceptTls(stream, this.#budget, all, (secured, reason) => {
+    const secure: Secure = (secured, reason) => {
       if (secured === null) {
         done(null, reason);
         return;
@@ -68,7 +68,8 @@ class Tls implements ReloadableTls {
       const { socket } = secured;
       const certificate = certificateName(socket);
       done({ stream: secured.stream, certificate, psk: provedKey(socket) ? claimed : null }, "");
-    });
+    };
+    return acceptTls(stream, this.#budget, all, { done: secure });
   }
 }
 

@@ -10,7 +10,7 @@ import { type ConnectionOptions, connect, createServer, type TLSSocket, type Tls
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
 import type { CipherBudget } from "./cipher-memory.js";
-import { StreamDuplex, TlsStream } from "./tls-stream.js";
+import { StreamDuplex, TlsStream, tlsFault } from "./tls-stream.js";
 
 export interface Secured {
   readonly stream: TlsStream;
@@ -21,10 +21,16 @@ export interface Secured {
 /** Null: TLS did not come about, the stream is closed, and one sentence says why. */
 export type Secure = (secured: Secured | null, reason: string) => void;
 
-/** A handshake that is under way. */
+/** A handshake that is under way, or the connection that came of it. */
 export interface Handshaking {
-  /** Gives up: null follows. Harmless after the end. */
+  /** Gives up: null follows, or after the handshake the end of the stream. Harmless after that. */
   abort(): void;
+}
+
+export interface TlsEvents {
+  readonly done: Secure;
+  /** The stream below is closed, and the memory for it is back in the pool. */
+  readonly closed?: () => void;
 }
 
 /** As the end that was connected to. The stream is its own from now on. */
@@ -32,9 +38,9 @@ export function acceptTls(
   stream: ByteStream,
   budget: CipherBudget,
   options: TlsOptions,
-  done: Secure,
+  events: TlsEvents,
 ): Handshaking {
-  return Handshake.over(stream, budget, done, (handshake, duplex) => {
+  return Handshake.over(stream, budget, events, (handshake, duplex) => {
     const server = createServer(options);
     server.on("tlsClientError", (error, socket) => handshake.failed(refusalOf(socket) ?? error));
     server.on("secureConnection", (socket) => handshake.established(socket));
@@ -47,9 +53,9 @@ export function connectTls(
   stream: ByteStream,
   budget: CipherBudget,
   options: Omit<ConnectionOptions, "socket">,
-  done: Secure,
+  events: TlsEvents,
 ): Handshaking {
-  return Handshake.over(stream, budget, done, (handshake, duplex) => {
+  return Handshake.over(stream, budget, events, (handshake, duplex) => {
     const socket = connect({ ...options, socket: duplex });
     const failed = (error: Error): void => handshake.failed(error);
     const closed = (): void => handshake.abort();
@@ -71,7 +77,7 @@ function refusalOf({ authorizationError }: TLSSocket): Error | null {
 class Handshake implements Handshaking {
   readonly #below: ByteStream;
   readonly #pool: Pool;
-  readonly #done: Secure;
+  readonly #events: TlsEvents;
   readonly #duplex: StreamDuplex | null;
   #secured: TlsStream | null = null;
   #reason = "the TLS handshake was not finished";
@@ -80,10 +86,10 @@ class Handshake implements Handshaking {
   static over(
     below: ByteStream,
     budget: CipherBudget,
-    done: Secure,
+    events: TlsEvents,
     begin: (handshake: Handshake, duplex: StreamDuplex) => void,
   ): Handshake {
-    const handshake = new Handshake(below, budget, done);
+    const handshake = new Handshake(below, budget, events);
     const duplex = handshake.#duplex;
     if (duplex !== null) {
       duplex.on("error", (error) => handshake.#note(error));
@@ -104,10 +110,10 @@ class Handshake implements Handshaking {
     return handshake;
   }
 
-  private constructor(below: ByteStream, budget: CipherBudget, done: Secure) {
+  private constructor(below: ByteStream, budget: CipherBudget, events: TlsEvents) {
     this.#below = below;
     this.#pool = budget.pool;
-    this.#done = done;
+    this.#events = events;
     const memory = budget.take();
     this.#duplex =
       memory === null ? null : new StreamDuplex(below, this.#pool, memory, () => this.#closedBelow());
@@ -126,20 +132,21 @@ class Handshake implements Handshaking {
     if (this.#over || this.#duplex?.destroyed !== false) return;
     this.#over = true;
     this.#secured = new TlsStream(socket, this.#below, this.#pool);
-    this.#done({ stream: this.#secured, socket }, "");
+    this.#events.done({ stream: this.#secured, socket }, "");
   }
 
   #note(error: Error): void {
-    this.#reason = `TLS failed: ${error.message}`;
+    this.#reason = tlsFault(error);
   }
 
   #closedBelow(): void {
+    this.#events.closed?.();
     if (this.#secured !== null) {
       this.#secured.belowClosed();
       return;
     }
     if (this.#over) return;
     this.#over = true;
-    this.#done(null, this.#reason);
+    this.#events.done(null, this.#reason);
   }
 }

@@ -144,6 +144,12 @@ export class StreamDuplex extends Duplex implements StreamListener {
   }
 }
 
+/** One sentence about an error of node:tls, whose messages have numbers of OpenSSL's source lines in them. */
+export function tlsFault(error: Error): string {
+  const { reason } = error as { reason?: unknown };
+  return `TLS failed: ${typeof reason === "string" ? reason : error.message}`;
+}
+
 /** What a TLSSocket decrypts, as a byte stream. */
 export class TlsStream implements ByteStream {
   readonly peer: PeerAddress;
@@ -187,7 +193,7 @@ export class TlsStream implements ByteStream {
     });
     // What went wrong shows in the request that is under way: see #fail.
     socket.on("error", (error) => {
-      this.fault = `TLS failed: ${error.message}`;
+      this.fault = tlsFault(error);
     });
     socket.on("close", () => this.#fail());
   }

@@ -68,6 +68,7 @@ export async function startRole<Options extends RoleOptions>(
     const events = new EventLog(() => Date.now());
     warnOfEngine(engine, events, log);
     const linkTls = credentials === null ? null : new LinkTls(engine, credentials);
+    if (linkTls !== null) parts.add(() => linkTls.close());
     const dial = dialEnvironment(engine, linkTls);
     return await compose({ options, log, parts, startedAt, key, engine, events, linkTls, dial });
   } catch (error) {
