@@ -84,7 +84,9 @@ function mutate(mutant, into) {
 function hunt(directory, mutant) {
   const isCluster = mutant.subject !== undefined;
   const hunter = join(directory, isCluster ? "test/sim/cluster/hunt.js" : "test/sim/hunt.js");
-  const scenes = isCluster ? [mutant.subject] : [mutant.fronts ?? "store,volume", mutant.focus ?? ""];
+  const scenes = isCluster
+    ? [mutant.subject, mutant.focus ?? ""]
+    : [mutant.fronts ?? "store,volume", mutant.focus ?? ""];
   const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, ...scenes], {
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -6,7 +6,7 @@ import { coverageText, crossText, failureText } from "./report.js";
 import { run } from "./run.js";
 import { runOnProcesses, type SeedsResult } from "./seeds.js";
 import type { Subject } from "./subject.js";
-import { Tally } from "./tally.js";
+import { MACHINE_ROOMS, Tally, type Told } from "./tally.js";
 import { optionsOf, toldOfMisuse, UsageError } from "./usage.js";
 
 /** Lines of a minimised trace that are printed: its end. */
@@ -109,6 +109,10 @@ function commonOf(values: Values): Common {
   };
 }
 
+function toldOf({ seeds, coverage, failures }: SeedsResult): Told {
+  return { seeds, events: coverage.events, violations: failures.length };
+}
+
 class Command {
   readonly #values: Values;
   readonly #common: Common;
@@ -164,12 +168,12 @@ class Command {
     const firstSeed = values.from === undefined ? clock.now() % 2 ** 40 : Number(values.from);
     const started = clock.now();
     this.#print(`seeds from ${firstSeed}`);
-    const tally = values.tally === undefined ? null : new Tally(values.tally);
+    const tally = values.tally === undefined ? null : new Tally(values.tally, MACHINE_ROOMS);
     let told = started;
     const progress = (result: SeedsResult): void => {
       if (clock.now() - told < (tally === null ? PROGRESS_MS : TALLY_MS)) return;
       told = clock.now();
-      tally?.tell(result, new Date(told));
+      tally?.tell(toldOf(result), new Date(told));
       const rate = Math.round((result.coverage.events * 1000) / (told - started));
       this.#print(
         `${result.seeds} seeds, ${result.coverage.events} events, ${rate} events/s, ${result.failures.length} failures`,
@@ -184,7 +188,7 @@ class Command {
     const result = await runOnProcesses(options, Number(values.processes), clock, progress);
     const seconds = (clock.now() - started) / 1000;
     const rate = Math.round(result.coverage.events / seconds);
-    tally?.tell(result, new Date(clock.now()));
+    tally?.tell(toldOf(result), new Date(clock.now()));
     this.#print(coverageText(result.coverage));
     this.#print(crossText(result.coverage));
     this.#print(

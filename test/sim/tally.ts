@@ -6,19 +6,27 @@ import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
-import type { SeedsResult } from "./seeds.js";
 
-/** What the simulator runs: a change of the source of one of these begins a new count. */
-const CORE_ROOMS = ["lib/core", "lib/nbd", "lib/store", "lib/volume"];
+/** What the simulator of one machine runs: a change of the source of one of these begins a new count. */
+export const MACHINE_ROOMS = ["lib/core", "lib/nbd", "lib/store", "lib/volume"];
+/** The same of the simulated cluster. */
+export const CLUSTER_ROOMS = ["lib/core", "lib/replica", "lib/store", "lib/volume"];
 /** The catalogue of error texts: it grows with every command and decides nothing. */
 const NOT_COUNTED = "lib/core/errors.ts";
 
 interface Line {
   /** Commit, with "+" behind it when there were changes on top. */
   readonly commit: string;
-  /** Digest of the core rooms at that commit. */
+  /** Digest of the rooms at that commit. */
   readonly core: string;
   readonly at: string;
+  readonly seeds: number;
+  readonly events: number;
+  readonly violations: number;
+}
+
+/** What was run so far, from the beginning of a run on. */
+export interface Told {
   readonly seeds: number;
   readonly events: number;
   readonly violations: number;
@@ -28,27 +36,23 @@ export class Tally {
   readonly #path: string;
   readonly #commit: string;
   readonly #core: string;
-  #told = { seeds: 0, events: 0, violations: 0 };
+  #told: Told = { seeds: 0, events: 0, violations: 0 };
 
-  constructor(path: string) {
+  /** `rooms`: what a count is of. */
+  constructor(path: string, rooms: readonly string[]) {
     this.#path = path;
     mkdirSync(dirname(path), { recursive: true });
     const dirty = git("status", "--porcelain", "--", "lib", "test/sim") === "" ? "" : "+";
     this.#commit = git("rev-parse", "--short=12", "HEAD") + dirty;
     this.#core = digestOf(
-      git("ls-tree", "-r", "HEAD", "--", ...CORE_ROOMS)
+      git("ls-tree", "-r", "HEAD", "--", ...rooms)
         .split("\n")
         .filter((line) => line.endsWith(".ts") && !line.endsWith(`\t${NOT_COUNTED}`)),
     );
   }
 
   /** Adds what has come since it was told last. `at` is a label. */
-  tell(result: SeedsResult, at: Date): void {
-    const now = {
-      seeds: result.seeds,
-      events: result.coverage.events,
-      violations: result.failures.length,
-    };
+  tell(now: Told, at: Date): void {
     const line: Line = {
       commit: this.#commit,
       core: this.#core,
@@ -57,11 +61,11 @@ export class Tally {
       events: now.events - this.#told.events,
       violations: now.violations - this.#told.violations,
     };
-    this.#told = now;
+    this.#told = { ...now };
     if (line.seeds > 0 || line.violations > 0) appendFileSync(this.#path, `${JSON.stringify(line)}\n`);
   }
 
-  /** The sums over all runs: on this commit, and since the core rooms changed. */
+  /** The sums over all runs: on this commit, and since the rooms changed. */
   text(): string {
     const lines = existsSync(this.#path)
       ? readFileSync(this.#path, "utf8")

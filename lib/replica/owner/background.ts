@@ -16,7 +16,7 @@ import type { InventoryEntry } from "../api.js";
 import type { OwnerEnvironment, OwnerEvents } from "./api.js";
 import { Copier, type CopyHost } from "./copy.js";
 import type { FlightDeck } from "./flight-deck.js";
-import { REPAIRS_MAX, RESYNC_PAUSE_MAX_MS } from "./limits.js";
+import { REPAIRS_MAX, RESYNC_PAUSE_MAX_MS, UNREADABLE_RETRY_MS } from "./limits.js";
 import { Leaving, type Member } from "./member.js";
 import { PassStage, ResyncPass } from "./resync-pass.js";
 
@@ -149,10 +149,18 @@ export class Background implements CopyHost {
       const { pass } = member;
       if (pass === null || pass.stage !== PassStage.Copying || !member.usable) continue;
       for (const extent of pass.strange) return this.#freeStrange(copier, member, pass, extent);
-      for (const extent of pass.owed) return this.#resyncOne(copier, member, pass, extent);
-      return this.#finalFlush(copier, member, pass);
+      const extent = this.#owedNow(pass);
+      if (extent >= 0) return this.#resyncOne(copier, member, pass, extent);
+      if (pass.owed.size === 0) return this.#finalFlush(copier, member, pass);
     }
     return null;
+  }
+
+  /** The next extent of a pass; −1: there is none, or none that can be read yet. */
+  #owedNow({ owed, unreadable }: ResyncPass): number {
+    const now = this.#host.environment.clock.now();
+    for (const extent of owed) if ((unreadable.get(extent) ?? now) <= now) return extent;
+    return -1;
   }
 
   #inSync(): Member[] {
@@ -296,6 +304,11 @@ export class Background implements CopyHost {
     const equal = yield* copier.equalise(extent, sources, [member], [member]);
     if (!equal || host.over || member.pass !== pass || host.generation !== generation) return;
     this.#stalled = false;
+    if (copier.unreadable > 0) {
+      pass.unreadable.set(extent, host.environment.clock.now() + UNREADABLE_RETRY_MS);
+      return;
+    }
+    pass.unreadable.delete(extent);
     pass.owed.delete(extent);
     host.deck.taken(member, extent);
     host.touched(extent);

@@ -62,6 +62,8 @@ export class Copier {
   readonly #target = new Ask();
   readonly #wanted = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   readonly #found = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
+  /** Blocks that no source could read while the last `equalise` ran: a target keeps what it had of them. */
+  unreadable = 0;
   /** The Zero that is asked for leaves blocks of zeros. */
   #noHole = false;
 
@@ -93,6 +95,7 @@ export class Copier {
     stamped: readonly Member[],
   ): Routine<boolean> {
     const { extentBlocks } = this.#host;
+    this.unreadable = 0;
     let isEmpty = true;
     for (let block = 0; block < extentBlocks; block += EXTENT_OP_BLOCKS_MAX) {
       const blocks = Math.min(EXTENT_OP_BLOCKS_MAX, extentBlocks - block);
@@ -200,6 +203,7 @@ export class Copier {
       if (read !== Status.Io || this.#source.op.badBlock < 0) return "gone";
     }
     if (blocks === 1) {
+      this.unreadable++;
       this.#host.lost(target, extent, block);
       return "lost";
     }

@@ -23,6 +23,8 @@ export const ACTIVATION_PAUSE_MAX_MS = 32_000;
 export const COPY_BLOCKS = 64;
 /** Extents of which bad blocks wait to be repaired. More are forgotten: the next read finds them again. */
 export const REPAIRS_MAX = 1024;
+/** Pause before resync looks again at an extent of which no in-sync copy has all blocks. */
+export const UNREADABLE_RETRY_MS = 10_000;
 /** Longest pause that resync makes after an extent while others use the volume. */
 export const RESYNC_PAUSE_MAX_MS = 50;
 

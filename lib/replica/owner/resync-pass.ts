@@ -27,6 +27,11 @@ export class ResyncPass {
   readonly owed = new Set<number>();
   /** What it has of extents that its seat does not hold: it had another seat once. They are freed. */
   readonly strange = new Set<number>();
+  /**
+   * Those of `owed` that have blocks which no in-sync member can read, and the time of the next try. What the member has of
+   * them may be older, so there is no final flush before somebody has written them, or freed the extent.
+   */
+  readonly unreadable = new Map<number, number>();
   /** Its final flush is done. */
   flushed = false;
   /** Size of `owed` at its making. */

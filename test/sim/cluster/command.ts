@@ -1,15 +1,21 @@
 /** The simulated cluster's command, here so that the tests can give it too. */
+
+import { CLUSTER_ROOMS, Tally } from "../tally.js";
 import { optionsOf, toldOfMisuse, UsageError } from "../usage.js";
-import { type ClusterRunOptions, type ClusterRunResult, runCluster } from "./run.js";
+import { runCluster } from "./run.js";
 import { SCENES, type SceneName } from "./scenes.js";
+import { type Common, type Failure, runOnProcesses, type ShareResult } from "./seeds.js";
 
 const COMMAND = "node dist/test/sim/cluster/main.js";
+const TALLY_MS = 60_000;
 
 const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
        [--subject probe|volume] [--focus SCENE] [--config-changes]
+       [--processes N] [--tally FILE]
 
 With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
-many seeds, from --from on, until --seeds or --seconds are used up.
+many seeds, from --from or from a number that the time gives, until --seeds or --seconds are used up. --tally FILE counts
+runs over runs.
 --fault-ms is the virtual time with faults; drawn from the seed when it is not given. --subject says who owns the volumes:
 the simple owner that tests the protocol (probe), or the real one (volume). --focus plays one scene only:
 ${SCENES.join(", ")}.
@@ -17,7 +23,7 @@ ${SCENES.join(", ")}.
 
 const OPTIONS = {
   seed: { type: "string" },
-  from: { type: "string", default: "1" },
+  from: { type: "string" },
   seeds: { type: "string", default: "100" },
   seconds: { type: "string", default: "600" },
   "fault-ms": { type: "string" },
@@ -25,18 +31,21 @@ const OPTIONS = {
   focus: { type: "string" },
   "config-changes": { type: "boolean", default: false },
   trace: { type: "boolean", default: false },
+  processes: { type: "string", default: "1" },
+  tally: { type: "string" },
   help: { type: "boolean", short: "h", default: false },
 } as const;
 
 type Print = (text: string) => void;
-type Common = Omit<ClusterRunOptions, "seed" | "trace">;
+type Values = ReturnType<typeof parse>;
+const parse = (args: readonly string[]) => optionsOf(args, OPTIONS);
+const clock = { now: () => Date.now() };
 
 export function simulateCluster(args: readonly string[], print: Print): Promise<number> {
-  return toldOfMisuse(() => execute(args, print), `${COMMAND} --help`, print);
+  return toldOfMisuse(() => execute(parse(args), print), `${COMMAND} --help`, print);
 }
 
-function execute(args: readonly string[], print: Print): number {
-  const values = optionsOf(args, OPTIONS);
+async function execute(values: Values, print: Print): Promise<number> {
   if (values.help) {
     print(USAGE);
     return 0;
@@ -47,12 +56,9 @@ function execute(args: readonly string[], print: Print): number {
     ...(values.focus === undefined ? {} : { focus: focusOf(values.focus) }),
     configChanges: values["config-changes"],
   };
-  const from = whole(values.from, "--from");
-  const seeds = whole(values.seeds, "--seeds");
-  const seconds = whole(values.seconds, "--seconds");
   const holds =
     values.seed === undefined
-      ? many(from, seeds, seconds, common, print)
+      ? await many(values, common, print)
       : one(whole(values.seed, "--seed"), common, values.trace, print);
   return holds ? 0 : 1;
 }
@@ -74,52 +80,56 @@ function whole(text: string, option: string): number {
   throw new UsageError(`'${text}' is no number for ${option}`);
 }
 
-/** Says what went wrong with a seed, if anything did. */
+/** What went wrong with a seed, and how it is seen again. */
 function report(
-  seed: number,
+  failure: Failure,
   { subject = "probe", faultMs, focus, configChanges }: Common,
-  result: ClusterRunResult,
   print: Print,
-): boolean {
-  const { violation } = result;
-  if (violation === null) return true;
-  print(`seed ${seed}: ${violation.message}\n  ${violation.words}`);
+): void {
+  print(`seed ${failure.seed}: ${failure.message}\n  ${failure.words}`);
   const changes = configChanges === true ? " --config-changes" : "";
   const scenes = `${focus === undefined ? "" : ` --focus ${focus}`}${changes}`;
   const time = faultMs === undefined ? "" : ` --fault-ms ${faultMs}`;
-  print(`  again: ${COMMAND} --seed ${seed} --subject ${subject}${time}${scenes} --trace`);
-  return false;
+  print(`  again: ${COMMAND} --seed ${failure.seed} --subject ${subject}${time}${scenes} --trace`);
 }
 
 function one(seed: number, common: Common, isTraced: boolean, print: Print): boolean {
-  if (isTraced) return report(seed, common, runCluster({ seed, ...common, trace: print }), print);
-  const first = runCluster({ seed, ...common });
+  const first = runCluster({ seed, ...common, ...(isTraced ? { trace: print } : {}) });
+  const { violation } = first;
+  if (violation !== null) report({ seed, message: violation.message, words: violation.words }, common, print);
+  if (isTraced) return violation === null;
   const second = runCluster({ seed, ...common });
   const isSame = first.hash === second.hash;
   print(`${first.events} events, hash ${first.hash}${isSame ? "" : `, the second time ${second.hash}`}`);
-  return report(seed, common, first, print) && isSame;
+  return violation === null && isSame;
 }
 
-function many(from: number, seeds: number, seconds: number, common: Common, print: Print): boolean {
-  const until = Date.now() + seconds * 1000;
-  let events = 0;
-  let quarantines = 0;
-  let replaced = 0;
-  let changes = 0;
-  let decisions = 0;
-  let failed = 0;
-  let seed = from;
-  for (; seed < from + seeds && Date.now() < until; seed++) {
-    const result = runCluster({ seed, ...common });
-    events += result.events;
-    quarantines += result.quarantines;
-    replaced += result.replaced;
-    changes += result.configChanges;
-    decisions += result.decisions;
-    if (!report(seed, common, result, print)) failed++;
-  }
+async function many(values: Values, common: Common, print: Print): Promise<boolean> {
+  const begun = clock.now();
+  const from = values.from === undefined ? begun % 2 ** 40 : whole(values.from, "--from");
+  const share = {
+    from,
+    step: 1,
+    count: whole(values.seeds, "--seeds"),
+    end: begun + 1000 * whole(values.seconds, "--seconds"),
+    common,
+  };
+  const tally = values.tally === undefined ? null : new Tally(values.tally, CLUSTER_ROOMS);
+  const tell = (result: ShareResult): void =>
+    tally?.tell({ ...result, violations: result.failures.length }, new Date(clock.now()));
+  let told = begun;
+  const progress = (result: ShareResult): void => {
+    if (tally === null || clock.now() - told < TALLY_MS) return;
+    told = clock.now();
+    tell(result);
+    print(`${result.seeds} seeds, ${result.events} events, ${result.failures.length} violations`);
+  };
+  const result = await runOnProcesses(share, whole(values.processes, "--processes"), clock, progress);
+  tell(result);
+  for (const failure of result.failures) report(failure, common, print);
   print(
-    `${seed - from} seeds from ${from}, ${events} events, ${quarantines} old backups quarantined, ${replaced} members replaced, ${changes} config nodes replaced beside ${decisions} decisions, ${failed} violations`,
+    `${result.seeds} seeds from ${from}, ${result.events} events, ${result.quarantines} old backups quarantined, ${result.replaced} members replaced, ${result.configChanges} config nodes replaced beside ${result.decisions} decisions, ${result.failures.length} violations`,
   );
-  return failed === 0;
+  if (tally !== null) print(tally.text());
+  return result.failures.length === 0;
 }

@@ -1,26 +1,27 @@
 /**
- * How long until the simulated cluster notices: runs seeds from 1 on until one fails. For `npm run mutants`.
+ * How long until the simulated cluster notices: runs seeds from 1 on until one fails, or the seconds of processor time
+ * are used up. For `npm run mutants`.
  *
- *     hunt.js SEEDS SECONDS probe|volume
+ *     hunt.js SEEDS SECONDS probe|volume [SCENE]
  */
 import { takeNativeChecksums } from "../native.js";
 import { runCluster } from "./run.js";
+import { SCENES } from "./scenes.js";
 
-/** Virtual time with faults. */
-
-const [, , seedsMax, secondsMax, subject] = process.argv;
-const end = Date.now() + Number(secondsMax) * 1000;
+const [, , seedsMax, secondsMax, subject, scene] = process.argv;
+const focus = SCENES.find((name) => name === scene);
 let events = 0;
 let found: { readonly seed: number; readonly invariant: string; readonly message: string } | null = null;
 let seed = 0;
 
 await takeNativeChecksums();
-while (found === null && seed < Number(seedsMax) && Date.now() < end) {
+while (found === null && seed < Number(seedsMax) && process.cpuUsage().user < Number(secondsMax) * 1e6) {
   seed++;
   const result = runCluster({
     seed,
     subject: subject === "probe" ? "probe" : "volume",
     configChanges: subject === "config",
+    ...(focus === undefined ? {} : { focus }),
   });
   events += result.events;
   const { violation } = result;

@@ -1,8 +1,9 @@
 // Known-bad one-line changes of the node protocol and of the owner, for scripts/mutants.mjs. `find` is in the file
-// exactly once. `subject`: who owns the volume in the simulated cluster, or "config" for changes of the config nodes.
+// exactly once. `subject`: who owns the volumes in the simulated cluster, or "config" for changes of the config nodes;
+// `focus`: the scene that is played (scenes.ts), by default any.
 import { CONFIG_MUTANTS } from "./config-mutants.mjs";
 
-/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume" | "config"}[]} */
+/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume" | "config", focus?: string}[]} */
 export const CLUSTER_MUTANTS = [
   {
     name: "a promise does not wait for older operations",
@@ -83,6 +84,7 @@ export const CLUSTER_MUTANTS = [
     replace: "device.token < 0",
     invariant: "I14: a device that is not the one that is known changes nothing",
     subject: "volume",
+    focus: "wipe",
   },
   {
     name: "an owner answers without its lease",
@@ -98,7 +100,8 @@ export const CLUSTER_MUTANTS = [
     find: "grantor.sentAt = sentAt;",
     replace: "grantor.sentAt = this.#clock.now();",
     invariant: "fencing: a lease counts from the sending of the renewal",
-    subject: "probe",
+    subject: "volume",
+    focus: "stopped-owner",
   },
   {
     name: "a lease of one config node is enough",
@@ -106,7 +109,8 @@ export const CLUSTER_MUTANTS = [
     find: "[Math.floor(values.length / 2)] ?? NEVER",
     replace: "[0] ?? NEVER",
     invariant: "fencing: a lease is a majority's",
-    subject: "probe",
+    subject: "volume",
+    focus: "split",
   },
   {
     name: "older sessions of a peer go on when it opens another one",
@@ -115,6 +119,7 @@ export const CLUSTER_MUTANTS = [
     replace: "state.sessions.add(session);\n    session.greet();",
     invariant: "I3: no earlier copy of a write lands after its re-send",
     subject: "volume",
+    focus: "half-break",
   },
   {
     name: "a new owner does not wait for older leases to end",
@@ -123,6 +128,7 @@ export const CLUSTER_MUTANTS = [
     replace: "    if (left > LEASE_WAIT_MS) return;",
     invariant: "fencing: nobody answers for an epoch after a newer one has begun to serve",
     subject: "volume",
+    focus: "stopped-owner",
   },
   {
     name: "a write is acknowledged before the record without the member is chosen",
@@ -147,6 +153,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (known !== undefined && known.created !== created) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "a reconcile does not stamp equal extents",
@@ -155,6 +162,7 @@ export const CLUSTER_MUTANTS = [
     replace: "const kind = isEmpty ? ExtentOpKind.Free : ExtentOpKind.Stamp;\n      if (!isEmpty) continue;",
     invariant: "I15: a reconcile stamps all it looked at",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "a reconcile takes any member as its source",
@@ -163,6 +171,7 @@ export const CLUSTER_MUTANTS = [
     replace: "[...members].sort((a, b) => Number(b.lossy) - Number(a.lossy))",
     invariant: "I1: a member that a power loss took nothing from is the source",
     subject: "volume",
+    focus: "lossy",
   },
   {
     name: "what a power loss took counts as put right at once",
@@ -171,6 +180,7 @@ export const CLUSTER_MUTANTS = [
     replace: "this.#lossyVolumes.clear();",
     invariant: "I1: a member stays LOSSY until it was reconciled",
     subject: "volume",
+    focus: "lossy",
   },
   {
     name: "a member that came back after a power loss goes on as before",
@@ -179,6 +189,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (!isSameLife && greeting === null) this.leave(member, Leaving.Rebooted);",
     invariant: "I6: a flush means that all in-sync members have it",
     subject: "volume",
+    focus: "lossy",
   },
   {
     name: "a slot cools although nobody said that it is stable",
@@ -187,6 +198,7 @@ export const CLUSTER_MUTANTS = [
     replace: "return key >= 0;",
     invariant: "I19: cool only when all in-sync members have everything",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "a resync ignores what only the member has",
@@ -195,6 +207,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (hot) this.owed.add(extent);",
     invariant: "I15: surplus is dropped",
     subject: "volume",
+    focus: "away",
   },
   {
     name: "a resync ignores what the member was changing when it left",
@@ -203,6 +216,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (!theirs.has(extent)) this.owed.add(extent);",
     invariant: "I15: its own hot extents are compared",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a member is not waited for between its final flush and the record",
@@ -211,6 +225,7 @@ export const CLUSTER_MUTANTS = [
     replace: "return this.inSync;",
     invariant: "I12: in sync only after a resync that is finished and flushed",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a resync that failed counts as done up to then",
@@ -219,6 +234,7 @@ export const CLUSTER_MUTANTS = [
     replace: "    member.pass = null;\n    member.since = this.generation;\n    this.#passesEnded = true;",
     invariant: "I15: a failed resync keeps the generation that the member left at",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "changes go on with as many members as copies are needed",
@@ -243,6 +259,7 @@ export const CLUSTER_MUTANTS = [
     replace: '{ node: replacing.next, state: "stale", since: this.generation + 1 }',
     invariant: "I15: a member that is new lacks everything",
     subject: "volume",
+    focus: "replace",
   },
   {
     name: "a node in another's seat keeps what it had of extents of other seats",
@@ -251,6 +268,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I7: nobody has an extent that is not its own",
     subject: "volume",
+    focus: "replace",
   },
   {
     name: "a newer epoch that a renewal names is not told",
@@ -275,6 +293,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (this.#releasing !== null && op.kind !== ExtentOpKind.Flush) return true;",
     invariant: "fencing: nobody answers for an epoch after a newer one has begun to serve",
     subject: "volume",
+    focus: "release",
   },
   {
     name: "an answer under an older record counts",
@@ -283,6 +302,7 @@ export const CLUSTER_MUTANTS = [
     replace: "const isPresent = true;\n    flight.sentUnder[index] = this.#host.generation;",
     invariant: "I15: a member that left finds what was changed without it",
     subject: "volume",
+    focus: "away",
   },
   {
     name: "a resync forgets what was changed while the lists were read",
@@ -291,6 +311,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I15: a resync covers what was changed meanwhile",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a resync does not send on what is open when an extent is passed",
@@ -299,6 +320,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only with every change",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a resync does not look at lives of extents",
@@ -307,6 +329,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (generation >= since || !its.has(extent)) this.owed.add(extent);",
     invariant: "I15: another life of an extent is compared",
     subject: "volume",
+    focus: "lives",
   },
   {
     name: "a resync ignores the generation that the member left at",
@@ -315,6 +338,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (generation > since || its.get(extent) !== created) this.owed.add(extent);",
     invariant: "I15: what was stamped since it left is compared",
     subject: "volume",
+    focus: "away",
   },
   {
     name: "a reconcile counts although a member left on the way",
@@ -323,6 +347,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (!equal || host.over) {",
     invariant: "I15: a reconcile stamps all under the generation of its end",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "extents in doubt are told to be stable",
@@ -331,6 +356,7 @@ export const CLUSTER_MUTANTS = [
     replace: ") continue;",
     invariant: "I19: cool only when all in-sync members have everything",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "extents with open changes are told to be stable",
@@ -339,6 +365,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (this.#look - look <= STABLE_AFTER_LOOKS || isInDoubt(extent)) continue;",
     invariant: "I19: cool only when all in-sync members have everything",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "a member joins without its final flush",
@@ -347,6 +374,7 @@ export const CLUSTER_MUTANTS = [
     replace: "const flushed = true;",
     invariant: "I12: in sync only after a resync that is finished and flushed",
     subject: "volume",
+    focus: "blackout",
   },
   {
     name: "a member's LOSSY ends before what it got back is flushed",
@@ -355,6 +383,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (member.usable || (yield* copier.flush(member))) {",
     invariant: "I1: a member stays LOSSY until it was reconciled",
     subject: "volume",
+    focus: "lossy",
   },
   {
     name: "an activation is content with members that power loss took something from",
@@ -363,6 +392,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I1: a whole member that can come back is waited for",
     subject: "volume",
+    focus: "lossy",
   },
   {
     name: "an activation does not look at lives of extents",
@@ -371,6 +401,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (hot) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
+    focus: "lives",
   },
   {
     name: "an activation does not look at who lacks an extent",
@@ -379,6 +410,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (seats === 0) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
+    focus: "half-written",
   },
   {
     name: "a change that a member in resync missed is not owed",
@@ -387,6 +419,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only with every change",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "changes and flushes that are open do not go to a member in its final flush",
@@ -395,6 +428,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I6: a flush means that all in-sync members have it",
     subject: "volume",
+    focus: "blackout",
   },
   {
     name: "a member may come back with an older life after its final flush",
@@ -403,6 +437,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only as the life that was flushed",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "operations and background work on an extent at once",
@@ -427,6 +462,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (sources.length === 0 || member.pass !== pass) return;",
     invariant: "I12: only what is not in doubt is copied from",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a proposed member counts as out when it is cut",
@@ -435,6 +471,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (member.pass !== null)\n      this.endPass",
     invariant: "I10: a record that may be chosen is not taken back",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "what is open while people change the record is not sent again",

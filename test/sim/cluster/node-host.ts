@@ -201,7 +201,12 @@ export class NodeHost {
       checkpointBatch: 4,
     };
     startRoutine(openStore(environment, options), (error, store) => {
-      if (error !== null) throw error;
+      if (error !== null) {
+        // Only where the device answers with errors; somebody tries again.
+        if (this.device.writeFaults + this.device.readFaultsOfLife === 0) throw error;
+        this.#options.failed(this);
+        return;
+      }
       this.#serve(process, pool, environment, store!, stability);
       started();
     });

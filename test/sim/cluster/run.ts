@@ -306,7 +306,7 @@ class ClusterRun implements Stage {
     this.network.healAll();
     this.network.swapBack();
     this.#faults.beWell();
-    this.#scenes.atWork({ pauseMs: 200 });
+    this.#scenes.makePeace();
     for (const node of this.nodes) node.startTruth();
     for (const node of this.nodes) if (!node.alive) node.start();
     for (let i = 0; i < OWNERS; i++) if (!(this.owners[i]?.process.alive ?? false)) this.startOwner(i);

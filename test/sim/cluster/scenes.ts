@@ -36,6 +36,8 @@ const SOUP_PAUSES_MS = [300, 1000, 2500] as const;
 
 const MOSTLY_WRITES: Shares = { flush: 1, free: 1, zero: 2, write: 16, read: 4 };
 const MOSTLY_READS: Shares = { flush: 2, free: 0, zero: 0, write: 1, read: 12 };
+/** Nobody is held up by a copy that does not answer, as long as there is another one. */
+const READS_ONLY: Shares = { flush: 0, free: 0, zero: 0, write: 0, read: 1 };
 const MANY_FLUSHES: Shares = { flush: 10, free: 0, zero: 0, write: 8, read: 4 };
 const NEW_LIVES: Shares = { flush: 0, free: 6, zero: 1, write: 10, read: 2 };
 
@@ -100,6 +102,12 @@ export class Scenes {
       shares: USUAL_SHARES,
       ...habits,
     });
+  }
+
+  /** Whatever blocks nobody can read any more are written again, or freed. */
+  makePeace(): void {
+    const isRotten = this.#faults.stage.plan.sickness !== "none";
+    this.atWork({ pauseMs: 200, ...(isRotten ? { shares: NEW_LIVES, inUse: allExtents() } : {}) });
   }
 
   /** The next operations follow each other at once. */
@@ -169,24 +177,30 @@ export class Scenes {
     return ms;
   }
 
-  /** A gateway is stopped while answers are on their way to it, and goes on when another one serves. */
+  /**
+   * A gateway is stopped while answers are on their way to it, of renewals too, and goes on when another one serves.
+   * Answers that come late for a moment are all there when it goes on.
+   */
   #stoppedOwner(): number {
-    const ms = this.#between(3300, 6000);
-    this.atWork({ shares: this.#random.pick([MANY_FLUSHES, USUAL_SHARES]) });
-    this.#hurry(BURST_MAX);
-    const owner = this.#faults.stage.owners[Math.max(0, this.#faults.serving())];
-    const begin = this.#between(1, 40);
-    this.#faults.after(begin, () => {
-      if (owner !== null && owner !== undefined) this.#faults.pause(owner.process, ms);
+    const faults = this.#faults;
+    const host = this.#ownerHost;
+    const ms = this.#between(3300, 5500);
+    this.atWork({ pauseMs: 150, shares: this.#random.pick([MANY_FLUSHES, USUAL_SHARES, READS_ONLY]) });
+    const lateMs = this.#random.chance(0.6) ? this.#between(50, 1300) : 0;
+    if (lateMs > 0) for (const { index } of faults.stage.nodes) faults.blockFor(index, host, lateMs + 5);
+    faults.after(Math.max(0, lateMs - 30), () => this.#hurry(BURST_MAX));
+    faults.after(lateMs + 1, () => {
+      const owner = faults.stage.owners[host - OWNER_HOST];
+      if (owner !== null && owner !== undefined) faults.pause(owner.process, ms);
     });
-    this.#faults.after(begin + this.#random.below(300), () => this.#faults.takeOver());
-    return begin + ms + 500;
+    faults.after(lateMs + 20 + this.#random.below(300), () => faults.takeOver());
+    return lateMs + ms + 500;
   }
 
   /** Two parts of the network, with an owner in each that wants the volume. */
   #split(): number {
-    const ms = this.#between(4000, 9000);
-    this.atWork({ pauseMs: 150 });
+    const ms = this.#between(4500, 9000);
+    this.atWork({ pauseMs: 150, shares: this.#random.pick([READS_ONLY, READS_ONLY, USUAL_SHARES]) });
     this.#faults.split(ms);
     return ms + 300;
   }

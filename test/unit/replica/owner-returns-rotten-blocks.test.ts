@@ -1,4 +1,5 @@
 import t from "tap";
+import { generation } from "../../../lib/core/ids.js";
 import { Status } from "../../../lib/core/status.js";
 import { FakeCluster } from "./support/fake-cluster.js";
 import { EXTENT_BLOCKS } from "./support/fake-node.js";
@@ -59,4 +60,32 @@ t.test("rotten in one copy while the other is away: waits for it, and is no erro
   cluster.nodes[1]!.down = false;
   cluster.pass(500);
   t.same(read.fills, CONTENT);
+});
+
+t.test("a member in resync does not join with what it had of a block that nobody can read", async (t) => {
+  const cluster = new FakeCluster(2);
+  const [whole, stale] = cluster.nodes;
+  whole!.put(0, CONTENT, 5, false);
+  whole!.put(1, CONTENT, 5, false);
+  stale!.put(0, [1, 2, 3, 4, 50, 6, 7, 8], 3, false);
+  whole!.extents.get(0)!.rot.add(4);
+  const { members, policy } = cluster.record();
+  const record = {
+    generation: generation(6),
+    policy: { ...policy, minReplicas: 1 },
+    members: members.map((entry, i) => (i === 1 ? { ...entry, state: "stale" as const, since: 4 } : entry)),
+  };
+  const set = cluster.serve(record);
+  cluster.pass(1000);
+  t.equal(set.record.members[1]!.state, "stale");
+  t.same(cluster.seen, ["n2 cannot repair 0:4"], "told once, not with every look");
+  t.same(stale!.fills(1), CONTENT, "it does not hold up the others");
+  const bad = cluster.read(set, 0, 4, 1);
+  cluster.pass(500);
+  t.equal(bad.status, Status.Io, "not the older bytes");
+  const write = cluster.write(set, 0, 4, [51]);
+  cluster.pass(12_000);
+  t.equal(write.status, Status.Ok);
+  t.equal(set.record.members[1]!.state, "insync");
+  t.equal(stale!.fills(0)[4], 51);
 });
