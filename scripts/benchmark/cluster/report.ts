@@ -115,6 +115,20 @@ function scaleOf(report: ClusterReport, goal: Goal): number | null {
   return now === null ? null : now / floor;
 }
 
+function vitastor(report: ClusterReport): string[] {
+  const { floorDepth1, floorDepth32 } = VITASTOR;
+  return [
+    "## Goals",
+    "",
+    "Vitastor, the fastest open-source peer, cannot be packaged here; its figures are of the same kind of machine, with its native",
+    "client. Scaled: multiplied by the floor of this run and divided by the floor of that",
+    `one (4K writes: ${floorDepth1.toLocaleString("en")} at depth 1, ${floorDepth32.toLocaleString("en")} at depth 32).`,
+    "",
+    ...goals(report),
+    "",
+  ];
+}
+
 /** Writes against the peers that ran. */
 function peers(report: ClusterReport): string[] {
   const lines: string[] = [];
@@ -154,7 +168,7 @@ export function clusterMarkdown(report: ClusterReport): string {
     "Three copies on one machine: all daemons and the client share its CPUs, over loopback. The client is fio with the engine",
     "of each system, or, where a row says so, this repository's own (scripts/benchmark/load).",
     `${report.sizeBytes >> 20} MiB, prefilled, and each row run once uncounted; ${report.rounds} rounds of ${report.seconds} s a row, by turns. A cell: median of requests/s (or MB/s) ± half the`,
-    "spread · p50/p99 µs · CPU µs per request, of each group of daemons and last of the client. × is the median over the rounds of",
+    "spread · p50/p99 µs · CPU µs per request, of each group of daemons and last of the client, its start included. × is the median over the rounds of",
     "Lamina's requests/s divided by the other's in the same round.",
     "",
     ...report.contestants.map(({ name, about }) => `- **${name}**: ${about}.`),
@@ -164,17 +178,8 @@ export function clusterMarkdown(report: ClusterReport): string {
     if (!report.rows.some((row) => row.medium === medium)) continue;
     out.push(`## ${MEDIA[medium]}`, "", ...table(report, medium), "");
   }
-  out.push(
-    "## Goals",
-    "",
-    "Vitastor, the fastest open-source peer, cannot be packaged here; its figures are of the same kind of machine, with its native",
-    "client and without checksums on the wire. Scaled: multiplied by the floor of this run and divided by the floor of that",
-    `one (4K writes: ${VITASTOR.floorDepth1.toLocaleString("en")} at depth 1, ${VITASTOR.floorDepth32.toLocaleString("en")} at depth 32).`,
-    "",
-    ...goals(report),
-    "",
-    ...peers(report),
-    "",
-  );
+  if (report.rows.some(({ medium }) => medium === "ram")) out.push(...vitastor(report));
+  const others = peers(report);
+  if (others.length > 0) out.push("## Peers", "", ...others, "");
   return out.join("\n");
 }
