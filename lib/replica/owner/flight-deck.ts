@@ -383,6 +383,7 @@ export class FlightDeck implements FlightOwner {
     const { op } = flight;
     const host = this.#host;
     if (op.status === Status.Ok) {
+      member.leaseLostAt = null;
       this.#answer(flight, Status.Ok);
       return;
     }

@@ -68,6 +68,13 @@ export class Member {
     return this.ready && this.leaving === null && !this.paused;
   }
 
+  /** The others were not enough to go on without it. What was wrong with it may pass, and it is asked again. */
+  tryAgain(): void {
+    if (this.leaving !== Leaving.Full && this.leaving !== Leaving.NoLease) return;
+    this.leaving = null;
+    this.leaseLostAt = null;
+  }
+
   /** Whether it is one of those that hold the extent, as well as it can. */
   holds(extent: number): boolean {
     return this.#holders.holds(this.index, extent);

@@ -551,7 +551,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (this.#over) return;
     const now = this.environment.clock.now();
     this.#answerLate();
-    for (const member of this.members) this.#lookAt(member, now);
+    for (const member of this.members) {
+      if (this.#proposal === null && member.inSync) member.tryAgain();
+      this.#lookAt(member, now);
+    }
     this.#tellStable();
     if (this.#fullAt !== null) {
       this.#fullAt = null;

@@ -186,6 +186,51 @@ t.test("NoLease: waited for like a silent one", async (t) => {
   t.match(cluster.seen[0], /^n2 left: it reaches no majority/);
 });
 
+for (const [name, status] of [
+  ["NoLease", Status.NoLease],
+  ["NoSpace", Status.NoSpace],
+] as const) {
+  t.test(`${name} of one that the others cannot go on without: used again when it has passed`, async (t) => {
+    const cluster = new FakeCluster();
+    const set = cluster.serve();
+    cluster.nodes[2]!.down = true;
+    cluster.nodes[2]!.kill();
+    const first = cluster.write(set, 0, 0, [5]);
+    cluster.pass(2000);
+    t.equal(first.status, Status.Ok);
+    cluster.nodes[1]!.script = ({ kind }) => (isChange(kind) ? status : null);
+    const write = cluster.write(set, 0, 0, [6]);
+    cluster.pass(20_000);
+    t.equal(write.status, -1);
+    cluster.nodes[1]!.script = () => null;
+    cluster.pass(1000);
+    t.equal(write.status, Status.Ok);
+    t.same(cluster.seen, ["n3 left: its connection is gone"]);
+  });
+}
+
+t.test("NoLease once, and then answers: it is not taken out, though nobody writes", async (t) => {
+  const cluster = new FakeCluster();
+  const set = cluster.serve();
+  let refused = false;
+  for (const node of cluster.nodes) {
+    node.script = () => {
+      if (refused) return null;
+      refused = true;
+      return Status.NoLease;
+    };
+  }
+  for (let i = 0; i < 30; i++) {
+    const reads = [cluster.read(set, 0), cluster.read(set, 0), cluster.read(set, 0)];
+    cluster.pass(300);
+    t.same(
+      reads.map((read) => read.status),
+      [Status.Ok, Status.Ok, Status.Ok],
+    );
+  }
+  t.same(cluster.seen, []);
+});
+
 t.test("Fenced by a newer owner: nothing is answered any more", async (t) => {
   const cluster = new FakeCluster();
   const set = cluster.serve();
