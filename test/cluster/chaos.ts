@@ -104,4 +104,5 @@ async function oneCluster(
   return false;
 }
 
-process.exitCode = await main();
+// What a failed scene has begun may still be at it.
+process.exit(await main());

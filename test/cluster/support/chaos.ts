@@ -14,7 +14,7 @@ import { SECTOR_BYTES } from "./sector-codec.js";
 
 const SHAPE: LoadShape = { connections: 2, depth: 8, hotSectors: 512 };
 /** Far longer than any request waits once nothing is wrong any more: one that waits for longer hangs. */
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 240_000;
 
 export interface ChaosReport {
   readonly scenes: string[];

@@ -12,6 +12,7 @@ export { Station } from "./station.js";
 const HOST = "127.0.0.1";
 /** In namespaces, where nobody else has ports. */
 const NODE_PORT = 10811;
+const CAPACITY_DEFAULT = "1G";
 
 /** Of `lamina cluster status --json`, as far as tests look. */
 export interface ClusterStatus {
@@ -35,6 +36,8 @@ export interface ClusterOptions {
   readonly isolated?: boolean;
   /** MiB of a file system in memory of its own on which each node's data lies; needs root. */
   readonly diskMib?: number;
+  /** Of each node's device. */
+  readonly capacity?: string;
   /** Further arguments of every gateway, and of every node. */
   readonly gatewayArgs?: readonly string[];
   readonly nodeArgs?: readonly string[];
@@ -113,8 +116,9 @@ export class Cluster {
 
   /** Without its data directory. */
   nodeArgs(address: string): readonly string[] {
-    const own = ["--listen", address, "--capacity", "1G", "--pool", "32M"];
-    const args = ["node", ...this.#common, ...own, ...(this.#options.nodeArgs ?? [])];
+    const { capacity, nodeArgs } = this.#options;
+    const own = ["--listen", address, "--capacity", capacity ?? CAPACITY_DEFAULT, "--pool", "32M"];
+    const args = ["node", ...this.#common, ...own, ...(nodeArgs ?? [])];
     // A namespace is a network of its own; what is not loopback has to be asked for all the same.
     return this.network === null ? args : [...args, "--insecure"];
   }

@@ -117,6 +117,13 @@ export class Network {
     if (rules.length > 0) await this.#ip(this.#router, ...rules.map((rule) => `rule del pref ${rule}`));
   }
 
+  /** Of a host's interface, since it was made. */
+  async receivedBytes(host: number): Promise<number> {
+    const [first, ...others] = this.prefix(host);
+    const text = await check(first!, [...others, "sh", "-c", "grep wire: /proc/net/dev"]);
+    return Number(/wire:\s*(\d+)/.exec(text)?.[1]);
+  }
+
   /** What runs in it has to have ended. */
   dispose(): void {
     process.removeListener("exit", this.#atExit);

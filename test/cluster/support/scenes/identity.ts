@@ -53,6 +53,7 @@ async function oldBackup(stage: Stage): Promise<void> {
   const copy = await copyOf(stage, data);
   node.launch();
   await node.ready();
+  await mustBeRegistered(stage, node);
   await stage.during(KILLED_MS);
   await node.kill();
   node.data = copy;
@@ -73,6 +74,7 @@ async function cloned(stage: Stage): Promise<void> {
   const copy = await copyOf(stage, node.data);
   node.launch();
   await node.ready();
+  await mustBeRegistered(stage, node);
   const address = `${node.host}:${await stage.cluster.freePortOf(node)}`;
   const clone = node.startBeside([...stage.cluster.nodeArgs(address), "--data", copy]);
   await clone.printed(/^lamina ready /m);
@@ -81,6 +83,14 @@ async function cloned(stage: Stage): Promise<void> {
   await clone.end("SIGKILL");
   rmSync(copy, { recursive: true });
   await stage.stopLoad();
+}
+
+/** Before that it has served nothing, and a copy is as good as it is. */
+async function mustBeRegistered({ await: awaited, cluster }: Stage, { data }: Station): Promise<void> {
+  await awaited("the device is registered", async () => {
+    const said = await cluster.statusOf(data);
+    return /state +ready/.test(said) && !/not registered|quarantined/.test(said);
+  });
 }
 
 async function mustBeQuarantined({ await: awaited, cluster }: Stage, data: string): Promise<void> {

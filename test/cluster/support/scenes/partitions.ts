@@ -1,6 +1,6 @@
 /** Networks that come apart, both ways, one way and between some. */
 import type { Network } from "../network.js";
-import { awaySpan, LOAD_MS, type Scene, type Stage } from "./scene.js";
+import { awaySpan, LOAD_MS, type Scene, type Span, type Stage } from "./scene.js";
 
 function networkOf({ cluster }: Stage): Network {
   if (cluster.network === null) throw new Error("the cluster has no network of its own");
@@ -12,6 +12,9 @@ function hostsOf({ cluster }: Stage, but: readonly number[] = []): number[] {
     .map(({ index }) => index)
     .filter((index) => !but.includes(index));
 }
+
+/** Longer than leases last, and an activation after them takes. */
+const TAKE_OVER_MS: Span = { least: 8000, most: 9000 };
 
 type Direction = "both ways" | "from it" | "to it";
 
@@ -80,9 +83,12 @@ function gatewayCutOff(withNode: boolean): Scene["play"] {
     await cut(network, direction, minority, hostsOf(stage, minority));
     stage.moveOn(1);
     const second = stage.secondLoad();
-    await stage.startLoadOf(second, stage.at);
+    const started = stage.startLoadOf(second, stage.at);
+    // What it needs may be on the other side: then it serves when there are no sides any more.
+    await Promise.race([started, stage.during(TAKE_OVER_MS)]);
     await stage.during(LOAD_MS);
     await network.heal();
+    await started;
     // The first hears that it does not own the volume any more, and lets go of its clients.
     await waiting.cutOff();
     await stage.during(LOAD_MS);
