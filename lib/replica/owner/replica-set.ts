@@ -551,10 +551,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (this.#over) return;
     const now = this.environment.clock.now();
     this.#answerLate();
-    for (const member of this.members) {
-      if (this.#proposal === null && member.inSync) member.tryAgain();
-      this.#lookAt(member, now);
-    }
+    for (const member of this.members) this.#lookAt(member, now);
     this.#tellStable();
     if (this.#fullAt !== null) {
       this.#fullAt = null;
@@ -569,6 +566,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #lookAt(member: Member, now: number): void {
     const { session } = member;
     member.paused = false;
+    if (this.#proposal === null && member.inSync) member.tryAgain();
     if (session !== null && session.silentSince !== null && now - session.silentSince >= SILENCE_MAX_MS) {
       if (member.inSync) this.leave(member, Leaving.Silent);
       session.close();
