@@ -1,6 +1,6 @@
 /** Routes of the processes of a cluster. openapi.yaml describes the same ones; a test compares. */
 import { parse, type Route, withoutUndefined } from "./routes.js";
-import { drainNodeBody } from "./schemas.js";
+import { drainNodeBody, replaceConfigBody } from "./schemas.js";
 
 /** What every process of a cluster can say. */
 export interface RoleSources {
@@ -14,6 +14,8 @@ export interface NodeControl {
   drain(node: string, wanted: { readonly volume?: string; readonly to?: string }): Promise<object>;
   /** Takes a node out of the cluster. */
   retire(node: string): Promise<void>;
+  /** `by` becomes a config node in the place of `node`. Says which ones there are now. */
+  replaceConfig(node: string, by: string): Promise<object>;
 }
 
 export const ROLE_ROUTES: readonly Route<RoleSources>[] = [
@@ -32,6 +34,14 @@ export const NODE_ROUTES: readonly Route<NodeControl>[] = [
     async handle(nodes, { params, body }) {
       const wanted = withoutUndefined(parse(drainNodeBody, body ?? {}));
       return { status: 200, body: await nodes.drain(params["node"]!, wanted) };
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/cluster/config/{node}/replace",
+    async handle(nodes, { params, body }) {
+      const { by } = parse(replaceConfigBody, body);
+      return { status: 200, body: await nodes.replaceConfig(params["node"]!, by) };
     },
   },
   {

@@ -49,6 +49,11 @@ export const drainNodeBody = z.strictObject({
   to: z.string().min(1).optional(),
 });
 
+export const replaceConfigBody = z.strictObject({
+  /** The node that becomes a config node. */
+  by: z.string().min(1),
+});
+
 export const EVENTS_LIMIT_MAX = 1000;
 
 export const eventsQuery = z.strictObject({
@@ -65,4 +70,5 @@ export const BODIES = {
   Scrub: scrubBody,
   Replacement: replacementBody,
   DrainNode: drainNodeBody,
+  ReplaceConfig: replaceConfigBody,
 } as const;

@@ -23,7 +23,7 @@ export interface KnownVolume {
 export class Catalogue {
   readonly #environment: DialEnvironment;
   readonly #key: ClusterKey;
-  readonly #config: readonly NodePlace[];
+  readonly #config: () => readonly NodePlace[];
   #volumes = new Map<number, KnownVolume>();
   /** The refresh that runs, and the one that those wait for who came while it did. */
   #running: Promise<void> | null = null;
@@ -31,7 +31,8 @@ export class Catalogue {
   /** Learned since the running refresh began: the nodes may have answered before. */
   readonly #learned = new Map<number, KnownVolume>();
 
-  constructor(environment: DialEnvironment, key: ClusterKey, config: readonly NodePlace[]) {
+  /** `config`: the config nodes as they are now. */
+  constructor(environment: DialEnvironment, key: ClusterKey, config: () => readonly NodePlace[]) {
     this.#environment = environment;
     this.#key = key;
     this.#config = config;
@@ -67,8 +68,9 @@ export class Catalogue {
 
   async #refresh(): Promise<void> {
     this.#learned.clear();
-    const texts = await askMajority(this.#environment, this.#key, this.#config, Purpose.Records);
-    const volumes = merged(texts.map(parseRecords), majorityOf(this.#config));
+    const config = this.#config();
+    const texts = await askMajority(this.#environment, this.#key, config, Purpose.Records);
+    const volumes = merged(texts.map(parseRecords), majorityOf(config));
     for (const [id, known] of this.#learned) {
       const heard = volumes.get(id);
       if (heard === undefined || compare(known.accepted, heard.accepted) > 0) volumes.set(id, known);

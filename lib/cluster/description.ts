@@ -1,6 +1,7 @@
 /** What the nodes of a cluster say of themselves and of the records they have, as text. */
 import { z } from "zod";
 import type { AcceptedRecord, NodeId } from "../replica/api.js";
+import { configSetOf, rawConfigSet } from "../replica/config/set.js";
 
 const nodeId = z.string().regex(/^[0-9a-f]{32}$/);
 const whole = z.number().int().nonnegative();
@@ -10,12 +11,22 @@ export const placeSchema = z.object({
   address: z.object({ kind: z.literal("tcp"), host: z.string(), port: whole }),
 });
 
+/** A set of config nodes (lib/replica/config). */
+export const setSchema = z.unknown().transform((raw, context) => {
+  const set = configSetOf(raw);
+  if (set !== null) return set;
+  context.addIssue({ code: "custom", message: "no set of config nodes" });
+  return z.NEVER;
+});
+
 /** Unknown fields are left out, so that another version may say more. */
 const descriptionSchema = z.object({
   version: z.string(),
   startedAt: whole,
   /** The config nodes as this node has written them down; null: it is new. */
-  config: z.array(placeSchema).nullable(),
+  set: setSchema.nullable(),
+  /** It is one of them, and its vote counts: it has copied what was decided before it joined. */
+  votes: z.boolean(),
   standing: z.enum(["unknown", "registered", "quarantined"]),
   sessions: whole,
   capacityBytes: whole,
@@ -24,6 +35,10 @@ const descriptionSchema = z.object({
   failed: z.string().nullable(),
 });
 export type NodeDescription = z.infer<typeof descriptionSchema>;
+
+export function encodeDescription(said: NodeDescription): string {
+  return JSON.stringify({ ...said, set: said.set === null ? null : rawConfigSet(said.set) });
+}
 
 const devicesSchema = z.array(
   z.object({ node: nodeId, epoch: whole, generation: whole, place: z.string(), retired: z.boolean() }),

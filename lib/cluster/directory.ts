@@ -10,23 +10,30 @@ import { askMajority } from "./catalogue.js";
 import { type DeviceAnswer, parseDevices } from "./description.js";
 import type { DialEnvironment, NodeAddress, NodePlace } from "./dial.js";
 import type { ClusterKey } from "./key.js";
+import { parsePlace } from "./places.js";
 import { Purpose } from "./prelude.js";
 
 export class NodeDirectory {
-  readonly config: readonly NodePlace[];
+  readonly #config: () => readonly NodePlace[];
   readonly #environment: DialEnvironment;
   readonly #key: ClusterKey;
   readonly #joined = new Map<NodeId, NodeAddress>();
 
-  constructor(environment: DialEnvironment, key: ClusterKey, config: readonly NodePlace[]) {
+  /** `config`: the config nodes as they are now. */
+  constructor(environment: DialEnvironment, key: ClusterKey, config: () => readonly NodePlace[]) {
     this.#environment = environment;
     this.#key = key;
-    this.config = config;
+    this.#config = config;
+  }
+
+  get config(): readonly NodePlace[] {
+    return this.#config();
   }
 
   /** Config nodes first. */
   get places(): readonly NodePlace[] {
-    return [...this.config, ...[...this.#joined].map(([node, address]) => ({ node, address }))];
+    const joined = [...this.#joined].map(([node, address]) => ({ node, address }));
+    return [...this.config, ...joined.filter(({ node }) => !this.isConfig(node))];
   }
 
   isConfig(node: NodeId): boolean {
@@ -43,7 +50,8 @@ export class NodeDirectory {
     for (const { node, place, retired } of newest(texts.flatMap(parseDevices))) {
       const address = parsePlace(place);
       if (retired) this.#joined.delete(node);
-      else if (address !== null && !this.isConfig(node)) this.#joined.set(node, address);
+      // A config node may be replaced, and stays a node.
+      else if (address !== null) this.#joined.set(node, address);
     }
   }
 }
@@ -60,11 +68,4 @@ function newest(answers: readonly DeviceAnswer[]): Iterable<DeviceAnswer> {
     if (isNewer) known.set(answer.node, answer);
   }
   return known.values();
-}
-
-/** HOST:PORT; null: it is none. */
-function parsePlace(place: string): NodeAddress | null {
-  const match = /^(\[[0-9A-Fa-f:.%]+\]|[^:[\]\s]+):(\d{1,5})$/.exec(place);
-  if (match === null) return null;
-  return { kind: "tcp", host: match[1]!.replace(/^\[|\]$/g, ""), port: Number(match[2]) };
 }

@@ -1,6 +1,8 @@
 /** What a process without a device needs to own volumes of a cluster: links, register, lease, catalogue, registry. */
 import { EXTENT_BLOCKS } from "../core/limits.js";
 import type { NodeId, PeerId, ReplicaSession, SessionListener } from "../replica/api.js";
+import { AskedSet } from "../replica/config/follow.js";
+import type { ConfigSet } from "../replica/config/set.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import type { NodeLinks } from "../replica/owner/api.js";
 import { PeerLinks } from "../replica/owner/peer-links.js";
@@ -8,12 +10,14 @@ import { RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
 import { Catalogue } from "./catalogue.js";
+import { ConfigControl } from "./config-control.js";
 import { RecordControl } from "./control.js";
 import { shortId } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
 import { Observations } from "./observations.js";
+import { placesOf } from "./places.js";
 import { ClusterRegistry } from "./registry.js";
 import { SeatControl, seatsOfNewVolume } from "./seats.js";
 
@@ -50,6 +54,7 @@ export interface GatewaySide {
   readonly registry: ClusterRegistry;
   readonly directory: NodeDirectory;
   readonly seats: SeatControl;
+  readonly configNodes: ConfigControl;
   readonly observations: Observations;
   readonly network: ClusterNetwork;
   /** Whether there is a session to the node. */
@@ -59,21 +64,36 @@ export interface GatewaySide {
   close(): Promise<void>;
 }
 
+/** Whom it tells what. */
+export interface GatewayTells {
+  /** What happened to a volume's copies; one sentence each. */
+  tell(volume: string, text: string): void;
+  /** Other nodes are the config nodes now. */
+  configChanged(set: ConfigSet): void;
+}
+
 /** `dial`: ways to the nodes. `peer`: random, of this life of the process. */
 export function openGatewaySide(
   engine: Engine,
   dial: DialEnvironment,
   key: ClusterKey,
-  config: readonly NodePlace[],
+  set: ConfigSet,
   peer: PeerId,
-  tell: (volume: string, text: string) => void,
+  tells: GatewayTells,
 ): GatewaySide {
   const { pool, clock, checksums, random } = engine;
+  const { tell } = tells;
+  const voter = (node: NodeId) => {
+    links.add(node);
+    return links.peer(node);
+  };
+  const follower: AskedSet = new AskedSet(set, voter, (changed) => tells.configChanged(changed));
+  const config = (): readonly NodePlace[] => placesOf(follower.set);
   const directory = new NodeDirectory(dial, key, config);
   const network = new ClusterNetwork(dial, key, (node) => directory.addressOf(node));
-  const nodes = config.map(({ node }) => node);
+  const nodes = set.nodes.map(({ node }) => node);
   const link = { pool, clock, ticker: engine, checksums };
-  const links = new PeerLinks(link, network, { cluster: key.cluster, peer }, nodes);
+  const links = new PeerLinks(link, network, { cluster: key.cluster, peer, sets: follower }, nodes);
   const register = new RecordRegister(
     clock,
     nodes.map((node) => ({ node, peer: links.peer(node) })),
@@ -87,6 +107,7 @@ export function openGatewaySide(
       promised: (volume, epoch) => registry.promised(volume, epoch),
     },
   );
+  follower.tell({ register, lease });
   const owner = {
     pool,
     clock,
@@ -135,11 +156,14 @@ export function openGatewaySide(
       });
   };
   let timer = clock.setTimer(REFRESH_MS, refresh);
-  const seats = new SeatControl({ dial, key, directory, register, peer }, registry);
+  const environment = { random, dial, key, directory, register, peer };
+  const seats = new SeatControl(environment, registry);
+  const configNodes = new ConfigControl(environment, follower);
   return {
     registry,
     directory,
     seats,
+    configNodes,
     observations,
     network,
     isLinked: (node) => owner.links.session(node) !== null,

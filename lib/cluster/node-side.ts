@@ -6,21 +6,23 @@
 import type { ByteStream } from "../core/stream.js";
 import { RecordAcceptor } from "../replica/acceptor.js";
 import type { NodeId, PeerId } from "../replica/api.js";
+import { NodeConfig } from "../replica/config/follow.js";
+import { ConfigSeat, OWN_SEAT_KEY } from "../replica/config/seat.js";
+import type { ConfigSet } from "../replica/config/set.js";
 import { nodeIdOf } from "../replica/greeting.js";
 import { DeviceRegistration, decodeDevice, isRetired, type Standing } from "../replica/identity.js";
 import { LeaseKeeper } from "../replica/lease.js";
-import { LocalPeer } from "../replica/local-peer.js";
 import { NodeCore } from "../replica/node.js";
-import { NodePeer } from "../replica/peer.js";
 import { RecordRegister } from "../replica/register.js";
 import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
 import type { Engine } from "../uring/api.js";
 import { Catalogue, nameClaimed } from "./catalogue.js";
-import { type DeviceAnswer, encodeRecords, type NodeDescription } from "./description.js";
+import { type DeviceAnswer, encodeDescription, encodeRecords, type NodeDescription } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import type { ClusterKey } from "./key.js";
 import type { LinkTls } from "./link-tls.js";
+import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
 
 /** How often a node looks for removed volumes of which it still has extents. */
@@ -44,6 +46,8 @@ export interface NodeSideOptions {
   readonly refused: (peer: string, why: string) => void;
   /** What the config nodes think of this device has changed; `why` is for people. */
   readonly stands: (standing: Standing, why: string) => void;
+  /** Other nodes are the config nodes now; the device knows it. */
+  readonly configChanged: (set: ConfigSet) => void;
   /** The extents of a removed volume were given back. */
   readonly swept: (volume: number) => void;
 }
@@ -53,11 +57,13 @@ export class NodeSide {
   readonly #options: NodeSideOptions;
   readonly #porter: Porter;
   readonly #acceptor: RecordAcceptor;
-  #config: readonly NodePlace[] | null = null;
+  /** As it was written down before the device's own page was read. */
+  #learned: ConfigSet | null = null;
+  #seat: ConfigSeat | null = null;
+  #config: NodeConfig | null = null;
   #core: NodeCore | null = null;
   #lease: LeaseKeeper | null = null;
   #registration: DeviceRegistration | null = null;
-  readonly #peers: NodePeer[] = [];
   #catalogue: Catalogue | null = null;
   #network: ClusterNetwork | null = null;
   #stopped = false;
@@ -69,7 +75,7 @@ export class NodeSide {
     this.#acceptor = new RecordAcceptor(store, { nameOf: nameClaimed });
     this.#porter = new Porter(engine, { key, tls }, this.node, {
       session: (stream) => this.#session(stream),
-      describe: () => JSON.stringify(this.describe()),
+      describe: () => encodeDescription(this.describe()),
       records: () => this.#records(),
       devices: () => this.#devices(),
       refused: (stream, why) => options.refused(peerText(stream), why),
@@ -98,41 +104,43 @@ export class NodeSide {
     return this.#network;
   }
 
-  get config(): readonly NodePlace[] | null {
-    return this.#config;
+  /** The config nodes; none while they are not known. */
+  get config(): readonly NodePlace[] {
+    return this.#set === null ? [] : placesOf(this.#set);
+  }
+
+  get #set(): ConfigSet | null {
+    return this.#seat?.set ?? this.#learned;
+  }
+
+  /** The device has been in this cluster before: it knows its config nodes, whatever else is written down. */
+  get isKnownDevice(): boolean {
+    return this.#options.store.records().has(OWN_SEAT_KEY);
   }
 
   /** Whether there is a session to another config node; null: it is this one. */
   isLinked(node: NodeId): boolean | null {
-    if (node === this.node) return null;
-    return this.#peers.some((peer) => peer.node === node && peer.session !== null);
+    return this.#config?.isLinked(node) ?? (node === this.node ? null : false);
   }
 
   /** What is written down may be told, and counts for others who form the cluster; sessions are for `start`. */
-  learned(config: readonly NodePlace[]): void {
-    this.#config = config;
+  learned(set: ConfigSet): void {
+    this.#learned = set;
   }
 
   /** The config nodes are known and written down: the node serves. */
   start(peer: PeerId): void {
     const { engine, dial, store, stability, key } = this.#options;
-    const config = this.#config!;
     const { pool, clock, checksums } = engine;
     const link = { pool, clock, ticker: engine, checksums };
-    const isConfig = config.some(({ node }) => node === this.node);
-    const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { isConfig });
-    const network = new ClusterNetwork(
-      dial,
-      key,
-      (node) => config.find((place) => place.node === node)?.address ?? null,
-    );
-    const voters = config.map(({ node }) => {
-      if (node === this.node) return { node, peer: new LocalPeer(core, engine) };
-      const remote = new NodePeer(link, network, { cluster: key.cluster, node, peer });
-      this.#peers.push(remote);
-      remote.start();
-      return { node, peer: remote };
-    });
+    const seat = new ConfigSeat(store, this.node, this.#learned!, () => this.#seatChanged());
+    this.#seat = seat;
+    const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { seat });
+    const network = new ClusterNetwork(dial, key, (node) => addressIn(seat.set, node));
+    const config = new NodeConfig({ ...link, network, core, seat, peer });
+    this.#config = config;
+    const { voters } = config;
+    const register = new RecordRegister(clock, voters);
     const lease = new LeaseKeeper(
       clock,
       voters.map((voter) => voter.peer),
@@ -143,7 +151,7 @@ export class NodeSide {
       store,
       clock,
       random: engine.random,
-      register: new RecordRegister(clock, voters),
+      register,
       node: this.node,
       peer,
       place: this.#options.place(),
@@ -155,13 +163,26 @@ export class NodeSide {
     core.useRegistration(registration);
     core.onGateOpened = () => lease.renewNow();
     lease.start();
+    seat.start();
+    config.start({ register, lease });
     registration.start();
     this.#registration = registration;
     this.#network = network;
     this.#core = core;
     this.#lease = lease;
-    this.#catalogue = new Catalogue(dial, key, config);
+    this.#catalogue = new Catalogue(dial, key, () => this.config);
     this.#sweepLater();
+    this.#seatChanged();
+  }
+
+  /** What is on the device is written down beside it, for the next start. */
+  #seatChanged(): void {
+    const seat = this.#seat;
+    if (seat === null || this.#stopped) return;
+    this.#config?.changed();
+    if (!seat.isSettled || seat.set.version === this.#learned!.version) return;
+    this.#learned = seat.set;
+    this.#options.configChanged(seat.set);
   }
 
   close(): void {
@@ -169,7 +190,7 @@ export class NodeSide {
     this.#porter.close();
     this.#lease?.stop();
     this.#registration?.stop();
-    for (const peer of this.#peers) peer.stop();
+    this.#config?.stop();
     this.#core?.close();
   }
 
@@ -179,7 +200,8 @@ export class NodeSide {
     return {
       version,
       startedAt,
-      config: this.#config === null ? null : [...this.#config],
+      set: this.#set,
+      votes: this.#seat?.votesIn(this.#seat.set.version) ?? false,
       standing: this.standing,
       sessions: this.#core?.sessions ?? 0,
       capacityBytes: stats.slots * stats.slotBytes,

@@ -6,6 +6,7 @@
  *  1. A seat is told as given when the record that says so is chosen; its new node gets everything afterwards.
  *  2. A device is taken out only when no chosen record has a seat for it, and never a config node's.
  */
+import type { Random } from "../core/clock.js";
 import { LaminaError } from "../core/errors.js";
 import type { AcceptedRecord, Ballot, NodeId, PeerId } from "../replica/api.js";
 import { deviceKeyOf, encodeRetired } from "../replica/identity.js";
@@ -43,6 +44,7 @@ export interface DrainWanted {
 
 export interface SeatEnvironment {
   readonly dial: DialEnvironment;
+  readonly random: Random;
   readonly key: ClusterKey;
   readonly directory: NodeDirectory;
   readonly register: RecordRegister;
@@ -103,12 +105,7 @@ export class SeatControl {
   }
 
   #find(text: string): NodePlace {
-    const found = this.#environment.directory.places.filter(
-      ({ node, address }) =>
-        addressText(address) === text || (text.length >= ID_DIGITS_MIN && node.startsWith(text)),
-    );
-    if (found.length !== 1) throw new LaminaError("NODE_UNKNOWN", { node: text });
-    return found[0]!;
+    return findNode(this.#environment.directory, text);
   }
 
   #seatsOf(node: NodeId): readonly ClusterRecord[] {
@@ -149,6 +146,16 @@ export class SeatControl {
   }
 }
 
+/** The node that people call so. Throws NODE_UNKNOWN. */
+export function findNode(directory: NodeDirectory, text: string): NodePlace {
+  const found = directory.places.filter(
+    ({ node, address }) =>
+      addressText(address) === text || (text.length >= ID_DIGITS_MIN && node.startsWith(text)),
+  );
+  if (found.length !== 1) throw new LaminaError("NODE_UNKNOWN", { node: text });
+  return found[0]!;
+}
+
 /** Those that can take an extent, by free space, the most first. */
 export async function usableNodes(
   dial: DialEnvironment,
@@ -165,7 +172,7 @@ export async function usableNodes(
 }
 
 /** Null: it does not answer, or is another node. */
-async function describe(
+export async function describe(
   dial: DialEnvironment,
   key: ClusterKey,
   { node, address }: NodePlace,

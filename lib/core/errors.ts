@@ -493,7 +493,32 @@ export const CATALOGUE = {
   },
   NODE_IS_CONFIG: {
     message: "node {node} is a config node, whose vote the cluster needs",
-    next: "empty it with: lamina node drain {node}; its device stays in the cluster",
+    next: "give its vote to another node first: lamina cluster config replace {node} NODE",
+    exit: 1,
+    http: 409,
+  },
+  CONFIG_NODE_NOT: {
+    message: "node {node} is no config node",
+    next: "see which ones are with: lamina node ls",
+    exit: 1,
+    http: 409,
+  },
+  CONFIG_NODE_ALREADY: {
+    message: "node {node} is a config node already",
+    next: "name a node that is none: lamina node ls; or start a further one with: lamina node --data DIR --listen HOST:PORT --cluster ADDRESSES --key FILE",
+    exit: 1,
+    http: 409,
+  },
+  CONFIG_NODE_UNUSABLE: {
+    message:
+      "node {node} cannot become a config node: it does not answer, or its device has failed or is not registered",
+    next: "see what is wrong with: lamina cluster status; or name another node",
+    exit: 1,
+    http: 409,
+  },
+  CONFIG_NODE_COPIES: {
+    message: "node {node} joined the config nodes last and does not vote yet",
+    next: "wait until it has copied, see lamina cluster status; or replace that node: lamina cluster config replace {node} NODE",
     exit: 1,
     http: 409,
   },

@@ -8,7 +8,7 @@ import {
   type VolumeSources,
 } from "../../admin/index.js";
 import type { EventLog } from "../../catalog/index.js";
-import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
+import type { DialEnvironment } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
@@ -18,6 +18,7 @@ import { needsTls } from "../../gateway/access.js";
 import { createGateway, type Gateway } from "../../gateway/index.js";
 import { createTls } from "../../gateway/tls.js";
 import { readTlsCredentials } from "../../gateway/tls-credentials.js";
+import type { ConfigSet } from "../../replica/config/set.js";
 import type { Member } from "../../replica/owner/member.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
@@ -29,6 +30,7 @@ import {
   clusterIdText,
   holdData,
   newPeer,
+  noteConfig,
   persist,
   type Role,
   type RoleGround,
@@ -44,6 +46,7 @@ import {
   type GatewayStatusView,
   noticesOf,
   type OwnedView,
+  viewConfigNodes,
   viewNodes,
   viewSeats,
   viewVolume,
@@ -64,10 +67,13 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   parts.add(() => gateway?.close());
   if (options.tls !== null) checkTls(options.tls, log);
   const data = await holdData(ground);
-  const config = await configOf(dial, options, key, log);
-  const side = openGatewaySide(engine, dial, key, config, newPeer(), (volume, text) => {
-    log.warn({ volume }, text);
-    events.record("volume-changed", volume, text);
+  const set = await setOf(dial, options, key, log);
+  const side = openGatewaySide(engine, dial, key, set, newPeer(), {
+    tell: (volume, text) => {
+      log.warn({ volume }, text);
+      events.record("volume-changed", volume, text);
+    },
+    configChanged: (changed) => noteConfig(options.data, key, changed, log),
   });
   parts.add(() => side.close());
   await listed(side, log);
@@ -83,7 +89,7 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   });
   gateway = made;
   parts.add(() => drain(made, side, log));
-  const sources = sourcesOf({ engine, dial, options, key, config, side, gateway: made, events, startedAt });
+  const sources = sourcesOf({ engine, dial, options, key, side, gateway: made, events, startedAt });
   const gauges = () => gatewayGauges(sources.status());
   const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
@@ -118,20 +124,20 @@ function urisOf(gateway: Gateway, { tls }: GatewayOptions): string[] {
 }
 
 /** Once it has heard who the config nodes are it can start while they are down. */
-async function configOf(
+async function setOf(
   dial: DialEnvironment,
   options: GatewayOptions,
   key: ClusterKey,
   log: Logger,
-): Promise<readonly NodePlace[]> {
+): Promise<ConfigSet> {
   const known = readMembers(options.data, key);
   if (known !== null) return known;
-  const config = await persist(log, async () => {
+  const set = await persist(log, async () => {
     const learned = await learnMembers(dial, key, options.cluster, false);
-    return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
+    return learned.kind === "known" ? { is: learned.set } : { missing: learned.what };
   });
-  writeMembers(options.data, key, config);
-  return config;
+  writeMembers(options.data, key, set);
+  return set;
 }
 
 /** A client that comes first must find the volumes. */
@@ -169,7 +175,6 @@ interface Made {
   readonly dial: DialEnvironment;
   readonly options: GatewayOptions;
   readonly key: ClusterKey;
-  readonly config: readonly NodePlace[];
   readonly side: GatewaySide;
   readonly gateway: Gateway;
   readonly events: EventLog;
@@ -181,7 +186,7 @@ interface GatewaySources extends RoleSources, VolumeSources, NodeControl {
 }
 
 function sourcesOf(made: Made): GatewaySources {
-  const { engine, dial, options, key, config, side, gateway, events, startedAt } = made;
+  const { engine, dial, options, key, side, gateway, events, startedAt } = made;
   const { registry } = side;
   return {
     registry,
@@ -189,6 +194,7 @@ function sourcesOf(made: Made): GatewaySources {
     events,
     server: { accessListsRequired: options.guardedAddress !== null },
     status(): GatewayStatusView {
+      const { config } = side.directory;
       const links = viewLinks(config, ({ node }) => side.isLinked(node));
       const owned = ownedViews(side, engine);
       const held = new Set(registry.owned.map(({ id }) => id));
@@ -233,6 +239,7 @@ function sourcesOf(made: Made): GatewaySources {
     },
     drain: async (node, wanted) => viewSeats(node, await side.seats.drain(node, wanted)),
     retire: (node) => side.seats.retire(node),
+    replaceConfig: async (node, by) => viewConfigNodes(await side.configNodes.replace(node, by)),
   };
 }
 

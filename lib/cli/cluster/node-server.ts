@@ -20,6 +20,7 @@ import {
   clusterIdText,
   holdData,
   newPeer,
+  noteConfig,
   persist,
   type Role,
   type RoleGround,
@@ -58,6 +59,7 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
       if (standing === "registered") log.info("the device is registered");
       else log.warn(`the device is ${standing === "unknown" ? "not registered" : standing}: ${why}`);
     },
+    configChanged: (set) => noteConfig(options.data, key, set, log),
     swept: (volume) => log.info({ volume }, "the extents of a removed volume were given back"),
   });
   const known = readMembers(options.data, key);
@@ -120,14 +122,14 @@ async function form(
   side: NodeSide,
   log: Logger,
 ): Promise<void> {
-  const config = await persist(log, async () => {
+  const set = await persist(log, async () => {
     const learned = await learnMembers(dial, key, options.cluster, isNamed(options));
-    return learned.kind === "known" ? { is: learned.config } : { missing: learned.what };
+    return learned.kind === "known" ? { is: learned.set } : { missing: learned.what };
   });
-  writeMembers(options.data, key, config);
-  side.learned(config);
+  writeMembers(options.data, key, set);
+  side.learned(set);
   log.info(
-    { config: config.map(({ address }) => addressText(address)) },
+    { config: side.config.map(({ address }) => addressText(address)) },
     "the config nodes are written down",
   );
 }
@@ -139,13 +141,14 @@ function isNamed({ cluster, listen }: NodeOptions): boolean {
 
 /**
  * At the address of a config node only its own device may listen: another one was wiped, or is of another directory.
- * A config node that listens elsewhere is a copy: whichever of the two registers later is quarantined.
+ * A config node that listens elsewhere is a copy: whichever of the two registers later is quarantined. One that was
+ * replaced may go on at its own address, if nobody else is there.
  */
 function refuseOther(side: NodeSide, options: NodeOptions, where: string): void {
-  const known = side.config!.find(({ address }) => addressText(address) === where);
+  const known = side.config.find(({ address }) => addressText(address) === where);
   if (known?.node === side.node) return;
-  const isConfig = side.config!.some(({ node }) => node === side.node);
-  if (known === undefined && (isConfig || !isNamed(options))) return;
+  const isConfig = side.config.some(({ node }) => node === side.node);
+  if (known === undefined && (isConfig || side.isKnownDevice || !isNamed(options))) return;
   throw new LaminaError("CLUSTER_NODE_STRANGE", {
     address: where,
     what: isConfig
@@ -174,7 +177,7 @@ interface Made {
 
 function sourcesOf(made: Made) {
   const { engine, dial, options, key, device, store, side, startedAt, where } = made;
-  const config = (): readonly NodePlace[] => side.config ?? [];
+  const config = (): readonly NodePlace[] => side.config;
   let directory: NodeDirectory | null = null;
   return {
     status(): NodeStatusView {
@@ -210,7 +213,7 @@ function sourcesOf(made: Made) {
       };
     },
     async cluster() {
-      directory ??= new NodeDirectory(dial, key, config());
+      directory ??= new NodeDirectory(dial, key, config);
       await Promise.all([directory.refresh(), side.catalogue!.refresh()]);
       const live = [...side.catalogue!.volumes.values()].flatMap(({ record }) =>
         record.state === "live" ? [record] : [],

@@ -16,7 +16,10 @@ import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { type ClusterKey, readKey } from "../../cluster/key.js";
 import { readLinkCredentials } from "../../cluster/link-credentials.js";
 import { dialEnvironment, LinkTls } from "../../cluster/link-tls.js";
+import { writeMembers } from "../../cluster/members.js";
+import { placesOf } from "../../cluster/places.js";
 import type { PeerId } from "../../replica/api.js";
+import type { ConfigSet } from "../../replica/config/set.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
 import { openEngine } from "../../uring/engine.js";
@@ -107,6 +110,13 @@ export async function persist<T>(log: Logger, attempt: () => Promise<Attempt<T>>
     said = outcome.missing;
     await sleep(ATTEMPT_PAUSE_MS);
   }
+}
+
+/** The config nodes have changed: for the next start. */
+export function noteConfig(data: string, key: ClusterKey, set: ConfigSet, log: Logger): void {
+  writeMembers(data, key, set);
+  const config = placesOf(set).map(({ address }) => addressText(address));
+  log.info({ config, version: set.version }, "the config nodes have changed");
 }
 
 /** Random, of this life of the process: nobody else has it. */

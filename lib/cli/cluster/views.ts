@@ -1,11 +1,13 @@
 /** What nodes and gateways of a cluster answer when they are asked how things are. */
 
 import type { ProcessView } from "../../admin/index.js";
+import type { ConfigOutcome } from "../../cluster/config-control.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
 import type { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import type { Progress } from "../../cluster/observations.js";
+import { placesOf } from "../../cluster/places.js";
 import { Purpose } from "../../cluster/prelude.js";
 import type { SeatOutcome } from "../../cluster/seats.js";
 import type { NodeId } from "../../replica/api.js";
@@ -26,6 +28,8 @@ export interface NodeView {
   readonly sessions: number;
   /** It is one of those that decide. */
   readonly config: boolean;
+  /** It is one of them and has still to copy what was decided before it joined. */
+  readonly copying: boolean;
   /** Volumes that have a seat on it. */
   readonly volumes: number;
 }
@@ -40,6 +44,14 @@ export interface DrainView {
     /** Why it stays where it is; null: it does not. */
     readonly refused: { readonly code: string; readonly message: string; readonly next: string } | null;
   }[];
+}
+
+/** The config nodes after one was replaced. */
+export interface ConfigNodesView {
+  readonly version: number;
+  readonly nodes: readonly { readonly node: NodeId; readonly address: string }[];
+  /** The node that joined has copied what was decided before, and votes. */
+  readonly votes: boolean;
 }
 
 export interface MemberView {
@@ -144,20 +156,21 @@ export async function viewNodes(
       try {
         const asked = { address, purpose: Purpose.Describe, expected: node };
         const { text } = await askText(dial, key, asked);
-        return { ...base, ...upView(parseDescription(text)) };
+        return { ...base, ...upView(parseDescription(text), base.config) };
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
-        const down = { capacityBytes: 0, usedBytes: 0, lossy: false, sessions: 0 };
+        const down = { copying: false, capacityBytes: 0, usedBytes: 0, lossy: false, sessions: 0 };
         return { ...base, ...down, up: false, reason, version: null };
       }
     }),
   );
 }
 
-function upView(said: NodeDescription) {
+function upView(said: NodeDescription, isConfig: boolean) {
   const { version, capacityBytes, usedBytes, lossy, sessions } = said;
   const reason = faultOf(said);
-  return { up: reason === null, reason, version, capacityBytes, usedBytes, lossy, sessions };
+  const copying = isConfig && reason === null && !said.votes;
+  return { up: reason === null, reason, version, copying, capacityBytes, usedBytes, lossy, sessions };
 }
 
 function faultOf({ failed, standing }: NodeDescription): string | null {
@@ -178,6 +191,11 @@ export function viewSeats(node: string, seats: readonly SeatOutcome[]): DrainVie
           : { code: `LAMINA_${refused.code}`, message: refused.message, next: refused.next },
     })),
   };
+}
+
+export function viewConfigNodes({ set, votes }: ConfigOutcome): ConfigNodesView {
+  const nodes = placesOf(set).map(({ node, address }) => ({ node, address: addressText(address) }));
+  return { version: set.version, nodes, votes };
 }
 
 export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]): ClusterVolumeView {
@@ -205,6 +223,9 @@ export function noticesOf(nodes: readonly NodeView[], volumes: readonly ClusterV
   const notices = nodes.flatMap(({ address, up, reason }) =>
     up ? [] : [`node ${address} cannot be used: ${reason ?? "it is down"}`],
   );
+  for (const { address, copying } of nodes) {
+    if (copying) notices.push(`node ${address} copies what was decided before it became a config node`);
+  }
   for (const { name, members } of volumes) {
     const stale = members.filter(({ state }) => state === "stale");
     if (stale.length === 0) continue;

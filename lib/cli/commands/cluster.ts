@@ -9,6 +9,7 @@ import { clusterIdText } from "../cluster/role.js";
 import type {
   ClusterView,
   ClusterVolumeView,
+  ConfigNodesView,
   CopyView,
   NodeView,
   OwnedView,
@@ -23,6 +24,7 @@ export const cluster: Command = {
     yargs.command("cluster", "make a cluster's key, look at a cluster", (y) => {
       registerInit(y, run);
       registerStatus(y, run);
+      registerConfig(y, run);
       return y.demandCommand(1, "say what to do with the cluster");
     }),
 };
@@ -61,6 +63,42 @@ function registerStatus(yargs: Argv<GlobalArguments>, run: Run): void {
   );
 }
 
+function registerConfig(yargs: Argv<GlobalArguments>, run: Run): void {
+  yargs.command("config", "change the config nodes, which decide", (y) => {
+    registerReplace(y, run);
+    return y.demandCommand(1, "say what to do with the config nodes");
+  });
+}
+
+function registerReplace(yargs: Argv<GlobalArguments>, run: Run): void {
+  const describe = "its address, or the beginning of its id";
+  yargs.command(
+    "replace <old> <new>",
+    "give the vote of a config node, lost or not, to another node, at a gateway",
+    (y) =>
+      withTarget(y)
+        .positional("old", { describe, type: "string", demandOption: true })
+        .positional("new", { describe, type: "string", demandOption: true })
+        .example(
+          "lamina cluster config replace 127.0.0.1:10822 127.0.0.1:10824 --data g1",
+          "the second one votes",
+        ),
+    run(async (args) => {
+      const path = `/v1/cluster/config/${encodeURIComponent(args.old)}/replace`;
+      const view = await clientOf(args).ask<ConfigNodesView>("POST", path, { by: args.new });
+      if (args.json) printJson(view);
+      else print(configText(view, args.new));
+      return 0;
+    }),
+  );
+}
+
+function configText({ version, nodes, votes }: ConfigNodesView, joined: string): string {
+  const now = `config nodes, version ${version}: ${nodes.map(({ address }) => address).join(" ")}`;
+  const state = votes ? "votes" : "copies what was decided before, and votes then: see lamina cluster status";
+  return `${now}\n${joined} ${state}`;
+}
+
 export function nodeTable(nodes: readonly NodeView[]): string {
   const columns = [
     { title: "NODE" },
@@ -73,11 +111,11 @@ export function nodeTable(nodes: readonly NodeView[]): string {
     { title: "VOLUMES", right: true },
   ];
   const rows = nodes.map(
-    ({ node, address, config, volumes, up, lossy, usedBytes, capacityBytes, sessions }) => [
+    ({ node, address, config, copying, volumes, up, lossy, usedBytes, capacityBytes, sessions }) => [
       node.slice(0, 8),
       address,
       config ? "config" : "data",
-      up ? (lossy ? "lossy" : "up") : "down",
+      stateOf({ up, lossy, copying }),
       up ? formatBytes(usedBytes) : "-",
       up ? formatBytes(capacityBytes) : "-",
       up ? String(sessions) : "-",
@@ -85,6 +123,12 @@ export function nodeTable(nodes: readonly NodeView[]): string {
     ],
   );
   return table(columns, rows);
+}
+
+function stateOf({ up, lossy, copying }: Pick<NodeView, "up" | "lossy" | "copying">): string {
+  if (!up) return "down";
+  if (lossy) return "lossy";
+  return copying ? "copying" : "up";
 }
 
 function volumeTable(volumes: readonly ClusterVolumeView[]): string {

@@ -11,7 +11,7 @@
 import { VOLUME_ID_MAX } from "../../core/ids.js";
 import type { RecordStore } from "../acceptor.js";
 import type { NodeId } from "../api.js";
-import { type ConfigSet, configSetOf, encodeConfigSet, isIn, type SetFollower } from "./set.js";
+import { type ConfigSet, configSetOf, isIn, rawConfigSet, type SetFollower } from "./set.js";
 
 /** Where a node keeps its seat; no volume and no device has this number. */
 export const OWN_SEAT_KEY = VOLUME_ID_MAX + 3;
@@ -47,6 +47,11 @@ export class ConfigSeat implements SetFollower {
       this.#page = decodePage(written);
       this.#settled = true;
     }
+  }
+
+  /** What it says is on its device. */
+  get isSettled(): boolean {
+    return this.#settled;
   }
 
   /** Begins: what is not on the device yet is written there. */
@@ -126,8 +131,7 @@ function isKept(set: ConfigSet, known: ConfigSet, node: NodeId): boolean {
 }
 
 function encodePage({ set, holds }: Page): Uint8Array {
-  const raw: unknown = JSON.parse(new TextDecoder().decode(encodeConfigSet(set)));
-  return new TextEncoder().encode(JSON.stringify({ ...(raw as object), holds }));
+  return new TextEncoder().encode(JSON.stringify({ ...rawConfigSet(set), holds }));
 }
 
 /** Throws Error. */

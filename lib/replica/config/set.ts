@@ -75,8 +75,13 @@ export function replaced(
   };
 }
 
+/** The set as it is written, as JSON. */
+export function rawConfigSet(set: ConfigSet): object {
+  return { format: FORMAT, ...set };
+}
+
 export function encodeConfigSet(set: ConfigSet): Uint8Array {
-  const bytes = new TextEncoder().encode(JSON.stringify({ format: FORMAT, ...set }));
+  const bytes = new TextEncoder().encode(JSON.stringify(rawConfigSet(set)));
   assert(bytes.length <= RECORD_PAYLOAD_MAX, "a set fits its record");
   return bytes;
 }

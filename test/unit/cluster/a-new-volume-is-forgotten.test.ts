@@ -50,7 +50,7 @@ t.test("what is decided while the nodes are asked is not undone by their answers
   });
   const { address } = listener;
   if (address.kind !== "tcp") throw new Error("it listens on TCP");
-  const catalogue = new Catalogue(engine, KEY, [{ node: NODE, address }]);
+  const catalogue = new Catalogue(engine, KEY, () => [{ node: NODE, address }]);
   const known = () => catalogue.volumes.get(7)?.record.generation ?? 0;
 
   const asked = catalogue.refresh();
