@@ -25,15 +25,16 @@ export class Gluster extends FioContestant {
     "three bricks, `group virt`, asked through gfapi (depth 1) and gfapi_async; a write is acknowledged when three bricks have written it with O_DIRECT; no checksums";
   readonly #namespace = `lamina-bench-${process.pid}`;
   #folder = "";
+  #hasNamespace = false;
   #glusterd: Program | null = null;
   #bricks: readonly number[] = [];
 
   constructor() {
     super();
-    // Its bricks are daemons, which do not end with us by themselves.
+    // Its bricks and its healer are daemons, which do not end with us by themselves.
     process.on("exit", () => {
-      for (const pid of this.#bricks) kill(pid, "SIGKILL");
-      if (this.#glusterd !== null) this.#removeNamespace();
+      if (this.#hasNamespace) for (const pid of this.#pidsBelow("run")) kill(pid, "SIGKILL");
+      this.#removeNamespace();
     });
   }
 
@@ -58,10 +59,7 @@ export class Gluster extends FioContestant {
     await this.#gluster("volume", "set", VOLUME, "group", "virt");
     await this.#gluster("volume", "set", VOLUME, "server.allow-insecure", "on");
     await this.#gluster("volume", "start", VOLUME);
-    const pids = join(folder, "run", "vols", VOLUME);
-    this.#bricks = readdirSync(pids)
-      .filter((name) => name.endsWith(".pid"))
-      .map((name) => Number(readFileSync(join(pids, name), "utf8")));
+    this.#bricks = this.#pidsBelow("run/vols");
     if (this.#bricks.length !== BRICKS) throw new Error(`${this.#bricks.length} of ${BRICKS} bricks run`);
   }
 
@@ -80,15 +78,23 @@ export class Gluster extends FioContestant {
 
   async stop(): Promise<void> {
     const glusterd = this.#glusterd;
-    if (glusterd === null) return;
     // Ends bricks and self-heal daemon.
-    await this.#gluster("volume", "stop", VOLUME, "force").catch(() => undefined);
+    if (glusterd?.isRunning === true)
+      await this.#gluster("volume", "stop", VOLUME, "force").catch(() => undefined);
     for (const pid of this.#bricks) kill(pid, "SIGTERM");
-    await glusterd.end("SIGTERM");
+    await glusterd?.end("SIGTERM");
     for (let i = 0; i < STEPS_MAX && this.#bricks.some(isAlive); i++) await pause(STEP_MS);
     this.#bricks = [];
     this.#glusterd = null;
     this.#removeNamespace();
+  }
+
+  /** What the files of process numbers say. */
+  #pidsBelow(directory: string): number[] {
+    return readdirSync(join(this.#folder, directory), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".pid"))
+      .map((name) => Number(readFileSync(join(this.#folder, directory, name), "utf8")))
+      .filter((pid) => pid > 0);
   }
 
   get #socket(): string {
@@ -113,17 +119,16 @@ export class Gluster extends FioContestant {
   async #makeNamespace(): Promise<void> {
     const name = this.#namespace;
     await check("ip", ["netns", "add", name]);
+    this.#hasNamespace = true;
     await check("ip", ["-n", name, "link", "add", "g0", "type", "veth", "peer", "name", "g1"]);
     await check("ip", ["-n", name, "addr", "add", `${ADDRESS}/24`, "dev", "g0"]);
     for (const device of ["lo", "g0", "g1"]) await check("ip", ["-n", name, "link", "set", device, "up"]);
   }
 
   #removeNamespace(): void {
-    try {
-      execFileSync("ip", ["netns", "del", this.#namespace], { stdio: "ignore" });
-    } catch {
-      // It was not made.
-    }
+    if (!this.#hasNamespace) return;
+    this.#hasNamespace = false;
+    execFileSync("ip", ["netns", "del", this.#namespace], { stdio: "ignore" });
   }
 
   #inside(): readonly string[] {
