@@ -8,7 +8,7 @@ import { type Routine, startRoutine } from "../../../lib/core/routine.js";
 import { Status } from "../../../lib/core/status.js";
 import { Holders } from "../../../lib/replica/owner/holders.js";
 import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
-import { type SimPool, simMemory } from "../memory.js";
+import { simMemory } from "../memory.js";
 import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { NOTHING, VOLUME_EXTENTS, type VolumeRegisters } from "./registers.js";
 import { writesIn } from "./sector-ids.js";
@@ -20,12 +20,11 @@ import { writesIn } from "./sector-ids.js";
 export function copiesDiffer(
   nodes: readonly NodeHost[],
   record: ClusterRecord,
-  pool: SimPool,
   registers: VolumeRegisters,
   sick: number,
   done: (difference: string | null) => void,
 ): void {
-  startRoutine(compare(nodes, record, pool, registers, sick), (error, difference) => {
+  startRoutine(compare(nodes, record, registers, sick), (error, difference) => {
     if (error !== null) throw error;
     done(difference ?? null);
   });
@@ -34,12 +33,10 @@ export function copiesDiffer(
 function* compare(
   nodes: readonly NodeHost[],
   record: ClusterRecord,
-  pool: SimPool,
   registers: VolumeRegisters,
   sick: number,
 ): Routine<string | null> {
   const holders = new Holders(record);
-  const memory = pool.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
   const { bytes } = simMemory();
   for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
     let first: { readonly entries: Uint32Array; readonly content: Uint8Array } | null = null;
@@ -53,20 +50,22 @@ function* compare(
         continue;
       }
       const op = new ExtentOp();
+      // The store's own: it fills what is absent with zeros there.
+      const memory = node.pool!.allocate(EXTENT_BLOCKS * BLOCK_BYTES);
       bytes.fill(0, memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
       yield* read(node, op, record.id, extent, memory);
       const where = `extent ${extent} of volume ${record.id} on node ${node.index}`;
+      const content = bytes.slice(memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
+      if (op.status === Status.Ok) check(registers, extent, op, memory);
+      node.pool!.free(memory);
       if (op.status === Status.Io && op.badBlock >= 0 && node.index === sick) continue;
       if (op.status !== Status.Ok) return `${where} cannot be read: status ${op.status}`;
       const entries = op.entries.slice(0, EXTENT_BLOCKS);
-      const content = bytes.slice(memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
       first ??= { entries, content };
-      check(registers, extent, op, memory);
       if (!entries.every((entry, i) => entry === first!.entries[i])) return `${where} has other entries`;
       if (Buffer.compare(content, first.content) !== 0) return `${where} has other bytes`;
     }
   }
-  pool.free(memory);
   return null;
 }
 

@@ -75,6 +75,8 @@ export class NodeHost {
   process: SimProcess | null = null;
   core: NodeCore | null = null;
   store: MemberStore | null = null;
+  /** Of the process that has the store. */
+  pool: SimPool | null = null;
   /** Counts lives, so that a stale callback of an earlier one can be told. */
   life = 0;
   /** Openings that were registered, and as many as there were when the backup was made. */
@@ -273,6 +275,7 @@ export class NodeHost {
     this.#config?.start({ register, lease });
     this.core = core;
     this.store = store;
+    this.pool = pool;
     const server: Server = {
       host: this.index,
       process,

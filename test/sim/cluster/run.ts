@@ -362,10 +362,9 @@ class ClusterRun implements Stage {
   }
 
   #compareCopies(record: ClusterRecord, registers: VolumeRegisters): void {
-    const pool = stationPool(this.nodes.length + OWNERS + 1);
     let difference: string | null | undefined;
     const rotten = this.plan.sickness === "none" ? -1 : this.sickNode;
-    copiesDiffer(this.nodes, record, pool, registers, rotten, (found) => {
+    copiesDiffer(this.nodes, record, registers, rotten, (found) => {
       difference = found;
     });
     this.#stepUntil(() => difference !== undefined, 60_000_000);
