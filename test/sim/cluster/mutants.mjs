@@ -225,7 +225,7 @@ export const CLUSTER_MUTANTS = [
     replace: "return this.inSync;",
     invariant: "I12: in sync only after a resync that is finished and flushed",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "joining",
   },
   {
     name: "a resync that failed counts as done up to then",
@@ -374,7 +374,7 @@ export const CLUSTER_MUTANTS = [
     replace: "const flushed = true;",
     invariant: "I12: in sync only after a resync that is finished and flushed",
     subject: "volume",
-    focus: "blackout",
+    focus: "joining",
   },
   {
     name: "a member's LOSSY ends before what it got back is flushed",
@@ -428,7 +428,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I6: a flush means that all in-sync members have it",
     subject: "volume",
-    focus: "blackout",
+    focus: "joining",
   },
   {
     name: "a member may come back with an older life after its final flush",
@@ -437,7 +437,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only as the life that was flushed",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "joining",
   },
   {
     name: "operations and background work on an extent at once",
@@ -471,7 +471,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (member.pass !== null)\n      this.endPass",
     invariant: "I10: a record that may be chosen is not taken back",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "joining",
   },
   {
     name: "what is open while people change the record is not sent again",

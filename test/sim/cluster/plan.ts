@@ -75,4 +75,4 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
   };
 }
 
-const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set(["blackout", "lossy", "lives"]);
+const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set(["blackout", "lossy", "lives", "joining"]);

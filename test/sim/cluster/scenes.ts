@@ -21,6 +21,7 @@ export const SCENES = [
   "lives",
   "half-break",
   "failed-resync",
+  "joining",
   "replace",
   "wipe",
   "sick",
@@ -29,6 +30,8 @@ export type SceneName = (typeof SCENES)[number];
 
 /** Time after which what nobody changes has become cool. */
 const COOL_MS = 2200;
+/** How often a scene looks whether a member is about to join. */
+const JOINING_LOOK_MS = 3;
 /** Operations that follow each other at once, at most. */
 const BURST_MAX = 60;
 /** Between two faults of the soup. */
@@ -75,6 +78,7 @@ export class Scenes {
       lives: () => this.#lives(),
       "half-break": () => this.#halfBreak(),
       "failed-resync": () => this.#failedResync(),
+      joining: () => this.#joining(),
       replace: () => this.#replace(),
       wipe: () => this.#wipe(),
       sick: () => this.#sick(),
@@ -243,6 +247,8 @@ export class Scenes {
     const ms = this.#between(1100, 4500);
     const rest = this.#rest(() => {
       this.#takeAway(node, ms);
+      // Answers of another one are then under way while the record is changed.
+      if (this.#random.chance(0.5)) this.#faults.slowDevice(this.#faults.anyNode(), this.#between(900, 2500));
       this.#burst(this.#between(20, 400), this.#random.pick([MOSTLY_WRITES, NEW_LIVES]), () => {
         if (this.#random.chance(0.5)) this.#clients({ isResting: true });
       });
@@ -394,6 +400,43 @@ export class Scenes {
     else if (how === 1) faults.stage.network.breakOne(other.index, false);
     else if (how === 2) faults.slowDevice(other, this.#between(50, 800));
     else this.#takeAway(other, this.#between(20, 2500));
+  }
+
+  /**
+   * A member is about to join: between the begin of its final flush and the record that says so it, or everybody, is away,
+   * and many changes are open. The record may take long.
+   */
+  #joining(): number {
+    const faults = this.#faults;
+    const { nodes, plan } = faults.stage;
+    const node = faults.anyNode();
+    const ms = this.#between(1100, 2000);
+    this.#takeAway(node, ms);
+    this.#burst(this.#between(50, 300), MOSTLY_WRITES, () => this.atWork({ pauseMs: 30 }));
+    if (plan.configNodes === 1 && this.#random.chance(0.6))
+      faults.after(ms, () => faults.slowDevice(nodes[0]!, this.#between(500, 3000)));
+    const delayMs = this.#random.pick([0, 0, 1, 10, 100]) * this.#random.u32() * 2 ** -32;
+    this.#whenJoining(ms + 3500, (joining) => {
+      this.#hurry(BURST_MAX);
+      faults.after(delayMs, () => {
+        if (this.#random.chance(0.3)) faults.powerLoss(nodes);
+        else if (this.#random.chance(0.5)) faults.stage.network.breakOne(joining.index, false);
+        else this.#takeAway(joining, this.#between(5, 2000));
+      });
+    });
+    return ms + 5500;
+  }
+
+  /** `then` once, when the owner waits for a member that is not in sync yet; within `ms`, or never. */
+  #whenJoining(ms: number, then: (node: NodeHost) => void): void {
+    if (ms <= 0) return;
+    for (const { set } of this.#faults.volumes()) {
+      const found = set?.members.find(({ pass, inSync }) => !inSync && pass?.isWaitedFor === true);
+      if (found === undefined) continue;
+      then(this.#faults.stage.nodes.find(({ id }) => id === found.node)!);
+      return;
+    }
+    this.#faults.after(JOINING_LOOK_MS, () => this.#whenJoining(ms - JOINING_LOOK_MS, then));
   }
 
   /** Members give their seats to others, while some are away and come back. */
