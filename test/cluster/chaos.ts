@@ -3,6 +3,8 @@
  * is wrong, and leaves the data behind for inspection.
  */
 import { parseArgs } from "node:util";
+import { check } from "../interop/support/process.js";
+import { LAMINA } from "../interop/support/server.js";
 import { Chaos } from "./support/chaos.js";
 import { Cluster } from "./support/cluster.js";
 import { networkMissing } from "./support/network.js";
@@ -44,8 +46,9 @@ async function main(): Promise<number> {
     return 64;
   }
   const missing = options.loopback ? "asked for loopback" : await networkMissing();
-  const has: Record<Need, boolean> = { network: missing === null, disks: missing === null };
-  if (missing !== null) console.log(`scenes of partitions and full disks are left out: ${missing}`);
+  const isIsolated = missing === null;
+  const has: Record<Need, boolean> = { network: isIsolated, disks: isIsolated, redis: await canMirror() };
+  if (!isIsolated) console.log(`scenes of partitions and full disks are left out: ${missing}`);
   const scenes = SCENES.filter(
     ({ name, needs }) =>
       (needs === undefined || has[needs]) && (options.scene.length === 0 || options.scene.includes(name)),
@@ -57,18 +60,23 @@ async function main(): Promise<number> {
   let left = Number(options.rounds);
   for (let seed = Number(options.seed); left > 0; seed++) {
     const rounds = Math.min(left, ROUNDS_OF_A_CLUSTER);
-    if (!(await oneCluster(seed, rounds, scenes, missing === null))) return 1;
+    if (!(await oneCluster(seed, rounds, scenes, has))) return 1;
     left -= rounds;
   }
   console.log("nothing acknowledged is missing, nothing failed, and the copies are equal");
   return 0;
 }
 
+/** Gateways of older builds (LAMINA_BIN) have no Redis. */
+async function canMirror(): Promise<boolean> {
+  return (await check(LAMINA, ["gateway", "--help"])).includes("--redis");
+}
+
 async function oneCluster(
   seed: number,
   rounds: number,
   scenes: readonly Scene[],
-  isolated: boolean,
+  { network: isolated, redis }: Readonly<Record<Need, boolean>>,
 ): Promise<boolean> {
   const random = new SeededRandom(seed);
   const sizeMib = Number(options["size-mib"]);
@@ -76,7 +84,7 @@ async function oneCluster(
   const cluster = await Cluster.start(
     Number(options.nodes),
     Number(options.gateways),
-    isolated ? { isolated, diskMib } : {},
+    isolated ? { isolated, diskMib, redis } : { redis },
   );
   console.log(`seed ${seed}, data ${cluster.directory}`);
   await cluster.gateways[0]!.lamina("volume", "create", VOLUME, "--size", `${sizeMib}M`);

@@ -1,6 +1,7 @@
 /** A cluster of real processes on this machine: nodes, gateways, their key and their data. */
 import { join } from "node:path";
 import { check, type RunResult, run } from "../../interop/support/process.js";
+import { OwnRedis } from "../../interop/support/redis.js";
 import { removeScratch, scratchDirectory } from "../../interop/support/scratch.js";
 import { freePort, LAMINA } from "../../interop/support/server.js";
 import { MemoryDisk } from "./disk.js";
@@ -38,6 +39,8 @@ export interface ClusterOptions {
   readonly diskMib?: number;
   /** Of each node's device. */
   readonly capacity?: string;
+  /** Gateways mirror into a Redis of the cluster's own. */
+  readonly redis?: boolean;
   /** Further arguments of every gateway, and of every node. */
   readonly gatewayArgs?: readonly string[];
   readonly nodeArgs?: readonly string[];
@@ -51,6 +54,7 @@ export class Cluster {
   readonly #options: ClusterOptions;
   /** By node, where nodes have disks of their own. */
   readonly disks: MemoryDisk[] = [];
+  redis: OwnRedis | null = null;
 
   /** Arguments of every process. */
   #common: readonly string[] = [];
@@ -78,6 +82,10 @@ export class Cluster {
   async #start(nodes: number, gateways: number): Promise<void> {
     const { directory } = this;
     await check(LAMINA, ["cluster", "init", "--data", directory]);
+    if (this.#options.redis === true) {
+      this.redis = new OwnRedis(join(directory, "redis"));
+      await this.redis.start();
+    }
     const places: StationPlace[] = [];
     for (let i = 0; i < nodes + gateways; i++) places.push(await this.#place(places, i < nodes));
     const addresses = places.slice(0, nodes).map(({ host, port }) => `${host}:${port}`);
@@ -136,7 +144,9 @@ export class Cluster {
   #gateway(place: StationPlace, name: string): Station {
     const listen = place.path === null ? `${place.host}:${place.port}` : `unix:${place.path}`;
     const { gatewayArgs } = this.#options;
-    const args = ["gateway", ...this.#common, "--listen", listen, "--pool", "64M", ...(gatewayArgs ?? [])];
+    const own = ["--listen", listen, "--pool", "64M", ...(gatewayArgs ?? [])];
+    if (this.redis !== null) own.push("--redis", this.redis.url);
+    const args = ["gateway", ...this.#common, ...own];
     return new Station(join(this.directory, name), place, args);
   }
 
@@ -176,6 +186,7 @@ export class Cluster {
   /** Kills what runs, and leaves what was written for inspection. */
   async stop(): Promise<void> {
     await Promise.all([...this.nodes, ...this.gateways].map((station) => station.kill()));
+    await this.redis?.kill();
     this.network?.dispose();
   }
 

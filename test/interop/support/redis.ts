@@ -30,6 +30,15 @@ export class OwnRedis {
     await this.#program?.end("SIGKILL");
   }
 
+  /** Stands still, connections and all. */
+  pause(): void {
+    this.#program?.child.kill("SIGSTOP");
+  }
+
+  goOn(): void {
+    this.#program?.child.kill("SIGCONT");
+  }
+
   /** Copies its files while it is stopped or idle. */
   saveTo(folder: string): void {
     rmSync(folder, { recursive: true, force: true });

@@ -4,6 +4,7 @@ import { IDENTITY_SCENES } from "./identity.js";
 import { PARTITION_SCENES } from "./partitions.js";
 import { PORT_SCENES } from "./ports.js";
 import { PROCESS_SCENES } from "./processes.js";
+import { REDIS_SCENES } from "./redis.js";
 import type { Scene } from "./scene.js";
 
 export const SCENES: readonly Scene[] = [
@@ -12,4 +13,5 @@ export const SCENES: readonly Scene[] = [
   ...DISK_SCENES,
   ...IDENTITY_SCENES,
   ...PORT_SCENES,
+  ...REDIS_SCENES,
 ];

@@ -5,7 +5,7 @@ import type { Load } from "../load.js";
 import type { SeededRandom } from "../random.js";
 
 /** What only some clusters have. */
-export type Need = "network" | "disks";
+export type Need = "network" | "disks" | "redis";
 
 export interface Scene {
   readonly name: string;
