@@ -87,7 +87,15 @@ async function oneCluster(
     isolated ? { isolated, diskMib, redis } : { redis },
   );
   console.log(`seed ${seed}, data ${cluster.directory}`);
-  await cluster.gateways[0]!.lamina("volume", "create", VOLUME, "--size", `${sizeMib}M`);
+  await cluster.gateways[0]!.lamina(
+    "volume",
+    "create",
+    VOLUME,
+    "--size",
+    `${sizeMib}M`,
+    "--replicas",
+    options.nodes,
+  );
   const sizeBytes = sizeMib * MIB;
   const chaos = new Chaos({ cluster, volume: VOLUME, sizeBytes, random, awayMsMax: AWAY_MS_MAX });
   const { report } = chaos;
