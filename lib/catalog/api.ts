@@ -7,19 +7,34 @@ export interface MirrorSource {
   readonly storeId: string;
   /** Short name of the node that holds the extents; the value of the index. */
   readonly nodeId: string;
+  /** With several nodes: the short names of those that hold an extent, in place of `nodeId`. */
+  holders?(volume: number, layer: number, extent: number): string;
   /** Live records. */
   records(): readonly VolumeRecord[];
   /** Extents of one volume as of now, in no order. */
   inventory(volume: number, visit: (layer: number, extent: number) => void): void;
   /** Capacity of the node: flat, for `lamina:{store}:nodes`. */
   node(): Readonly<Record<string, string | number>>;
+  /** With several nodes: the capacity of each by its short name, in place of `node`. */
+  nodes?(): ReadonlyMap<string, Readonly<Record<string, string | number>>>;
+  /** Further fields of a volume's record, flat. */
+  fields?(record: VolumeRecord): readonly string[];
 }
 
 /**
  * off: `--redis none`. connecting: not reached yet. down: not answering. refused: it answers but is not to be
- * used. rebuilding: being written anew. behind: changes are on their way. mirrored: equal to the truth.
+ * used. standby: another gateway writes. rebuilding: being written anew. behind: changes are on their way. mirrored:
+ * equal to the truth.
  */
-export type MirrorState = "off" | "connecting" | "down" | "refused" | "rebuilding" | "behind" | "mirrored";
+export type MirrorState =
+  | "off"
+  | "connecting"
+  | "down"
+  | "refused"
+  | "standby"
+  | "rebuilding"
+  | "behind"
+  | "mirrored";
 
 export interface MirrorStatus {
   readonly state: MirrorState;

@@ -2,11 +2,13 @@
  * Names of the keys in Redis. All keys of one volume carry the hash tag of that volume and all keys of the
  * catalogue the tag `{store}`, so that a script never needs two slots of a Redis Cluster.
  *
- *     lamina:{store}:identity   hash    store, schema, session, serial: whose mirror this is, and its version
+ *     lamina:{store}:identity   hash    store, schema, session, serial: whose mirror this is, and its version; beat: of
+ *                                       several gateways the one that writes goes on
  *     lamina:{store}:volumes    hash    volume id → name
  *     lamina:{store}:names      hash    name → volume id
  *     lamina:{store}:nodes      hash    node id → JSON of its capacity
  *     lamina:{store}:events     stream  what happened, newest last, capped
+ *     lamina:{store}:cursors    hash    gateway → its last event that is in the stream
  *     lamina:{v<id>}:stamp      string  session:number, changed by every change of the keys below
  *     lamina:{v<id>}:record     hash    the volume record
  *     lamina:{v<id>}:buckets    set     <layer>:<bucket> of every index bucket that exists
@@ -29,6 +31,7 @@ export const VOLUMES_KEY = "lamina:{store}:volumes";
 export const NAMES_KEY = "lamina:{store}:names";
 export const NODES_KEY = "lamina:{store}:nodes";
 export const EVENTS_KEY = "lamina:{store}:events";
+export const CURSORS_KEY = "lamina:{store}:cursors";
 
 export function stampKey(volume: number): string {
   return `lamina:{v${volume}}:stamp`;
@@ -44,6 +47,11 @@ export function bucketsKey(volume: number): string {
 
 export function bucketKey(volume: number, bucket: string): string {
   return `lamina:{v${volume}}:x:${bucket}`;
+}
+
+/** The layer in the name of a bucket. */
+export function layerOfBucket(name: string): number {
+  return Number(name.slice(0, name.indexOf(":")));
 }
 
 /** Name of the bucket that lists an extent, as it stands in the set of buckets. */

@@ -11,6 +11,7 @@ import {
   bucketOf,
   bucketsKey,
   IDENTITY_KEY,
+  layerOfBucket,
   NAMES_KEY,
   recordKey,
   stampKey,
@@ -27,6 +28,14 @@ const BUCKETS_PER_STEP = 64;
 /** Redis does not hold what was written last: it lost something, or got it back. */
 export class StaleError extends Error {
   override readonly name = "StaleError";
+}
+
+interface BucketChange {
+  /** Empty it first. */
+  readonly replace: boolean;
+  readonly value: string;
+  readonly sets: readonly string[];
+  readonly deletes: readonly string[];
 }
 
 export class MirrorWriter {
@@ -91,15 +100,21 @@ export class MirrorWriter {
     const writes: Promise<void>[] = [];
     names.forEach((name, i) => {
       const wanted = index.fields(name);
-      if (!this.#isEqual(found[i]!, wanted)) writes.push(this.#changeBucket(track, name, true, wanted, []));
+      if (!this.#isEqual(track.volume, name, found[i]!, wanted))
+        writes.push(...this.#changeBucket(track, name, true, wanted, []));
     });
     await Promise.all(writes);
     return writes.length;
   }
 
-  #isEqual(found: Readonly<Record<string, string>>, wanted: readonly string[]): boolean {
+  #isEqual(
+    volume: number,
+    name: string,
+    found: Readonly<Record<string, string>>,
+    wanted: readonly string[],
+  ): boolean {
     if (Object.keys(found).length !== wanted.length) return false;
-    return wanted.every((field) => found[field] === this.#source.nodeId);
+    return wanted.every((field) => found[field] === this.#valueOf(volume, name, field));
   }
 
   async putRecord(track: VolumeTrack, record: VolumeRecord): Promise<void> {
@@ -107,7 +122,13 @@ export class MirrorWriter {
     const next = this.#advance(track);
     const keys = [stampKey(volume), recordKey(volume)];
     await this.#script(
-      this.#client.laminaPutRecord(...keys, stamp ?? "", next, ...recordFields(record)),
+      this.#client.laminaPutRecord(
+        ...keys,
+        stamp ?? "",
+        next,
+        ...recordFields(record),
+        ...(this.#source.fields?.(record) ?? []),
+      ),
       record.name,
     );
     track.recordVersion = record.version;
@@ -129,7 +150,7 @@ export class MirrorWriter {
     for (let at = 0; at < all.length; at += BUCKETS_PER_STEP) {
       const step = all.slice(at, at + BUCKETS_PER_STEP);
       await Promise.all(
-        step.map(([name, { sets, deletes }]) => this.#changeBucket(track, name, false, sets, deletes)),
+        step.flatMap(([name, { sets, deletes }]) => this.#changeBucket(track, name, false, sets, deletes)),
       );
     }
   }
@@ -145,17 +166,42 @@ export class MirrorWriter {
     await this.#within(this.#client.unlink(bucketsKey(volume)));
   }
 
-  async #changeBucket(
+  /** Extents that have the same value are set together, in one script each, one behind the other. */
+  #changeBucket(
     track: VolumeTrack,
     name: string,
     replace: boolean,
     sets: readonly string[],
     deletes: readonly string[],
-  ): Promise<void> {
+  ): Promise<void>[] {
+    const byValue = new Map<string, string[]>();
+    for (const field of sets) {
+      const value = this.#valueOf(track.volume, name, field);
+      const alike = byValue.get(value);
+      if (alike === undefined) byValue.set(value, [field]);
+      else alike.push(field);
+    }
+    const [first = [this.#source.nodeId, []] as const, ...others] = byValue;
+    return [
+      this.#writeBucket(track, name, { replace, value: first[0], sets: first[1], deletes }),
+      ...others.map(([value, alike]) =>
+        this.#writeBucket(track, name, { replace: false, value, sets: alike, deletes: [] }),
+      ),
+    ];
+  }
+
+  #valueOf(volume: number, name: string, field: string): string {
+    const { holders, nodeId } = this.#source;
+    return holders === undefined
+      ? nodeId
+      : holders.call(this.#source, volume, layerOfBucket(name), Number(field));
+  }
+
+  async #writeBucket(track: VolumeTrack, name: string, { replace, value, sets, deletes }: BucketChange) {
     const { stamp, volume } = track;
     const next = this.#advance(track);
     const keys = [stampKey(volume), bucketsKey(volume), bucketKey(volume, name)];
-    const head = [stamp ?? "", next, name, replace ? "1" : "0", this.#source.nodeId, String(sets.length)];
+    const head = [stamp ?? "", next, name, replace ? "1" : "0", value, String(sets.length)];
     await this.#script(
       this.#client.laminaChangeBucket(...keys, ...head, ...sets, ...deletes),
       `volume ${volume}`,

@@ -8,14 +8,17 @@
  *     found by its stamp, at the next write or the next check, and written anew.
  *  3. Memory is bounded: at PENDING_MAX remembered changes a volume is marked to be written anew instead.
  *  4. A Redis that mirrors another store is never written to.
+ *  5. Of several gateways of a cluster one writes records and index; the others take that over when it has stood still
+ *     for STANDBY_MS. What the former one still sends finds stamps that it does not expect.
  */
 import { randomBytes } from "node:crypto";
 import { LaminaError } from "../core/errors.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type { MirrorSource, MirrorState, MirrorStatus } from "./api.js";
 import { connectRedis, reasonOf, STEP_TIMEOUT_MS } from "./connection.js";
-import type { EventLog } from "./events.js";
+import type { EventLog, LaminaEvent } from "./events.js";
 import {
+  CURSORS_KEY,
   EVENTS_KEPT,
   EVENTS_KEY,
   IDENTITY_KEY,
@@ -26,7 +29,7 @@ import {
 } from "./keys.js";
 import type { MirrorClient } from "./mirror-client.js";
 import { MirrorWriter, StaleError } from "./mirror-writer.js";
-import { STALE } from "./scripts.js";
+import { HELD, STALE } from "./scripts.js";
 import { type MirrorClock, sleep, systemClock, withDeadline } from "./timing.js";
 import { describeTarget, type RedisTarget } from "./url.js";
 import { VolumeTrack } from "./volume-track.js";
@@ -46,6 +49,11 @@ const RETRY_MAX_MS = 2000;
 /** A Redis that is refused is asked again this often: an operator may have mended it. */
 const REFUSED_RETRY_MS = 10_000;
 
+/** Another gateway that mirrors and has said nothing for so long is taken for gone. Many times CHECK_MS. */
+const STANDBY_MS = 10_000;
+/** A gateway that writes for long says in between that it goes on. */
+const BEAT_MS = 1000;
+
 /** A session is named at random. */
 const SESSION_BYTES = 8;
 
@@ -63,6 +71,11 @@ export interface MirrorOptions {
   readonly session?: () => string;
   readonly checkMs?: number;
   readonly pendingMax?: number;
+  readonly standbyMs?: number;
+  /** Of several gateways that mirror the same cluster: its name, the same in each of its lives. */
+  readonly gateway?: string;
+  /** Brings the source up to date before it is written anew. */
+  readonly prepare?: () => Promise<void>;
 }
 
 export class Mirror {
@@ -75,6 +88,7 @@ export class Mirror {
   /** What the list of volumes in Redis looks like; null when it must be written. */
   #catalogue: string | null = null;
   #eventId: string | null = null;
+  #beatAt = Number.NEGATIVE_INFINITY;
   #pending = 0;
   #state: MirrorState = "connecting";
   #reason: string | null = null;
@@ -187,7 +201,8 @@ export class Mirror {
   async #follow(client: MirrorClient): Promise<void> {
     const session = this.#options.session?.() ?? randomBytes(SESSION_BYTES).toString("hex");
     const writer = new MirrorWriter(client, this.#options.source, session, this.#clock);
-    await this.#claim(client, session);
+    if (!(await this.#claim(client, session))) return;
+    await this.#options.prepare?.();
     let checkedAt = Number.NEGATIVE_INFINITY;
     while (!this.#closed) {
       const asked = this.#checkAsked;
@@ -211,14 +226,15 @@ export class Mirror {
     return this.#options.checkMs ?? CHECK_MS;
   }
 
-  /** Throws REDIS_FOREIGN when another store's mirror is there. */
-  async #claim(client: MirrorClient, session: string): Promise<void> {
+  /** False: the mirror was closed first. Throws REDIS_FOREIGN when another store's mirror is there. */
+  async #claim(client: MirrorClient, session: string): Promise<boolean> {
     const { storeId } = this.#options.source;
-    const answer = await withDeadline(
-      client.laminaClaim(IDENTITY_KEY, storeId, SCHEMA_VERSION, session),
-      STEP_TIMEOUT_MS,
-      this.#clock,
-    );
+    const what = [IDENTITY_KEY, storeId, SCHEMA_VERSION, session] as const;
+    const answer =
+      this.#options.gateway === undefined
+        ? await withDeadline(client.laminaClaim(...what), STEP_TIMEOUT_MS, this.#clock)
+        : await this.#claimShared(client, what);
+    if (answer === null) return false;
     if (answer !== "OK") {
       throw new LaminaError("REDIS_FOREIGN", { redis: this.#redis, found: String(answer), own: storeId });
     }
@@ -228,10 +244,51 @@ export class Mirror {
     )) {
       if (/^\d{1,15}$/.test(id)) this.#surplus.add(Number(id));
     }
+    return true;
+  }
+
+  /** Waits while another gateway goes on. Null: the mirror was closed. */
+  async #claimShared(client: MirrorClient, what: readonly string[]): Promise<unknown> {
+    const standbyMs = this.#options.standbyMs ?? STANDBY_MS;
+    let seen = "";
+    let seenAt = this.#clock.now();
+    while (!this.#closed) {
+      const stood = this.#clock.now() - seenAt >= standbyMs ? seen : "";
+      const answer = await withDeadline(
+        client.laminaClaimShared(...what, stood),
+        STEP_TIMEOUT_MS,
+        this.#clock,
+      );
+      if (typeof answer !== "string" || !answer.startsWith(HELD)) return answer;
+      const held = answer.slice(HELD.length);
+      if (held !== seen) seenAt = this.#clock.now();
+      seen = held;
+      this.#setState("standby", null);
+      await this.#writeEvents(client);
+      await this.#pause(this.#checkMs);
+    }
+    return null;
+  }
+
+  /** False: another gateway has taken over. */
+  async #beat(client: MirrorClient, writer: MirrorWriter): Promise<boolean> {
+    if (this.#options.gateway === undefined) return true;
+    const [store, session] = writer.identity;
+    this.#beatAt = this.#clock.now();
+    const answer = await withDeadline(
+      client.laminaBeat(IDENTITY_KEY, store, session),
+      STEP_TIMEOUT_MS,
+      this.#clock,
+    );
+    return answer !== STALE;
   }
 
   /** Compares what Redis says with what it was told. False: somebody else or a wipe took the catalogue; claim anew. */
   async #check(client: MirrorClient, writer: MirrorWriter): Promise<boolean> {
+    if (!(await this.#beat(client, writer))) {
+      this.#setState("rebuilding", null);
+      return false;
+    }
     const now = this.#options.wall();
     const deep = now - this.#deepCheckedAt >= DEEP_CHECK_MS;
     if (deep) this.#deepCheckedAt = now;
@@ -249,20 +306,26 @@ export class Mirror {
       if (lost && this.#state === "mirrored") this.#setState("rebuilding", null);
       if (lost || deep) this.#makeStale(track);
     });
-    await this.#checkNode(client);
-    await this.#checkEvents(client);
+    await this.#checkNodes(client);
+    if (this.#options.gateway === undefined) await this.#checkEvents(client);
     const own = writer.identity;
     if (identity.every((value, i) => value === own[i])) return true;
     this.#setState("rebuilding", null);
     return false;
   }
 
-  async #checkNode(client: MirrorClient): Promise<void> {
+  async #checkNodes(client: MirrorClient): Promise<void> {
     const { source } = this.#options;
-    const wanted = JSON.stringify(source.node());
-    const found = await withDeadline(client.hget(NODES_KEY, source.nodeId), STEP_TIMEOUT_MS, this.#clock);
-    if (found !== wanted) {
-      await withDeadline(client.hset(NODES_KEY, source.nodeId, wanted), STEP_TIMEOUT_MS, this.#clock);
+    const nodes = source.nodes?.() ?? new Map([[source.nodeId, source.node()]]);
+    const found = await withDeadline(client.hgetall(NODES_KEY), STEP_TIMEOUT_MS, this.#clock);
+    for (const [name, facts] of nodes) {
+      const wanted = JSON.stringify(facts);
+      if (found[name] === wanted) continue;
+      await withDeadline(client.hset(NODES_KEY, name, wanted), STEP_TIMEOUT_MS, this.#clock);
+    }
+    if (source.nodes === undefined) return;
+    for (const name of Object.keys(found)) {
+      if (!nodes.has(name)) await withDeadline(client.hdel(NODES_KEY, name), STEP_TIMEOUT_MS, this.#clock);
     }
   }
 
@@ -293,7 +356,9 @@ export class Mirror {
       throw error;
     }
     for (const record of records) {
-      await this.#writeVolume(writer, record);
+      if (this.#clock.now() - this.#beatAt >= BEAT_MS && !(await this.#beat(client, writer)))
+        this.#checkNeeded = true;
+      else await this.#writeVolume(writer, record);
       // No keys are written that no list covers.
       if (this.#checkNeeded) return;
     }
@@ -350,14 +415,38 @@ export class Mirror {
   }
 
   async #writeEvents(client: MirrorClient): Promise<void> {
+    const { gateway } = this.#options;
+    if (gateway === undefined) await this.#writeOnlyEvents(client);
+    else await this.#writeOwnEvents(client, gateway);
+  }
+
+  async #writeOwnEvents(client: MirrorClient, gateway: string): Promise<void> {
+    const cursor = await withDeadline(client.hget(CURSORS_KEY, gateway), STEP_TIMEOUT_MS, this.#clock);
+    const events = this.#options.events.after(cursor ?? NO_EVENT);
+    if (events.length === 0) return;
+    const keys = [EVENTS_KEY, CURSORS_KEY];
+    // Stale: Redis has lost the cursor or got an older one back. The next turn finds that.
+    await withDeadline(
+      client.laminaAppendOwnEvents(
+        ...keys,
+        gateway,
+        cursor ?? "",
+        String(EVENTS_KEPT),
+        ...eventFields(events),
+      ),
+      STEP_TIMEOUT_MS,
+      this.#clock,
+    );
+  }
+
+  async #writeOnlyEvents(client: MirrorClient): Promise<void> {
     const mirrored = this.#eventId;
     if (mirrored === null) return;
     const events = this.#options.events.after(mirrored);
     const last = events.at(-1);
     if (last === undefined) return;
-    const fields = events.flatMap((event) => [event.id, event.kind, event.volume ?? "", event.text]);
     const answer = await withDeadline(
-      client.laminaAppendEvents(EVENTS_KEY, mirrored, String(EVENTS_KEPT), ...fields),
+      client.laminaAppendEvents(EVENTS_KEY, mirrored, String(EVENTS_KEPT), ...eventFields(events)),
       STEP_TIMEOUT_MS,
       this.#clock,
     );
@@ -423,6 +512,10 @@ export class Mirror {
     });
     this.#wake = null;
   }
+}
+
+function eventFields(events: readonly LaminaEvent[]): string[] {
+  return events.flatMap((event) => [event.id, event.kind, event.volume ?? "", event.text]);
 }
 
 /** The mirror's words when there is none. */

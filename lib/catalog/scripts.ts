@@ -66,10 +66,50 @@ for i = 3, #ARGV, 4 do
 end
 return 'OK'`;
 
+/**
+ * Takes the catalogue as CLAIM does, but only from a session that has stood still. KEYS identity. ARGV store, schema,
+ * session, "session beat" as it was found before ("" for never). Returns "HELD session beat" when somebody else goes on.
+ */
+const CLAIM_SHARED = `
+local found = redis.call('HMGET', KEYS[1], 'store', 'session', 'beat')
+if found[1] and found[1] ~= ARGV[1] then return found[1] end
+if found[2] then
+  local held = found[2] .. ' ' .. (found[3] or '0')
+  if held ~= ARGV[4] then return 'HELD ' .. held end
+end
+redis.call('HSET', KEYS[1], 'store', ARGV[1], 'schema', ARGV[2], 'session', ARGV[3], 'serial', '0', 'beat', '0')
+return 'OK'`;
+
+/** Shows the others that a session goes on. KEYS identity. ARGV store, session. */
+const BEAT = `
+local found = redis.call('HMGET', KEYS[1], 'store', 'session')
+if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return '${STALE}' end
+redis.call('HINCRBY', KEYS[1], 'beat', 1)
+return 'OK'`;
+
+/**
+ * Appends events of one gateway of several, whose ids are in no order with the others': the stream gets ids of its own.
+ * KEYS events, cursors. ARGV gateway, its cursor as it was found ("": none), entries to keep, then id, kind, volume,
+ * text of each.
+ */
+const APPEND_OWN_EVENTS = `
+if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return '${STALE}' end
+for i = 4, #ARGV, 4 do
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'gateway', ARGV[1], 'id', ARGV[i],
+    'kind', ARGV[i + 1], 'volume', ARGV[i + 2], 'text', ARGV[i + 3])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[i])
+end
+return 'OK'`;
+
+export const HELD = "HELD ";
+
 export const SCRIPTS = {
   laminaChangeBucket: { lua: CHANGE_BUCKET, numberOfKeys: 3 },
   laminaPutRecord: { lua: PUT_RECORD, numberOfKeys: 2 },
   laminaPutCatalogue: { lua: PUT_CATALOGUE, numberOfKeys: 3 },
   laminaAppendEvents: { lua: APPEND_EVENTS, numberOfKeys: 1 },
+  laminaClaimShared: { lua: CLAIM_SHARED, numberOfKeys: 1 },
+  laminaBeat: { lua: BEAT, numberOfKeys: 1 },
+  laminaAppendOwnEvents: { lua: APPEND_OWN_EVENTS, numberOfKeys: 2 },
   laminaClaim: { lua: CLAIM, numberOfKeys: 1 },
 } as const;

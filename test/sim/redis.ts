@@ -268,6 +268,18 @@ class SimRedisConnection implements MirrorClient {
   laminaAppendEvents(...args: string[]): Promise<unknown> {
     return this.#ask("appendEvents", ...args);
   }
+  hdel(key: string, field: string): Promise<unknown> {
+    return this.#ask("hdel", key, field);
+  }
+  laminaClaimShared(...args: string[]): Promise<unknown> {
+    return this.#ask("claimShared", ...args);
+  }
+  laminaBeat(...args: string[]): Promise<unknown> {
+    return this.#ask("beat", ...args);
+  }
+  laminaAppendOwnEvents(...args: string[]): Promise<unknown> {
+    return this.#ask("appendOwnEvents", ...args);
+  }
   laminaClaim(...args: string[]): Promise<unknown> {
     return this.#ask("claim", ...args);
   }
@@ -288,6 +300,8 @@ function execute(database: Database, name: string, args: readonly string[]): unk
     case "hset":
       mapFor(database, key).set(field, args[2]!);
       return 1;
+    case "hdel":
+      return Number(mapAt(database, key)?.delete(field) ?? false);
     case "hgetall":
       return Object.fromEntries(mapAt(database, key) ?? []);
     case "hmget":

@@ -42,6 +42,14 @@ export class Truth implements MirrorSource {
     return { slots: 100 };
   }
 
+  protected valueOf(_volume: number, _extent: number): string {
+    return this.nodeId;
+  }
+
+  protected expectedNodes(): Record<string, string> {
+    return { [this.nodeId]: JSON.stringify(this.node()) };
+  }
+
   add(id: number, name: string, extents: readonly number[] = []): void {
     this.volumes.set(id, { record: record(id, name), extents: new Set(extents) });
   }
@@ -50,7 +58,7 @@ export class Truth implements MirrorSource {
   expected(): Record<string, unknown> {
     const all: Record<string, unknown> = {
       "lamina:{store}:identity": this.storeId,
-      "lamina:{store}:nodes": { [this.nodeId]: JSON.stringify(this.node()) },
+      "lamina:{store}:nodes": this.expectedNodes(),
     };
     if (this.volumes.size > 0) {
       all["lamina:{store}:volumes"] = byKey(this.records().map((r) => [String(r.id), r.name]));
@@ -60,7 +68,7 @@ export class Truth implements MirrorSource {
       const buckets = new Map<string, [string, string][]>();
       for (const extent of [...extents].sort((a, b) => a - b)) {
         const name = `0:${Math.floor(extent / 512)}`;
-        buckets.set(name, [...(buckets.get(name) ?? []), [String(extent), this.nodeId]]);
+        buckets.set(name, [...(buckets.get(name) ?? []), [String(extent), this.valueOf(id, extent)]]);
       }
       for (const [name, fields] of buckets) all[`lamina:{v${id}}:x:${name}`] = byKey(fields);
       if (buckets.size > 0) all[`lamina:{v${id}}:buckets`] = [...buckets.keys()].sort();
