@@ -29,3 +29,4 @@ export type {
   VolumeDetailView,
   VolumeView,
 } from "./views.js";
+export { mirrorNotice, viewMirror } from "./views.js";

@@ -159,6 +159,17 @@ export function storeView(stats: StoreStats): StoreView {
   };
 }
 
+export function viewMirror(mirror: MirrorStatus): MirrorView {
+  const { since, mirroredAt } = mirror;
+  return { ...mirror, since: iso(since), mirroredAt: mirroredAt === 0 ? null : iso(mirroredAt) };
+}
+
+/** Null: the mirror needs nobody. */
+export function mirrorNotice({ state, since, reason }: MirrorStatus): string | null {
+  if (state !== "down" && state !== "refused") return null;
+  return `the mirror in Redis is ${state} since ${iso(since)}: ${reason}`;
+}
+
 export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusView {
   const { server } = sources;
   const stats = sources.store.stats();
@@ -176,11 +187,7 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
     device: server.device,
     store: storeView(stats),
     scrub: scrubView(sources, stats),
-    mirror: {
-      ...mirror,
-      since: iso(mirror.since),
-      mirroredAt: mirror.mirroredAt === 0 ? null : iso(mirror.mirroredAt),
-    },
+    mirror: viewMirror(mirror),
     volumes: sources.registry.list().length,
     gateway: {
       connections: gateway.connections,
@@ -215,9 +222,7 @@ function notices(sources: AdminSources, stats: StoreStats, mirror: MirrorStatus)
     stats.waitingForSpace === 0 ? null : `${stats.waitingForSpace} write(s) wait: the device is full`,
     stats.lossy ? "the device lost power without a clean shutdown and is being settled" : null,
     stats.bitRotBlocks === 0 ? null : `${stats.bitRotBlocks} block(s) are damaged: see lamina volume show`,
-    mirror.state === "down" || mirror.state === "refused"
-      ? `the mirror in Redis is ${mirror.state} since ${iso(mirror.since)}: ${mirror.reason}`
-      : null,
+    mirrorNotice(mirror),
   ];
   return list.filter((notice) => notice !== null);
 }

@@ -20,6 +20,7 @@ import type { Engine } from "../uring/api.js";
 import { Catalogue, nameClaimed } from "./catalogue.js";
 import { type DeviceAnswer, encodeDescription, encodeRecords, type NodeDescription } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
+import { encodeHeld } from "./held-extents.js";
 import type { ClusterKey } from "./key.js";
 import type { LinkTls } from "./link-tls.js";
 import { addressIn, placesOf } from "./places.js";
@@ -78,6 +79,7 @@ export class NodeSide {
       describe: () => encodeDescription(this.describe()),
       records: () => this.#records(),
       devices: () => this.#devices(),
+      extents: () => encodeHeld(store),
       refused: (stream, why) => options.refused(peerText(stream), why),
     });
   }

@@ -44,6 +44,8 @@ export const Purpose = {
   Records: 3,
   /** Every device that is registered with it: one text. */
   Devices: 4,
+  /** Which extents it holds, and its capacity: one text. */
+  Extents: 5,
 } as const;
 export type Purpose = (typeof Purpose)[keyof typeof Purpose];
 
@@ -111,6 +113,7 @@ export interface Reception {
   describe(): string;
   records(): string;
   devices(): string;
+  extents(): string;
   /** Somebody without the key, or whom TLS has turned away. */
   refused(stream: ByteStream, why: string): void;
 }
@@ -210,6 +213,8 @@ export class Porter {
         return this.#reception.records();
       case Purpose.Devices:
         return this.#reception.devices();
+      case Purpose.Extents:
+        return this.#reception.extents();
     }
   }
 }

@@ -1,13 +1,15 @@
 /** The composition root of `lamina gateway`: NBD listeners over the volumes of a cluster. */
 import type { Logger } from "pino";
 import {
+  mirrorNotice,
   NODE_ROUTES,
   type NodeControl,
   type Route,
   VOLUME_ROUTES,
   type VolumeSources,
+  viewMirror,
 } from "../../admin/index.js";
-import type { EventLog } from "../../catalog/index.js";
+import { type EventLog, mirrorOff } from "../../catalog/index.js";
 import type { DialEnvironment } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
 import type { ClusterKey } from "../../cluster/key.js";
@@ -22,9 +24,11 @@ import type { ConfigSet } from "../../replica/config/set.js";
 import type { Member } from "../../replica/owner/member.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
-import { followRegistry } from "../serve/story.js";
+import { checkRedis } from "../serve/redis.js";
+import { followRegistry, type Later } from "../serve/story.js";
 import { checkTls } from "../serve/tls.js";
 import { VERSION } from "../version.js";
+import { type ClusterMirror, startClusterMirror } from "./mirror.js";
 import type { GatewayOptions } from "./options.js";
 import {
   clusterIdText,
@@ -77,7 +81,11 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   });
   parts.add(() => side.close());
   await listed(side, log);
-  followRegistry(side.registry, events, { mirror: null, registry: side.registry });
+  const later: Later = { mirror: null, registry: side.registry };
+  followRegistry(side.registry, events, later);
+  const mirrored = await startMirror(ground, side);
+  later.mirror = mirrored?.mirror ?? null;
+  parts.add(() => mirrored?.close());
   const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
   const made = createGateway({
     engine,
@@ -89,7 +97,17 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   });
   gateway = made;
   parts.add(() => drain(made, side, log));
-  const sources = sourcesOf({ engine, dial, options, key, side, gateway: made, events, startedAt });
+  const sources = sourcesOf({
+    engine,
+    dial,
+    options,
+    key,
+    side,
+    gateway: made,
+    events,
+    startedAt,
+    mirrored,
+  });
   const gauges = () => gatewayGauges(sources.status());
   const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
@@ -105,6 +123,17 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
     },
     close: () => parts.takeDown(),
   };
+}
+
+/** Null without --redis. Refuses a Redis that must not be written to; one that does not answer is no reason not to serve. */
+async function startMirror(
+  { options, log, key, events, dial }: RoleGround<GatewayOptions>,
+  side: GatewaySide,
+): Promise<ClusterMirror | null> {
+  const { redis: target, data } = options;
+  if (target === null) return null;
+  await checkRedis(target, clusterIdText(key), log);
+  return startClusterMirror({ target, side, events, dial, key, data });
 }
 
 /** Volumes that are not served here as somebody may expect. */
@@ -179,6 +208,7 @@ interface Made {
   readonly gateway: Gateway;
   readonly events: EventLog;
   readonly startedAt: number;
+  readonly mirrored: ClusterMirror | null;
 }
 
 interface GatewaySources extends RoleSources, VolumeSources, NodeControl {
@@ -186,7 +216,8 @@ interface GatewaySources extends RoleSources, VolumeSources, NodeControl {
 }
 
 function sourcesOf(made: Made): GatewaySources {
-  const { engine, dial, options, key, side, gateway, events, startedAt } = made;
+  const { engine, dial, options, key, side, gateway, events, startedAt, mirrored } = made;
+  const off = mirrorOff(startedAt);
   const { registry } = side;
   return {
     registry,
@@ -201,6 +232,7 @@ function sourcesOf(made: Made): GatewaySources {
       const others = registry.list().filter(({ id }) => !held.has(id));
       const stale = side.stale();
       const { connections, requestsInFlight } = gateway.stats();
+      const mirror = mirrored?.mirror.status() ?? off;
       return {
         role: "gateway",
         ...viewProcess(startedAt, options.data),
@@ -209,6 +241,7 @@ function sourcesOf(made: Made): GatewaySources {
           ...owned.flatMap(waitNotice),
           ...(stale === null ? [] : [stale]),
           ...accessNotices(options, registry),
+          ...[mirrorNotice(mirror)].filter((notice) => notice !== null),
           ...config
             .filter(({ node }) => !side.isLinked(node))
             .map(({ node }) => side.network.faultOf(node) ?? `node ${node} is not linked yet`),
@@ -217,6 +250,7 @@ function sourcesOf(made: Made): GatewaySources {
         ioEngine: engine.kind,
         linkTls: options.linkTls !== null,
         links,
+        mirror: viewMirror(mirror),
         connections,
         requestsInFlight,
         owned,
@@ -282,13 +316,16 @@ function copyView(
   };
 }
 
-function gatewayGauges({ connections, requestsInFlight, owned, links }: GatewayStatusView) {
+function gatewayGauges({ connections, requestsInFlight, owned, links, mirror }: GatewayStatusView) {
   return {
     gateway_connections: connections,
     gateway_requests_in_flight: requestsInFlight,
     gateway_volumes_owned: owned.length,
     gateway_volumes_waiting: owned.filter(({ waiting }) => waiting !== null).length,
     gateway_extents_to_resync: owned.reduce((sum, { toResync }) => sum + toResync, 0),
+    gateway_mirrored: mirror.state === "mirrored" ? 1 : 0,
+    gateway_mirror_standby: mirror.state === "standby" ? 1 : 0,
+    gateway_mirror_pending_changes: mirror.pending,
     gateway_links: links.filter(({ linked }) => linked).length,
   };
 }

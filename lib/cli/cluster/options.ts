@@ -1,5 +1,6 @@
 /** What `lamina node` and `lamina gateway` were asked for, all of it checked. */
 import { join, resolve } from "node:path";
+import { parseRedisUrl, type RedisTarget } from "../../catalog/index.js";
 import type { NodeAddress } from "../../cluster/dial.js";
 import { LaminaError } from "../../core/errors.js";
 import { MIB, PEER_SILENCE_MAX_MS } from "../../core/limits.js";
@@ -46,6 +47,7 @@ export interface GatewayArguments extends RoleArguments {
   readonly defaultExport?: string | undefined;
   readonly tls?: "off" | "allow" | "require" | undefined;
   readonly tlsDir?: string | undefined;
+  readonly redis?: string | undefined;
 }
 
 export interface RoleOptions {
@@ -69,6 +71,8 @@ export interface NodeOptions extends RoleOptions {
 export interface GatewayOptions extends RoleOptions {
   readonly listen: readonly ListenAddress[];
   readonly defaultExport: string | null;
+  /** What is mirrored into; null: nothing is. */
+  readonly redis: RedisTarget | null;
   /** Of NBD clients; null for --tls off. */
   readonly tls: TlsSettings | null;
   /** As of a server of its own: every volume needs an access list. */
@@ -109,7 +113,9 @@ export function resolveGatewayOptions(given: GatewayArguments): GatewayOptions {
     },
     undefined,
   );
-  return { ...role, listen, defaultExport, tls, guardedAddress };
+  const isMirrored = given.redis !== undefined && given.redis !== "none";
+  const redis = isMirrored ? parseRedisUrl(given.redis) : null;
+  return { ...role, listen, defaultExport, tls, guardedAddress, redis };
 }
 
 function resolveRole(given: RoleArguments, command: "node" | "gateway"): RoleOptions {

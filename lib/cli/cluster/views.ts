@@ -1,6 +1,6 @@
 /** What nodes and gateways of a cluster answer when they are asked how things are. */
 
-import type { ProcessView } from "../../admin/index.js";
+import type { MirrorView, ProcessView } from "../../admin/index.js";
 import type { ConfigOutcome } from "../../cluster/config-control.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
@@ -123,6 +123,8 @@ export interface GatewayStatusView extends RoleFacts {
   /** Volumes that nobody has open, and those that another gateway has, or died with. */
   readonly closed: readonly string[];
   readonly elsewhere: readonly string[];
+  /** How far the mirror in Redis is. */
+  readonly mirror: MirrorView;
   readonly connections: number;
   readonly requestsInFlight: number;
   readonly owned: readonly OwnedView[];

@@ -181,6 +181,10 @@ function nodeLines(view: Extract<RoleStatusView, { role: "node" }>): (readonly [
 
 function gatewayLines(view: Extract<RoleStatusView, { role: "gateway" }>): (readonly [string, string])[] {
   return [
+    [
+      "mirror",
+      view.mirror.redis === null ? view.mirror.state : `${view.mirror.state} (${view.mirror.redis})`,
+    ],
     ["clients", `${view.connections} connection(s), ${view.requestsInFlight} request(s) in flight`],
     ...view.owned.flatMap(ownedLines),
     ...view.closed.map((name): readonly [string, string] => ["volume", `${name}: nobody has it open`]),

@@ -75,6 +75,10 @@ function gatewayOptions<T>(yargs: Argv<T>) {
   return roleOptions(yargs)
     .option("listen", LISTEN)
     .option("default-export", DEFAULT_EXPORT)
+    .option(
+      "redis",
+      text("URL of a Redis to mirror the cluster into, the same at every gateway (default none)"),
+    )
     .option("tls", TLS)
     .option("tls-dir", TLS_DIR);
 }
@@ -83,8 +87,10 @@ async function serveRole(start: (log: ReturnType<typeof makeLog>) => Promise<Rol
   const log = makeLog();
   const role = await start(log);
   process.on("SIGHUP", () => reloadTls(role, log));
+  // Whoever reads that it is ready may stop it at once.
+  const stopped = stopSignal();
   for (const line of role.ready) print(line);
-  const signal = await stopSignal();
+  const signal = await stopped;
   log.info({ signal }, "stopping: finishing what is in flight");
   await role.close();
   return 0;

@@ -29,10 +29,17 @@ async function until(condition: () => Promise<boolean> | boolean): Promise<boole
   return false;
 }
 
-function startMirror(test: Test, url: string, truth: Truth): Mirror {
+/** As that of one machine, and as one of several gateways. */
+type Kind = { readonly gateway?: string };
+const KINDS: readonly (readonly [string, Kind])[] = [
+  ["one machine", {}],
+  ["a gateway", { gateway: "g1" }],
+];
+
+function startMirror(test: Test, url: string, truth: Truth, kind: Kind): Mirror {
   const events = new EventLog(() => Date.now());
   const target = parseRedisUrl(url);
-  const mirror = new Mirror({ target, source: truth, events, wall: () => Date.now(), checkMs: 100 });
+  const mirror = new Mirror({ target, source: truth, events, wall: () => Date.now(), checkMs: 100, ...kind });
   test.teardown(() => mirror.close());
   mirror.start();
   return mirror;
@@ -44,7 +51,7 @@ function populated(): Truth {
   return truth;
 }
 
-t.test("a Cluster of three masters", async (t) => {
+async function threeMasters(t: Test, kind: Kind): Promise<void> {
   // The bus port of a node is its port + 10000.
   const ports = (await freePorts(9)).filter((port) => port < 55_000).slice(0, 3);
   if (ports.length < 3) {
@@ -72,6 +79,7 @@ t.test("a Cluster of three masters", async (t) => {
     t,
     `redis-cluster://${ports.map((port) => `127.0.0.1:${port}`).join(",")}`,
     truth,
+    kind,
   );
   const content = async (): Promise<Record<string, unknown>> => {
     const parts = await Promise.all(
@@ -105,9 +113,9 @@ t.test("a Cluster of three masters", async (t) => {
   cli(nodes[1]!, "flushall");
   t.ok(await until(equal), "one wiped master is found out");
   t.equal(mirror.status().failures, 0);
-});
+}
 
-t.test("Sentinel: the mirror follows the master", async (t) => {
+async function failover(t: Test, kind: Kind): Promise<void> {
   const [masterPort, replicaPort, sentinelPort] = (await freePorts(3)) as [number, number, number];
   const master = new TestRedis([], masterPort);
   const replica = new TestRedis(["--replicaof", `127.0.0.1 ${masterPort}`], replicaPort);
@@ -142,7 +150,7 @@ t.test("Sentinel: the mirror follows the master", async (t) => {
   );
 
   const truth = populated();
-  const mirror = startMirror(t, `redis-sentinel://127.0.0.1:${sentinelPort}/main`, truth);
+  const mirror = startMirror(t, `redis-sentinel://127.0.0.1:${sentinelPort}/main`, truth, kind);
   t.ok(await until(() => mirror.status().state === "mirrored"), "mirrored into the master");
   await master.kill();
   truth.volumes.get(1)!.extents.add(9);
@@ -155,4 +163,9 @@ t.test("Sentinel: the mirror follows the master", async (t) => {
     return JSON.stringify(found) === JSON.stringify(truth.expected());
   };
   t.ok(await until(equal), "after the failover the new master has everything");
-});
+}
+
+for (const [name, kind] of KINDS) {
+  t.test(`a Cluster of three masters: ${name}`, (t) => threeMasters(t, kind));
+  t.test(`Sentinel: the mirror of ${name} follows the master`, (t) => failover(t, kind));
+}

@@ -38,6 +38,7 @@ t.test("what is decided while the nodes are asked is not undone by their answers
     describe: () => "{}",
     records: told,
     devices: () => "[]",
+    extents: () => "{}",
     refused: () => t.fail("nobody is refused"),
   });
   const listener = await engine.listen({ kind: "tcp", host: "127.0.0.1", port: 0 }, (stream) =>

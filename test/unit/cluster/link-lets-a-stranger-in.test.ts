@@ -36,6 +36,7 @@ async function rig(t: Test): Promise<Rig> {
     describe: () => "described",
     records: () => "r".repeat(100_000),
     devices: () => "[]",
+    extents: () => "{}",
     refused: () => refused++,
   });
   const listener: Listener = await engine.listen({ kind: "tcp", host: "127.0.0.1", port: 0 }, (stream) =>

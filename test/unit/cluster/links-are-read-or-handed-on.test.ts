@@ -64,6 +64,7 @@ async function rig(t: Test, directory: string | null): Promise<Rig> {
     describe: () => "described",
     records: () => "r".repeat(300_000),
     devices: () => "[]",
+    extents: () => "{}",
     refused: (_stream, why) => refused.push(why),
   });
   const listener = await engine.listen({ kind: "tcp", host: HOST, port: 0 }, (stream) =>

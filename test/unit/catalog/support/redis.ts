@@ -80,12 +80,12 @@ export class TestRedis {
   }
 }
 
-/** Every key with its value, in one comparable shape; without stamps, events and sessions. */
+/** Every key with its value, in one comparable shape; without stamps, events and their cursors, and sessions. */
 export async function dump(client: Redis): Promise<Record<string, unknown>> {
   const all: Record<string, unknown> = {};
   for (const key of (await client.keys("*")).sort()) {
     const type = await client.type(key);
-    if (key.endsWith(":stamp") || key.endsWith(":events")) continue;
+    if (key.endsWith(":stamp") || key.endsWith(":events") || key.endsWith(":cursors")) continue;
     if (type === "hash") all[key] = sorted(await client.hgetall(key));
     else if (type === "set") all[key] = (await client.smembers(key)).sort();
     else all[key] = type;
