@@ -14,10 +14,10 @@ import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
 import { HELLO_DEADLINE_MS } from "../replica/limits.js";
 import { addressText } from "../uring/address.js";
-import type { Engine } from "../uring/api.js";
+import type { Engine, ListenAddress } from "../uring/api.js";
 import { CipherBudget } from "../uring/cipher-memory.js";
 import { acceptTls, connectTls, type Handshaking, type TlsEvents } from "../uring/tls-handshake.js";
-import type { DialEnvironment } from "./dial.js";
+import type { DialEnvironment, NodeAddress } from "./dial.js";
 
 /** RFC 9266, "tls-exporter". */
 const BINDING_LABEL = "EXPORTER-Channel-Binding";
@@ -95,20 +95,40 @@ function bindingOf(socket: TLSSocket): Uint8Array {
 }
 
 /** Ways to other processes: encrypted if there is `tls`, and otherwise plain. */
-export function dialEnvironment(engine: DialEnvironment, tls: LinkTls | null): DialEnvironment {
-  const { pool, clock } = engine;
-  return {
-    pool,
-    clock,
-    async connect(address) {
-      const stream = await engine.connect(address);
-      if (tls === null || address.kind !== "tcp") return stream;
-      return new Promise((resolve, reject) => {
-        tls.connect(stream, address.host, (secured, what) => {
-          if (secured !== null) resolve(secured);
-          else reject(new LaminaError("CONNECT_REFUSED", { address: addressText(address), what }));
-        });
-      });
-    },
-  };
+export class Dialer implements DialEnvironment {
+  readonly pool: DialEnvironment["pool"];
+  readonly clock: DialEnvironment["clock"];
+  readonly #engine: DialEnvironment;
+  readonly #tls: LinkTls | null;
+  #stopped = false;
+
+  constructor(engine: DialEnvironment, tls: LinkTls | null) {
+    this.pool = engine.pool;
+    this.clock = engine.clock;
+    this.#engine = engine;
+    this.#tls = tls;
+  }
+
+  async connect(address: ListenAddress): Promise<ByteStream> {
+    const stream = await this.#engine.connect(address);
+    // The engine and its memory may be gone by now, and with them whoever waits for this.
+    if (this.#stopped) return NEVER;
+    return this.#tls === null || address.kind !== "tcp" ? stream : secured(this.#tls, stream, address);
+  }
+
+  /** Before the engine is closed: connections that come about later are nobody's. */
+  stop(): void {
+    this.#stopped = true;
+  }
+}
+
+const NEVER = new Promise<never>(() => undefined);
+
+function secured(tls: LinkTls, stream: ByteStream, address: NodeAddress): Promise<ByteStream> {
+  return new Promise((resolve, reject) => {
+    tls.connect(stream, address.host, (secure, what) => {
+      if (secure !== null) resolve(secure);
+      else reject(new LaminaError("CONNECT_REFUSED", { address: addressText(address), what }));
+    });
+  });
 }

@@ -15,7 +15,7 @@ import { EventLog } from "../../catalog/index.js";
 import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { type ClusterKey, readKey } from "../../cluster/key.js";
 import { readLinkCredentials } from "../../cluster/link-credentials.js";
-import { dialEnvironment, LinkTls } from "../../cluster/link-tls.js";
+import { Dialer, LinkTls } from "../../cluster/link-tls.js";
 import { writeMembers } from "../../cluster/members.js";
 import { placesOf } from "../../cluster/places.js";
 import type { PeerId } from "../../replica/api.js";
@@ -72,7 +72,8 @@ export async function startRole<Options extends RoleOptions>(
     warnOfEngine(engine, events, log);
     const linkTls = credentials === null ? null : new LinkTls(engine, credentials);
     if (linkTls !== null) parts.add(() => linkTls.close());
-    const dial = dialEnvironment(engine, linkTls);
+    const dial = new Dialer(engine, linkTls);
+    parts.add(() => dial.stop());
     return await compose({ options, log, parts, startedAt, key, engine, events, linkTls, dial });
   } catch (error) {
     await parts.takeDown();

@@ -6,7 +6,7 @@ import t, { type Test } from "tap";
 import { askText, type DialEnvironment } from "../../../lib/cluster/dial.js";
 import { type ClusterKey, keyOf } from "../../../lib/cluster/key.js";
 import { readLinkCredentials } from "../../../lib/cluster/link-credentials.js";
-import { dialEnvironment, LinkTls } from "../../../lib/cluster/link-tls.js";
+import { Dialer, LinkTls } from "../../../lib/cluster/link-tls.js";
 import { Porter, PRELUDES_MAX, Purpose } from "../../../lib/cluster/prelude.js";
 import { MIB } from "../../../lib/core/limits.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
@@ -78,7 +78,7 @@ async function rig(t: Test, directory: string | null): Promise<Rig> {
   const { address } = listener;
   if (address.kind !== "tcp") throw new Error("it listens on TCP");
   const dial = (of: string | null): DialEnvironment =>
-    dialEnvironment(engine, of === null ? null : new LinkTls(engine, readLinkCredentials(of)));
+    new Dialer(engine, of === null ? null : new LinkTls(engine, readLinkCredentials(of)));
   return { engine, port: address.port, sessions, refused, dial };
 }
 
@@ -222,6 +222,20 @@ t.test("connections that say nothing are bounded, also before TLS", async (t) =>
       () => false,
     );
   t.ok(told, "and there is room again when they have gone");
+});
+
+t.test("a connection that comes about when the process has stopped is nobody's", async (t) => {
+  const { engine, port } = await rig(t, node);
+  const dialer = new Dialer(engine, new LinkTls(engine, readLinkCredentials(gateway)));
+  let outcome = "none";
+  const connecting = dialer.connect({ kind: "tcp", host: HOST, port }).then(
+    () => (outcome = "connected"),
+    () => (outcome = "refused"),
+  );
+  dialer.stop();
+  const pause = new Promise((resolve) => setTimeout(resolve, 500));
+  await Promise.race([connecting, pause]);
+  t.equal(outcome, "none", "nobody is told, and no memory is touched");
 });
 
 t.test("files that cannot be used are refused by name", (t) => {
