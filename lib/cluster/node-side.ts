@@ -25,8 +25,9 @@ import type { ClusterKey } from "./key.js";
 import type { LinkTls } from "./link-tls.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
+import { type SweptNode, sweep } from "./sweep.js";
 
-/** How often a node looks for removed volumes of which it still has extents. */
+/** How often a node looks for extents that it holds for nothing. */
 const SWEEP_MS = 5000;
 
 export interface NodeSideOptions {
@@ -49,7 +50,7 @@ export interface NodeSideOptions {
   readonly stands: (standing: Standing, why: string) => void;
   /** Other nodes are the config nodes now; the device knows it. */
   readonly configChanged: (set: ConfigSet) => void;
-  /** The extents of a removed volume were given back. */
+  /** The extents of a volume that was removed, or has no seat here any more, were given back. */
   readonly swept: (volume: number) => void;
 }
 
@@ -68,6 +69,8 @@ export class NodeSide {
   #catalogue: Catalogue | null = null;
   #network: ClusterNetwork | null = null;
   #stopped = false;
+  /** Gates that were opened so far. */
+  #openings = 0;
 
   constructor(options: NodeSideOptions) {
     const { engine, store, key, tls } = options;
@@ -163,7 +166,10 @@ export class NodeSide {
       },
     });
     core.useRegistration(registration);
-    core.onGateOpened = () => lease.renewNow();
+    core.onGateOpened = () => {
+      this.#openings++;
+      lease.renewNow();
+    };
     lease.start();
     seat.start();
     config.start({ register, lease });
@@ -242,47 +248,37 @@ export class NodeSide {
     return JSON.stringify(known);
   }
 
-  // ---- Removed volumes ---------------------------------------------------------------------------------
+  // ---- What is held for nothing ------------------------------------------------------------------------
 
   #sweepLater(): void {
-    this.#options.engine.clock.setTimer(SWEEP_MS, () => {
+    const { clock } = this.#options.engine;
+    clock.setTimer(SWEEP_MS, () => {
       if (this.#stopped) return;
-      this.#sweep().then(
-        () => this.#sweepLater(),
-        () => this.#sweepLater(),
-      );
+      sweep(this.#swept)
+        .then(
+          (volumes) => {
+            for (const volume of volumes) this.#options.swept(volume);
+          },
+          // No majority was heard: later.
+          () => undefined,
+        )
+        .finally(() => this.#sweepLater());
     });
   }
 
-  /** Nobody is asked while there is nothing that could go. */
-  async #sweep(): Promise<void> {
-    const { store } = this.#options;
-    const held = store.volumesWithSlots();
-    if (held.length === 0) return;
-    await this.#catalogue!.refresh();
-    for (const volume of held) {
-      const known = this.#catalogue!.volumes.get(volume);
-      // Chosen by a majority, so for good. What nobody knows stays: it may be another majority's.
-      if (known === undefined || !known.chosen || known.record.state !== "removed") continue;
-      await this.#drop(volume, known.accepted.ballot);
-    }
-  }
-
-  /** The promise ends whatever an owner may still have under way. */
-  #drop(volume: number, ballot: { readonly epoch: number; readonly owner: number }): Promise<void> {
-    const { store, swept } = this.#options;
-    return new Promise((resolve) => {
-      this.#core!.promise(volume, ballot, (answer) => {
-        if (answer.kind !== "promised" || this.#stopped) {
-          resolve();
-          return;
-        }
-        store.dropVolume(volume, (error) => {
-          if (error === null) swept(volume);
-          resolve();
-        });
-      });
-    });
+  get #swept(): SweptNode {
+    const core = this.#core!;
+    const catalogue = this.#catalogue!;
+    return {
+      node: this.node,
+      store: this.#options.store,
+      mayVote: () => core.mayVote,
+      watched: () => core.watched(),
+      openings: () => this.#openings,
+      promise: (volume, ballot, done) => core.promise(volume, ballot, done),
+      volumes: () => catalogue.refresh().then(() => catalogue.volumes),
+      isStopped: () => this.#stopped,
+    };
   }
 }
 

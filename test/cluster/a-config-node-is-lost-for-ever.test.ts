@@ -89,6 +89,14 @@ t.test(
     n3.launch();
     await n3.ready();
     t.ok(await isListed(cluster, n3, false), "it starts as what it is now, with the command line of before");
+    // The copy of n2 is made whole while somebody has the volume open.
+    const client = await NbdClient.connect(gateway.host, gateway.port, "v");
+    await until("it has given back what it had of the volume", async () => {
+      const { nodes } = await cluster.status();
+      return nodes.find(({ address }) => address === n3.address)?.usedBytes === 0;
+    });
+    await client.close();
+    t.ok(await holds(gateway, 3));
     t.same(await cluster.end(), []);
   },
 );

@@ -60,7 +60,11 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
       else log.warn(`the device is ${standing === "unknown" ? "not registered" : standing}: ${why}`);
     },
     configChanged: (set) => noteConfig(options.data, key, set, log),
-    swept: (volume) => log.info({ volume }, "the extents of a removed volume were given back"),
+    swept: (volume) =>
+      log.info(
+        { volume },
+        "the extents of a volume that was removed, or has no seat here any more, were given back",
+      ),
   });
   const known = readMembers(options.data, key);
   if (known !== null) side.learned(known);
