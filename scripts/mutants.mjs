@@ -126,14 +126,17 @@ function outcome({ problem, found, seeds, events }) {
   return `${found.invariant} after ${seeds} seeds, ${events} events`;
 }
 
+/** The cluster's table says in which scene a mutant was hunted. */
 function table(results) {
+  const isCluster = list.mutants === CLUSTER_MUTANTS;
   const rows = results.map(({ mutant, found, seeds, events }) => {
     const cells = found ? [String(seeds), String(events), found.invariant] : ["–", "–", "survived"];
-    return `| ${[mutant.name, `\`${mutant.file}\``, ...cells].join(" | ")} |`;
+    const scene = isCluster ? [mutant.focus ?? "any"] : [];
+    return `| ${[mutant.name, `\`${mutant.file}\``, ...scene, ...cells].join(" | ")} |`;
   });
   return [
-    "| mutant | file | seeds | events | caught by |",
-    "| --- | --- | ---: | ---: | --- |",
+    `| mutant | file |${isCluster ? " scene |" : ""} seeds | events | caught by |`,
+    `| --- | --- |${isCluster ? " --- |" : ""} ---: | ---: | --- |`,
     ...rows,
   ].join("\n");
 }

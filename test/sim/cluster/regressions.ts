@@ -7,4 +7,13 @@ export interface ClusterRegression {
   readonly was: string;
 }
 
-export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [];
+export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
+  {
+    options: { seed: 695_899_580_392, subject: "volume" },
+    was: "resync called a member in sync that had older bytes of a block which no in-sync member could read",
+  },
+  {
+    options: { seed: 695_900_038_234, subject: "volume", focus: "sick" },
+    was: "the simulator's own: copies were read into memory that the node's store cannot fill with zeros",
+  },
+];
