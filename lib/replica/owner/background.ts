@@ -88,15 +88,17 @@ export class Background implements CopyHost {
     this.#host.soon();
   }
 
-  rotten(member: Member, extent: number): void {
+  /** False: too many extents wait for their repair. */
+  rotten(member: Member, extent: number): boolean {
     let members = this.#repairs.get(extent);
     if (members === undefined) {
-      if (this.#repairs.size >= REPAIRS_MAX) return;
+      if (this.#repairs.size >= REPAIRS_MAX) return false;
       members = new Set();
       this.#repairs.set(extent, members);
     }
     members.add(member);
     this.#host.soon();
+    return true;
   }
 
   get isBusy(): boolean {

@@ -35,7 +35,8 @@ export interface DeckHost {
   linkLost(member: Member): void;
   fencedBy(member: Member): void;
   endPass(member: Member, why: string): void;
-  rotten(member: Member, extent: number): void;
+  /** Its bad blocks are looked for and repaired; false: there are too many to keep in mind. */
+  rotten(member: Member, extent: number): boolean;
   /** A session has given a part back after the owner's end. */
   returned(): void;
   /** Every member is full, or some are that cannot be taken out: try again later. */
@@ -399,10 +400,20 @@ export class FlightDeck implements FlightOwner {
     if (!host.over) this.#pump(flight);
   }
 
-  /** Different blocks may be bad in different copies: the read has another chance once they are repaired. */
+  /**
+   * Different blocks may be bad in different copies: the read has another chance once they are repaired. What was tried
+   * before one of them left the in-sync ones does not count: it is tried again.
+   */
   #allBad(flight: Flight): void {
-    if (flight.healed) this.#answer(flight, Status.Io);
-    else flight.healing = true;
+    let isRepaired = false;
+    if (!flight.healed) {
+      for (const member of this.#host.members) {
+        if (!member.inSync || !member.holds(flight.op.extent)) continue;
+        isRepaired = this.#host.rotten(member, flight.op.extent) || isRepaired;
+      }
+    }
+    if (isRepaired) flight.healing = true;
+    else this.#answer(flight, Status.Io);
   }
 
   // ---- The list ----------------------------------------------------------------------------------------

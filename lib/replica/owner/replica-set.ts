@@ -205,8 +205,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.#background.doubt(extent);
   }
 
-  rotten(member: Member, extent: number): void {
-    this.#background.rotten(member, extent);
+  rotten(member: Member, extent: number): boolean {
+    return this.#background.rotten(member, extent);
   }
 
   retryLater(): void {

@@ -16,4 +16,8 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 695_900_038_234, subject: "volume", focus: "sick" },
     was: "the simulator's own: copies were read into memory that the node's store cannot fill with zeros",
   },
+  {
+    options: { seed: 265, subject: "volume", focus: "sick" },
+    was: "a read waited for a repair of the one copy left that nobody had asked for",
+  },
 ];

@@ -89,3 +89,21 @@ t.test("a member in resync does not join with what it had of a block that nobody
   t.equal(set.record.members[1]!.state, "insync");
   t.equal(stale!.fills(0)[4], 51);
 });
+
+t.test("rotten in one copy, and the other leaves for good: an error, not a wait for ever", async (t) => {
+  const cluster = new FakeCluster(2);
+  for (const node of cluster.nodes) node.put(0, CONTENT, 1, false);
+  cluster.nodes[0]!.extents.get(0)!.rot.add(4);
+  const { policy } = cluster.record();
+  const set = cluster.serve({ policy: { ...policy, minReplicas: 1 } });
+  cluster.nodes[1]!.down = true;
+  cluster.nodes[1]!.kill();
+  const read = cluster.read(set, 0);
+  cluster.pass(500);
+  t.equal(read.status, -1, "the other copy may come back");
+  const write = cluster.write(set, 1, 0, [9]);
+  cluster.pass(5000);
+  t.equal(write.status, Status.Ok);
+  t.equal(set.record.members[1]!.state, "stale");
+  t.equal(read.status, Status.Io);
+});
