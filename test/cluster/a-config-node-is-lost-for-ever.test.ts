@@ -88,7 +88,8 @@ t.test(
     await n3.kill();
     n3.launch();
     await n3.ready();
-    t.ok(await isListed(cluster, n3, false), "it starts as what it is now, with the command line of before");
+    // With the command line of before.
+    await until("it starts as what it is now", () => isListed(cluster, n3, false));
     // The copy of n2 is made whole while somebody has the volume open.
     const client = await NbdClient.connect(gateway.host, gateway.port, "v");
     await until("it has given back what it had of the volume", async () => {
