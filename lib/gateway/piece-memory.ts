@@ -5,9 +5,10 @@
  * another piece of a write of the same connection is in the volume, and a piece of a read only while another
  * piece of a read is in the volume or not yet sent. Both come back without any further memory: the volume
  * answers everything (DESIGN invariant 23), and what is not sent waits for this very client to read its own
- * replies. (Behind a streamed reply it waits for the pieces of that: these alone wait for nothing.) When there is none, smaller and smaller pieces are tried, and at last the page of the home, which
- * nobody else can have taken: the one piece that could use it is the one that was just excluded. Reads and
- * writes have a page each, so that a client that sends a write before it takes the reply to a read is served.
+ * replies. (Behind a streamed reply it waits for the pieces of that: these alone wait for nothing.) When there
+ * is none, smaller and smaller pieces are tried, and at last the page of the home, which nobody else can have
+ * taken: the one piece that could use it is the one that was just excluded. Reads and writes have a page each, so
+ * that a client that sends a write before it takes the reply to a read is served.
  */
 import { assert } from "../core/assert.js";
 import { BLOCK_BYTES, PIECE_BYTES } from "../core/limits.js";

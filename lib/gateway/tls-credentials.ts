@@ -7,14 +7,12 @@
  *     ca-crl.pem                        certificates that are revoked (optional)
  *     keys.psk                          lines of IDENTITY:HEXKEY, as psktool writes them
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { createSecureContext, type TlsOptions } from "node:tls";
+import type { TlsOptions } from "node:tls";
 import { LaminaError } from "../core/errors.js";
+import { checkTlsFiles, type Refuse, readTlsFile, TLS13_CIPHERS } from "../uring/tls-files.js";
 
 /** Suites for pre-shared keys: Node's own list has none of TLS 1.2, and none of TLS 1.3 that GnuTLS agrees to. */
 export const PSK_CIPHERS = "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256";
-export const TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 export const CERTIFICATE_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM";
 /** A shorter key is no secret. */
 const PSK_BYTES_MIN = 16;
@@ -32,17 +30,18 @@ export interface TlsCredentials {
  * does not belong to its certificate, a malformed line.
  */
 export function readTlsCredentials(directory: string): TlsCredentials {
-  const file = (name: string): Buffer | undefined => readOptional(directory, name);
+  const refuse: Refuse = (what, cause) => new LaminaError("TLS_FILES", { directory, what }, cause);
+  const file = (name: string): Buffer | undefined => readTlsFile(directory, name, refuse);
   const cert = file("server-cert.pem");
   const key = file("server-key.pem");
   const ca = file("ca-cert.pem");
   const crl = file("ca-crl.pem");
-  const keys = parseKeys("keys.psk", file("keys.psk"), (what) => refused(directory, what));
+  const keys = parseKeys("keys.psk", file("keys.psk"), refuse);
   if ((cert === undefined) !== (key === undefined)) {
-    throw refused(directory, "server-cert.pem and server-key.pem belong together and one is missing");
+    throw refuse("server-cert.pem and server-key.pem belong together and one is missing");
   }
   if (cert === undefined && keys.size === 0) {
-    throw refused(directory, "there is neither server-cert.pem with server-key.pem nor keys.psk");
+    throw refuse("there is neither server-cert.pem with server-key.pem nor keys.psk");
   }
   const ciphers = [TLS13_CIPHERS];
   if (cert !== undefined) ciphers.push(CERTIFICATE_CIPHERS);
@@ -54,29 +53,12 @@ export function readTlsCredentials(directory: string): TlsCredentials {
     ...(ca === undefined ? {} : { ca, requestCert: true, rejectUnauthorized: true }),
     ...(crl === undefined ? {} : { crl }),
   };
-  try {
-    createSecureContext(options);
-  } catch (error) {
-    throw refused(directory, error instanceof Error ? error.message : String(error), error);
-  }
+  checkTlsFiles(options, refuse);
   return { options, verifiesClients: ca !== undefined, keys };
 }
 
-function readOptional(directory: string, name: string): Buffer | undefined {
-  try {
-    return readFileSync(join(directory, name));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw refused(directory, `${name} cannot be read: ${(error as Error).message}`, error);
-  }
-}
-
 /** By identity. Throws what `refuse` makes of one sentence about the first bad line of the file `name`. */
-export function parseKeys(
-  name: string,
-  file: Buffer | undefined,
-  refuse: (what: string) => LaminaError,
-): Map<string, Buffer> {
+export function parseKeys(name: string, file: Buffer | undefined, refuse: Refuse): Map<string, Buffer> {
   const keys = new Map<string, Buffer>();
   if (file === undefined) return keys;
   for (const [i, line] of file.toString("utf8").split("\n").entries()) {
@@ -91,8 +73,4 @@ export function parseKeys(
     keys.set(match[1]!, key);
   }
   return keys;
-}
-
-function refused(directory: string, what: string, cause?: unknown): LaminaError {
-  return new LaminaError("TLS_FILES", { directory, what }, cause);
 }

@@ -5,14 +5,14 @@
  *     client-cert.pem  client-key.pem    its own (optional: a server may be content without)
  *     a file of IDENTITY:HEXKEY lines    pre-shared keys, in place of certificates
  */
-import { readFileSync } from "node:fs";
 import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { isIP, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { type ConnectionOptions, connect, createSecureContext, type TLSSocket } from "node:tls";
+import { type ConnectionOptions, connect, type TLSSocket } from "node:tls";
 import { LaminaError } from "../../core/errors.js";
-import { CERTIFICATE_CIPHERS, PSK_CIPHERS, parseKeys, TLS13_CIPHERS } from "../../gateway/tls-credentials.js";
+import { CERTIFICATE_CIPHERS, PSK_CIPHERS, parseKeys } from "../../gateway/tls-credentials.js";
+import { checkTlsFiles, type Refuse, readTlsFile, TLS13_CIPHERS } from "../../uring/tls-files.js";
 
 /** As the command line names them. */
 export interface TlsArguments {
@@ -42,12 +42,13 @@ export function readClientTls(args: TlsArguments): ClientTls | null {
 }
 
 function certificates(directory: string): ClientTls {
-  const file = (name: string): Buffer | undefined => readOptional(directory, name);
+  const refuse = refusalOf(directory);
+  const file = (name: string): Buffer | undefined => readTlsFile(directory, name, refuse);
   const [ca, cert, key] = [file("ca-cert.pem"), file("client-cert.pem"), file("client-key.pem")];
   // Without it the authorities of the operating system would be believed, which nobody asked for.
-  if (ca === undefined) throw refused(directory, "there is no ca-cert.pem");
+  if (ca === undefined) throw refuse("there is no ca-cert.pem");
   if ((cert === undefined) !== (key === undefined)) {
-    throw refused(directory, "client-cert.pem and client-key.pem belong together and one is missing");
+    throw refuse("client-cert.pem and client-key.pem belong together and one is missing");
   }
   const options: ConnectionOptions = {
     minVersion: "TLSv1.2",
@@ -55,22 +56,19 @@ function certificates(directory: string): ClientTls {
     ca,
     ...(cert === undefined ? {} : { cert, key }),
   };
-  try {
-    createSecureContext(options);
-  } catch (error) {
-    throw refused(directory, error instanceof Error ? error.message : String(error), error);
-  }
+  checkTlsFiles(options, refuse);
   return { options, source: { kind: "x509", directory: resolve(directory) } };
 }
 
 function preSharedKey(file: string, wanted: string | undefined): ClientTls {
-  const bytes = readOptional(dirname(file), basename(file));
-  if (bytes === undefined) throw refused(file, "it does not exist");
-  const keys = parseKeys(basename(file), bytes, (what) => refused(file, what));
+  const refuse = refusalOf(file);
+  const bytes = readTlsFile(dirname(file), basename(file), refuse);
+  if (bytes === undefined) throw refuse("it does not exist");
+  const keys = parseKeys(basename(file), bytes, refuse);
   const username = wanted ?? (keys.size === 1 ? [...keys.keys()][0]! : undefined);
-  if (username === undefined) throw refused(file, `it has ${keys.size} keys; --tls-username says which`);
+  if (username === undefined) throw refuse(`it has ${keys.size} keys; --tls-username says which`);
   const psk = keys.get(username);
-  if (psk === undefined) throw refused(file, `it has no key of ${username}`);
+  if (psk === undefined) throw refuse(`it has no key of ${username}`);
   const options: ConnectionOptions = {
     minVersion: "TLSv1.2",
     ciphers: `${TLS13_CIPHERS}:${PSK_CIPHERS}`,
@@ -84,17 +82,8 @@ function preSharedKey(file: string, wanted: string | undefined): ClientTls {
   return { options, source: { kind: "psk", file: resolve(file), username } };
 }
 
-function readOptional(directory: string, name: string): Buffer | undefined {
-  try {
-    return readFileSync(join(directory, name));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw refused(directory, `${name} cannot be read: ${(error as Error).message}`, error);
-  }
-}
-
-function refused(path: string, what: string, cause?: unknown): LaminaError {
-  return new LaminaError("CLIENT_TLS_FILES", { path, what }, cause);
+function refusalOf(path: string): Refuse {
+  return (what, cause) => new LaminaError("CLIENT_TLS_FILES", { path, what }, cause);
 }
 
 /** Encrypts a connection to `host`, whose name or address its certificate must have. Rejected when it does not. */
