@@ -2,14 +2,12 @@ import t from "tap";
 import { Catalogue } from "../../../lib/cluster/catalogue.js";
 import { encodeRecords } from "../../../lib/cluster/description.js";
 import { keyOf } from "../../../lib/cluster/key.js";
-import { Porter } from "../../../lib/cluster/prelude.js";
 import { epoch, generation, volumeId } from "../../../lib/core/ids.js";
 import { MIB } from "../../../lib/core/limits.js";
 import { type ClusterRecord, encodeClusterRecord } from "../../../lib/replica/owner/record.js";
-import { openEngine } from "../../../lib/uring/engine.js";
 import { firstRecord } from "../../../lib/volume/registry-base.js";
+import { NODE, serve } from "./support/served.js";
 
-const NODE = "0123456789abcdef0123456789abcdef";
 const KEY = keyOf(new Uint8Array(16).fill(1), new Uint8Array(32).fill(2));
 
 function recordOf(of: number): ClusterRecord {
@@ -30,27 +28,11 @@ function acceptedOf(record: ClusterRecord) {
 }
 
 t.test("what is decided while the nodes are asked is not undone by their answers", async (t) => {
-  const engine = openEngine({ kind: "threads", poolBytes: 16 * MIB });
   let stored: ClusterRecord[] = [];
-  const told = () => encodeRecords(stored.map((record) => ({ volume: 7, accepted: acceptedOf(record) })));
-  const porter = new Porter(engine, { key: KEY, tls: null }, NODE, {
-    session: (stream) => stream.close(),
-    describe: () => "{}",
-    records: told,
-    devices: () => "[]",
-    extents: () => "{}",
+  const { engine, address } = await serve(t, () => ({ key: KEY, tls: null }), {
+    records: () => encodeRecords(stored.map((record) => ({ volume: 7, accepted: acceptedOf(record) }))),
     refused: () => t.fail("nobody is refused"),
   });
-  const listener = await engine.listen({ kind: "tcp", host: "127.0.0.1", port: 0 }, (stream) =>
-    porter.admit(stream),
-  );
-  t.teardown(async () => {
-    porter.close();
-    await listener.close();
-    await engine.close();
-  });
-  const { address } = listener;
-  if (address.kind !== "tcp") throw new Error("it listens on TCP");
   const catalogue = new Catalogue(engine, KEY, () => [{ node: NODE, address }]);
   const known = () => catalogue.volumes.get(7)?.record.generation ?? 0;
 

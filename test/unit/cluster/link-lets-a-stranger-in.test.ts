@@ -2,12 +2,9 @@ import { connect } from "node:net";
 import t, { type Test } from "tap";
 import { askText } from "../../../lib/cluster/dial.js";
 import { type ClusterKey, keyOf } from "../../../lib/cluster/key.js";
-import { Porter, Purpose } from "../../../lib/cluster/prelude.js";
-import { MIB } from "../../../lib/core/limits.js";
-import type { Engine, Listener } from "../../../lib/uring/api.js";
-import { openEngine } from "../../../lib/uring/engine.js";
+import { Purpose } from "../../../lib/cluster/prelude.js";
+import { NODE, type Served, serve } from "./support/served.js";
 
-const NODE = "0123456789abcdef0123456789abcdef";
 const OTHER = "f".repeat(32);
 const ASK_BYTES = 40;
 const ANSWER_BYTES = 104;
@@ -16,39 +13,20 @@ function key(cluster: number, secret: number): ClusterKey {
   return keyOf(new Uint8Array(16).fill(cluster), new Uint8Array(32).fill(secret));
 }
 
-interface Rig {
-  readonly engine: Engine;
-  readonly address: { readonly kind: "tcp"; readonly host: string; readonly port: number };
+interface Rig extends Served {
   readonly sessions: () => number;
   readonly refused: () => number;
 }
 
 async function rig(t: Test): Promise<Rig> {
-  const engine = openEngine({ kind: "threads", poolBytes: 16 * MIB });
   let sessions = 0;
   let refused = 0;
-  const porter = new Porter(engine, { key: key(1, 2), tls: null }, NODE, {
-    session: (stream) => {
-      sessions++;
-      stream.setListener({ streamReceived() {}, streamSent() {}, streamClosed() {} });
-      stream.close();
-    },
+  const { engine, address } = await serve(t, () => ({ key: key(1, 2), tls: null }), {
+    session: () => sessions++,
     describe: () => "described",
     records: () => "r".repeat(100_000),
-    devices: () => "[]",
-    extents: () => "{}",
     refused: () => refused++,
   });
-  const listener: Listener = await engine.listen({ kind: "tcp", host: "127.0.0.1", port: 0 }, (stream) =>
-    porter.admit(stream),
-  );
-  t.teardown(async () => {
-    porter.close();
-    await listener.close();
-    await engine.close();
-  });
-  const { address } = listener;
-  if (address.kind !== "tcp") throw new Error("it listens on TCP");
   return { engine, address, sessions: () => sessions, refused: () => refused };
 }
 

@@ -7,17 +7,14 @@ import { askText, type DialEnvironment } from "../../../lib/cluster/dial.js";
 import { type ClusterKey, keyOf } from "../../../lib/cluster/key.js";
 import { readLinkCredentials } from "../../../lib/cluster/link-credentials.js";
 import { Dialer, LinkTls } from "../../../lib/cluster/link-tls.js";
-import { Porter, PRELUDES_MAX, Purpose } from "../../../lib/cluster/prelude.js";
-import { MIB } from "../../../lib/core/limits.js";
+import { PRELUDES_MAX, Purpose } from "../../../lib/cluster/prelude.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
 import type { Engine } from "../../../lib/uring/api.js";
-import { openEngine } from "../../../lib/uring/engine.js";
 import { removeScratch, scratchDirectory } from "../../interop/support/scratch.js";
 import { makeAuthority } from "../../interop/support/tls.js";
 import { until } from "../../interop/support/until.js";
+import { HOST, NODE, serve } from "./support/served.js";
 
-const NODE = "0123456789abcdef0123456789abcdef";
-const HOST = "127.0.0.1";
 const HANDSHAKE_RECORD = 22;
 const ALERT_RECORD = 21;
 
@@ -51,32 +48,22 @@ interface Rig {
 
 /** A node that shows what is in `directory`; null: its links are plain. */
 async function rig(t: Test, directory: string | null): Promise<Rig> {
-  const engine = openEngine({ kind: "threads", poolBytes: 64 * MIB });
   const sessions: ByteStream[] = [];
   const refused: string[] = [];
-  const tls = directory === null ? null : new LinkTls(engine, readLinkCredentials(directory));
-  const porter = new Porter(engine, { key: key(2), tls }, NODE, {
-    session(stream) {
-      sessions.push(stream);
-      stream.setListener({ streamReceived() {}, streamSent() {}, streamClosed() {} });
-      stream.close();
+  const { engine, address } = await serve(
+    t,
+    (engine) => ({
+      key: key(2),
+      tls: directory === null ? null : new LinkTls(engine, readLinkCredentials(directory)),
+    }),
+    {
+      session: (stream) => sessions.push(stream),
+      describe: () => "described",
+      records: () => "r".repeat(300_000),
+      refused: (_stream, why) => refused.push(why),
     },
-    describe: () => "described",
-    records: () => "r".repeat(300_000),
-    devices: () => "[]",
-    extents: () => "{}",
-    refused: (_stream, why) => refused.push(why),
-  });
-  const listener = await engine.listen({ kind: "tcp", host: HOST, port: 0 }, (stream) =>
-    porter.admit(stream),
+    64,
   );
-  t.teardown(async () => {
-    porter.close();
-    await listener.close();
-    await engine.close();
-  });
-  const { address } = listener;
-  if (address.kind !== "tcp") throw new Error("it listens on TCP");
   const dial = (of: string | null): DialEnvironment =>
     new Dialer(engine, of === null ? null : new LinkTls(engine, readLinkCredentials(of)));
   return { engine, port: address.port, sessions, refused, dial };
