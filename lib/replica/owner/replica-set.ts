@@ -33,18 +33,12 @@ import { Leaving, Member } from "./member.js";
 import type { Activated, Amendment } from "./owned-record.js";
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry } from "./record.js";
 import { PassStage } from "./resync-pass.js";
+import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
 import { planRecord } from "./shrink.js";
 import { StableTracker } from "./stable.js";
 import { waitText } from "./wait-text.js";
 
-/** A seat that is given to another node. */
-interface Replacing {
-  readonly member: Member;
-  readonly next: NodeId;
-  readonly done: (refusal: string | null) => void;
-}
-
-export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, TickTask {
+export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, SeatHost, TickTask {
   readonly environment: OwnerEnvironment;
   readonly events: OwnerEvents;
   readonly volume: number;
@@ -58,6 +52,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   readonly #stable = new StableTracker();
   readonly #leaseMark: number;
   readonly #holders: Holders;
+  readonly #seats: SeatChanges;
   #record: ClusterRecord;
   #sequence: number;
   #proposal: Asking | null = null;
@@ -71,7 +66,6 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #firstLate: ExtentOp | null = null;
   #lastLate: ExtentOp | null = null;
   readonly #amendments: Amendment[] = [];
-  #replacing: Replacing | null = null;
   #releasing: ((released: boolean) => void) | null = null;
   /** A record that says so was sent, and may be chosen. */
   #letGo = false;
@@ -90,6 +84,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.extentBlocks = environment.extentBlocks;
     this.#sequence = Math.max(ballot.epoch * SEQUENCES_PER_EPOCH, activated.sequence);
     this.#holders = new Holders(record);
+    this.#seats = new SeatChanges(this);
     this.members = record.members.map((entry, seat) => this.#seated(entry, seat));
     this.deck = new FlightDeck(this);
     this.#background = new Background(this, activated.reconcile);
@@ -112,6 +107,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     return this.#over;
   }
 
+  get ending(): boolean {
+    return this.#over || this.#releasing !== null;
+  }
+
   /**
    * What it says needs the lease: also what no copy has to be asked for, like a hole. From the proposal on that says
    * that it let go the next owner does not wait for the lease any more, whether this one has heard of it or not.
@@ -122,6 +121,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   get changingRecord(): boolean {
     return this.#proposal !== null;
+  }
+
+  get isBusy(): boolean {
+    return this.#background.isBusy;
   }
 
   get enough(): boolean {
@@ -242,6 +245,19 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.goneWall = clock.wall();
     const session = links.session(member.node);
     if (session !== null) this.#opened(member, session);
+  }
+
+  seat(entry: MemberEntry, seat: number): void {
+    const fresh = this.#seated(entry, seat);
+    this.members[seat] = fresh;
+    this.deck.recordChanged();
+    this.#meet(fresh, null);
+  }
+
+  unseat(member: Member): void {
+    this.environment.links.unwatch(member.node, this);
+    member.session = null;
+    member.ready = false;
   }
 
   #memberOf(session: ReplicaSession): Member {
@@ -379,18 +395,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     }
     const next = generationOf(this.#record.generation + 1);
     for (const member of plan.joining) member.pass!.stage = PassStage.Proposed;
-    const record: ClusterRecord = {
-      ...this.#record,
-      epoch: this.#record.epoch,
-      generation: next,
-      version: this.#record.version + 1,
-      members: this.members.map((member) => {
-        if (plan.leaving.includes(member)) return { node: member.node, state: "stale", since: next };
-        if (plan.joining.includes(member)) return { node: member.node, state: "insync", since: 0 };
-        return member.entry;
-      }),
-    };
-    this.#accept(record, () => {
+    const members = this.members.map((member): MemberEntry => {
+      if (plan.leaving.includes(member)) return { node: member.node, state: "stale", since: next };
+      if (plan.joining.includes(member)) return { node: member.node, state: "insync", since: 0 };
+      return member.entry;
+    });
+    this.propose({ members }, () => {
       for (const member of plan.leaving) this.#left(member, next);
       for (const member of plan.joining) this.#joined(member);
       this.deck.recordChanged();
@@ -399,7 +409,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   /** Changes the record between two changes of the member list. `done(null)`: the owner was over before. */
   amend(edit: Amendment["edit"], done: Amendment["done"]): void {
-    if (this.#over || this.#releasing !== null) {
+    if (this.ending) {
       done(null);
       return;
     }
@@ -411,15 +421,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     const amendment = this.#amendments[0];
     if (amendment === undefined) return;
     const { size, description, readOnly, access, policy } = amendment.edit(this.#record);
-    const record: ClusterRecord = {
-      ...this.#record,
+    const change = {
       ...{ size, description, readOnly, access },
       // Which member holds which extent depends on it.
       policy: { ...policy, replicas: this.#record.policy.replicas },
-      generation: generationOf(this.#record.generation + 1),
-      version: this.#record.version + 1,
     };
-    this.#accept(record, () => {
+    this.propose(change, (record) => {
       this.#amendments.shift();
       this.deck.recordChanged();
       amendment.done(record);
@@ -431,71 +438,19 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (epoch > this.epoch) this.#end(`epoch ${epoch} has taken over`);
   }
 
-  /**
-   * Gives a member's seat to another node, which gets everything from the others: a disk is lost, or is to be emptied.
-   * A member that is in sync leaves first, if there are enough without it. `done(null)`: the record says so, and
-   * resync goes on; else why not, for people.
-   */
-  replace(old: NodeId, next: NodeId, done: (refusal: string | null) => void): void {
-    const { nameOf } = this.environment;
-    const member = this.members.find(({ node }) => node === old);
-    if (this.#over || this.#releasing !== null) done("the volume has no owner here any more");
-    else if (this.#replacing !== null) done("another member is being replaced");
-    else if (member === undefined) done(`${nameOf(old)} is no member`);
-    else if (this.members.some(({ node }) => node === next)) done(`${nameOf(next)} is a member already`);
-    else if (member.inSync && !this.#canSpare(member))
-      done(`there are not enough copies without ${member.name}`);
-    else {
-      this.#replacing = { member, next, done };
-      this.soon();
-    }
+  /** Gives a member's seat to another node (SeatChanges.replace). */
+  replace(old: NodeId, next: NodeId, done: SeatAnswer): void {
+    this.#seats.replace(old, next, done);
   }
 
-  /** Whether changes can be answered without the member, and without those that are going anyway. */
-  #canSpare(member: Member): boolean {
-    const staying = this.members.filter((one) => one.inSync && one.leaving === null && one !== member);
-    return staying.length >= membersForChanges(this.#record);
-  }
-
-  /** The seat changes hands when nothing of its old node is open. */
-  #replaceNext(): void {
-    const replacing = this.#replacing;
-    if (replacing === null || this.#proposal !== null) return;
-    const { member } = replacing;
-    if (member.inSync) {
-      if (this.#canSpare(member)) {
-        this.leave(member, Leaving.Replaced);
-        return;
-      }
-      // Somebody else went meanwhile: it is needed, and used again.
-      if (member.leaving === Leaving.Replaced) member.leaving = null;
-      this.#replacing = null;
-      replacing.done(`there are not enough copies without ${member.name}`);
-      return;
-    }
-    this.endPass(member, Leaving.Replaced);
-    if (member.outstanding > 0 || this.#background.isBusy) return;
-    const entry: MemberEntry = { node: replacing.next, state: "stale", since: 0 };
+  /** Has the present record chosen with this change, under the next generation. One is proposed at a time. */
+  propose(change: Partial<ClusterRecord>, chosen: (record: ClusterRecord) => void): void {
     const record: ClusterRecord = {
       ...this.#record,
+      ...change,
       generation: generationOf(this.#record.generation + 1),
       version: this.#record.version + 1,
-      members: this.#record.members.map((one, seat) => (seat === member.index ? entry : one)),
     };
-    this.#accept(record, () => {
-      this.environment.links.unwatch(member.node, this);
-      member.session = null;
-      member.ready = false;
-      const fresh = this.#seated(entry, member.index);
-      this.members[member.index] = fresh;
-      this.#replacing = null;
-      this.deck.recordChanged();
-      this.#meet(fresh, null);
-      replacing.done(null);
-    });
-  }
-
-  #accept(record: ClusterRecord, chosen: () => void): void {
     const accepted = {
       ballot: this.#ballot,
       generation: record.generation,
@@ -511,7 +466,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
         return;
       }
       this.#record = record;
-      chosen();
+      chosen(record);
       this.soon();
     });
   }
@@ -577,7 +532,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.leave(member, Leaving.Gone);
     if (member.leaseLostAt !== null && now - member.leaseLostAt >= SILENCE_MAX_MS && member.inSync)
       this.leave(member, Leaving.NoLease);
-    const isStaying = member !== this.#replacing?.member;
+    const isStaying = !this.#seats.isReplacing(member);
     if (!member.inSync && member.usable && member.pass === null && isStaying)
       this.#background.beginPass(member);
   }
@@ -606,7 +561,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.deck.passEnded();
     }
     this.#propose();
-    this.#replaceNext();
+    this.#seats.proceed();
     this.#background.kick();
     this.#proceedRelease();
   }
@@ -640,13 +595,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (done === null || this.deck.begun > 0 || this.#firstLate !== null) return;
     if (this.#proposal !== null || this.#background.isBusy || this.#amendments.length > 0) return;
     this.#letGo = true;
-    const record: ClusterRecord = {
-      ...this.#record,
-      generation: generationOf(this.#record.generation + 1),
-      version: this.#record.version + 1,
-      owner: { ...this.#record.owner, released: true },
-    };
-    this.#accept(record, () => {
+    this.propose({ owner: { ...this.#record.owner, released: true } }, () => {
       this.#stop();
       done(true);
     });
@@ -665,8 +614,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
     this.#proposal?.cancel();
-    this.#replacing?.done("the volume has no owner here any more");
-    this.#replacing = null;
+    this.#seats.end();
     for (const { done } of this.#amendments.splice(0)) done(null);
   }
 

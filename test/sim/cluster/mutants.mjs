@@ -272,9 +272,9 @@ export const CLUSTER_MUTANTS = [
   },
   {
     name: "a node in another's seat is owed only what is written from now on",
-    file: "lib/replica/owner/replica-set.ts",
+    file: "lib/replica/owner/seat-changes.ts",
     find: '{ node: replacing.next, state: "stale", since: 0 }',
-    replace: '{ node: replacing.next, state: "stale", since: this.generation + 1 }',
+    replace: '{ node: replacing.next, state: "stale", since: host.record.generation + 1 }',
     invariant: "I15: a member that is new lacks everything",
     subject: "volume",
     focus: "replace",
