@@ -15,7 +15,7 @@ import type { ByteStream } from "../core/stream.js";
 import { HELLO_DEADLINE_MS } from "../replica/limits.js";
 import { addressText } from "../uring/address.js";
 import type { Engine, ListenAddress } from "../uring/api.js";
-import { CipherBudget } from "../uring/cipher-memory.js";
+import type { CipherBudget } from "../uring/cipher-memory.js";
 import { acceptTls, connectTls, type Handshaking, type TlsEvents } from "../uring/tls-handshake.js";
 import type { DialEnvironment, NodeAddress } from "./dial.js";
 
@@ -33,9 +33,9 @@ export class LinkTls {
   #closed: (() => void) | null = null;
 
   /** `credentials`: see link-credentials.ts. */
-  constructor({ pool, clock }: Pick<Engine, "pool" | "clock">, credentials: SecureContextOptions) {
+  constructor(clock: Engine["clock"], budget: CipherBudget, credentials: SecureContextOptions) {
     this.#clock = clock;
-    this.#budget = new CipherBudget(pool);
+    this.#budget = budget;
     this.#credentials = credentials;
   }
 

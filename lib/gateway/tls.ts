@@ -2,9 +2,8 @@
 
 import type { TLSSocket, TlsOptions } from "node:tls";
 import type { TlsMode } from "nbd-protocol-ts";
-import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
-import { CipherBudget } from "../uring/cipher-memory.js";
+import type { CipherBudget } from "../uring/cipher-memory.js";
 import { acceptTls, type Secure } from "../uring/tls-handshake.js";
 import type { SecuredStream, TlsUpgrade, Upgrading } from "./connection.js";
 import { readTlsCredentials, type TlsCredentials } from "./tls-credentials.js";
@@ -23,12 +22,12 @@ export interface ReloadableTls extends TlsUpgrade {
 type Done = (secured: SecuredStream | null, reason: string) => void;
 
 /** Throws LaminaError TLS_FILES. */
-export function createTls(settings: TlsSettings, pool: Pool): ReloadableTls {
-  return createTlsOf(settings.mode, readTlsCredentials(settings.directory), pool);
+export function createTls(settings: TlsSettings, budget: CipherBudget): ReloadableTls {
+  return createTlsOf(settings.mode, readTlsCredentials(settings.directory), budget);
 }
 
-export function createTlsOf(mode: TlsMode, credentials: TlsCredentials, pool: Pool): ReloadableTls {
-  return new Tls(mode, credentials, pool);
+export function createTlsOf(mode: TlsMode, credentials: TlsCredentials, budget: CipherBudget): ReloadableTls {
+  return new Tls(mode, credentials, budget);
 }
 
 class Tls implements ReloadableTls {
@@ -36,9 +35,9 @@ class Tls implements ReloadableTls {
   readonly #budget: CipherBudget;
   #credentials: TlsCredentials;
 
-  constructor(mode: TlsMode, credentials: TlsCredentials, pool: Pool) {
+  constructor(mode: TlsMode, credentials: TlsCredentials, budget: CipherBudget) {
     this.mode = mode;
-    this.#budget = new CipherBudget(pool);
+    this.#budget = budget;
     this.#credentials = credentials;
   }
 

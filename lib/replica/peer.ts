@@ -38,9 +38,6 @@ export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionLi
   readonly #environment: LinkEnvironment;
   readonly #network: Network;
   readonly #options: NodePeerOptions;
-  /** Open; null while there is none. */
-  session: ReplicaSession | null = null;
-  /** The same, with what only config nodes are asked. */
   #open: NodeSession | null = null;
   #opening: NodeSession | null = null;
   #number = 0;
@@ -55,6 +52,11 @@ export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionLi
     this.node = options.node;
   }
 
+  /** Open; null while there is none. */
+  get session(): ReplicaSession | null {
+    return this.#open;
+  }
+
   start(): void {
     this.#dial();
     this.#watchSilence();
@@ -65,7 +67,7 @@ export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionLi
     this.#timer?.cancel();
     this.#watch?.cancel();
     this.#opening?.close();
-    this.session?.close();
+    this.#open?.close();
   }
 
   promise(volume: number, ballot: Ballot, done: (answer: PromiseAnswer) => void): void {
@@ -131,8 +133,8 @@ export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionLi
   /** A node that has lost its power does not hang up. */
   #watchSilence(): void {
     this.#watch = this.#environment.clock.setTimer(SILENCE_MAX_MS / 4, () => {
-      const since = this.session?.silentSince ?? null;
-      if (since !== null && this.#environment.clock.now() - since > SILENCE_MAX_MS) this.session?.close();
+      const since = this.#open?.silentSince ?? null;
+      if (since !== null && this.#environment.clock.now() - since > SILENCE_MAX_MS) this.#open?.close();
       if (!this.#stopped) this.#watchSilence();
     });
   }
@@ -140,15 +142,13 @@ export class NodePeer implements AcceptorPeer, LeasePeer, StateSource, SessionLi
   sessionOpened(session: ReplicaSession): void {
     this.#open = this.#opening;
     this.#opening = null;
-    this.session = session;
     this.#options.listener?.sessionOpened(session);
   }
 
   sessionLost(session: ReplicaSession, reason: string): void {
-    const was = this.session === session;
+    const was = this.#open === session;
     this.#opening = null;
     this.#open = null;
-    this.session = null;
     if (was) this.#options.listener?.sessionLost(session, reason);
     this.#redial();
   }

@@ -18,7 +18,7 @@ export const RECEIVE_CIPHER_BYTES = 128 * KIB;
 /** A reply of 128 KiB, with the headers of its records, in one send. */
 export const SEND_CIPHER_BYTES = 256 * KIB;
 
-/** Of all TLS connections of a thread. */
+/** Of all TLS connections of a thread: one of them for each pool, which clients and links share. */
 export class CipherBudget {
   readonly pool: Pool;
   readonly #bytesMax: number;

@@ -65,7 +65,7 @@ export async function startGateway(options: GatewayOptions, log: Logger): Promis
 }
 
 async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
-  const { options, log, parts, startedAt, key, engine, events, dial } = ground;
+  const { options, log, parts, startedAt, key, engine, events, ciphers, dial } = ground;
   // Clients may still be taking their last replies when the volumes have been let go of.
   let gateway: Gateway | null = null;
   parts.add(() => gateway?.close());
@@ -86,7 +86,7 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   const mirrored = await startMirror(ground, side);
   later.mirror = mirrored?.mirror ?? null;
   parts.add(() => mirrored?.close());
-  const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
+  const tls = options.tls === null ? null : createTls(options.tls, ciphers);
   const made = createGateway({
     engine,
     registry: side.registry,

@@ -22,6 +22,7 @@ import type { PeerId } from "../../replica/api.js";
 import type { ConfigSet } from "../../replica/config/set.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
+import { CipherBudget } from "../../uring/cipher-memory.js";
 import { openEngine } from "../../uring/engine.js";
 import { holdDirectory } from "../serve/data-directory.js";
 import { Parts } from "../serve/parts.js";
@@ -48,6 +49,8 @@ export interface RoleGround<Options extends RoleOptions> {
   readonly key: ClusterKey;
   readonly engine: Engine;
   readonly events: EventLog;
+  /** Of links and clients together. */
+  readonly ciphers: CipherBudget;
   /** Null: links are plain. */
   readonly linkTls: LinkTls | null;
   /** Ways to the other processes. */
@@ -70,11 +73,12 @@ export async function startRole<Options extends RoleOptions>(
     parts.add(() => engine.close());
     const events = new EventLog(() => Date.now());
     warnOfEngine(engine, events, log);
-    const linkTls = credentials === null ? null : new LinkTls(engine, credentials);
+    const ciphers = new CipherBudget(engine.pool);
+    const linkTls = credentials === null ? null : new LinkTls(engine.clock, ciphers, credentials);
     if (linkTls !== null) parts.add(() => linkTls.close());
     const dial = new Dialer(engine, linkTls);
     parts.add(() => dial.stop());
-    return await compose({ options, log, parts, startedAt, key, engine, events, linkTls, dial });
+    return await compose({ options, log, parts, startedAt, key, engine, events, ciphers, linkTls, dial });
   } catch (error) {
     await parts.takeDown();
     throw error;

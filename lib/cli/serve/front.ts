@@ -11,6 +11,7 @@ import {
 import { createTls } from "../../gateway/tls.js";
 import { readTlsCredentials } from "../../gateway/tls-credentials.js";
 import type { Engine, EngineStats } from "../../uring/api.js";
+import { CipherBudget } from "../../uring/cipher-memory.js";
 import { openEngine } from "../../uring/engine.js";
 import type { VolumeRegistry } from "../../volume/registry-api.js";
 import type { ServeOptions } from "./options.js";
@@ -58,7 +59,7 @@ export async function startFront(
     if (engine.threads !== null) return threaded(options, common, engine, onFailure);
     log.warn("connection threads need io_uring: one thread serves all connections");
   }
-  const tls = options.tls === null ? null : createTls(options.tls, engine.pool);
+  const tls = options.tls === null ? null : createTls(options.tls, new CipherBudget(engine.pool));
   return {
     gateway: createGateway({ ...common, ...(tls === null ? {} : { tls }) }),
     threads: () => [],

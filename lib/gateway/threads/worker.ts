@@ -4,6 +4,7 @@
  */
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../core/assert.js";
+import { CipherBudget } from "../../uring/cipher-memory.js";
 import { openEngine } from "../../uring/engine.js";
 import { createGateway } from "../index.js";
 import type { OtherConnections } from "../server.js";
@@ -31,7 +32,9 @@ function serve(order: ThreadOrder, port: MessagePort): void {
     tell,
   );
   const tls: ReloadableTls | null =
-    order.tls === null ? null : createTlsOf(order.tls.mode, order.tls.credentials, engine.pool);
+    order.tls === null
+      ? null
+      : createTlsOf(order.tls.mode, order.tls.credentials, new CipherBudget(engine.pool));
   const elsewhere = new Elsewhere(tell);
   const gateway = createGateway({
     engine,

@@ -10,6 +10,7 @@ import { Dialer, LinkTls } from "../../../lib/cluster/link-tls.js";
 import { PRELUDES_MAX, Purpose } from "../../../lib/cluster/prelude.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
 import type { Engine } from "../../../lib/uring/api.js";
+import { CipherBudget } from "../../../lib/uring/cipher-memory.js";
 import { removeScratch, scratchDirectory } from "../../interop/support/scratch.js";
 import { makeAuthority } from "../../interop/support/tls.js";
 import { until } from "../../interop/support/until.js";
@@ -54,7 +55,10 @@ async function rig(t: Test, directory: string | null): Promise<Rig> {
     t,
     (engine) => ({
       key: key(2),
-      tls: directory === null ? null : new LinkTls(engine, readLinkCredentials(directory)),
+      tls:
+        directory === null
+          ? null
+          : new LinkTls(engine.clock, new CipherBudget(engine.pool), readLinkCredentials(directory)),
     }),
     {
       session: (stream) => sessions.push(stream),
@@ -65,7 +69,10 @@ async function rig(t: Test, directory: string | null): Promise<Rig> {
     64,
   );
   const dial = (of: string | null): DialEnvironment =>
-    new Dialer(engine, of === null ? null : new LinkTls(engine, readLinkCredentials(of)));
+    new Dialer(
+      engine,
+      of === null ? null : new LinkTls(engine.clock, new CipherBudget(engine.pool), readLinkCredentials(of)),
+    );
   return { engine, port: address.port, sessions, refused, dial };
 }
 
@@ -213,7 +220,10 @@ t.test("connections that say nothing are bounded, also before TLS", async (t) =>
 
 t.test("a connection that comes about when the process has stopped is nobody's", async (t) => {
   const { engine, port } = await rig(t, node);
-  const dialer = new Dialer(engine, new LinkTls(engine, readLinkCredentials(gateway)));
+  const dialer = new Dialer(
+    engine,
+    new LinkTls(engine.clock, new CipherBudget(engine.pool), readLinkCredentials(gateway)),
+  );
   let outcome = "none";
   const connecting = dialer.connect({ kind: "tcp", host: HOST, port }).then(
     () => (outcome = "connected"),

@@ -26,8 +26,10 @@ import { createGateway, type LocalGateway } from "../../../lib/gateway/index.js"
 import { createTls } from "../../../lib/gateway/tls.js";
 import { readTlsCredentials } from "../../../lib/gateway/tls-credentials.js";
 import type { Engine } from "../../../lib/uring/api.js";
+import { CipherBudget } from "../../../lib/uring/cipher-memory.js";
 import { openEngine } from "../../../lib/uring/engine.js";
 import { RamVolume, registryOf } from "./support/ram-volume.js";
+import { next, pump } from "./support/socket.js";
 import { pattern } from "./support/world.js";
 
 const PSK = "0123456789abcdef0123456789abcdef";
@@ -84,7 +86,7 @@ async function serve(t: Test, mode: TlsMode, kinds: readonly ("x509" | "psk")[])
   const gateway = createGateway({
     engine,
     registry: registryOf(volume),
-    tls: noting(createTls({ mode, directory }, engine.pool), identities),
+    tls: noting(createTls({ mode, directory }, new CipherBudget(engine.pool)), identities),
     onConnectionLost: (_peer, _volume, reason) => lost.push(reason),
   });
   const { address } = await gateway.listen({ kind: "tcp", host: "127.0.0.1", port: 0 });
@@ -126,25 +128,6 @@ async function useExport(port: number, options: ConnectionOptions): Promise<TLSS
   await pump(secure, handshake, () => handshake.state === "transmission");
   await exchange(secure, handshake);
   return secure;
-}
-
-async function pump(socket: Socket, handshake: ClientHandshake, until: () => boolean): Promise<void> {
-  while (!until()) {
-    if (handshake.state === "dead" || handshake.state === "closed") throw new Error(handshake.reason);
-    const chunk = await next(socket);
-    const taken = handshake.feed(chunk);
-    if (taken < chunk.length) socket.unshift(chunk.subarray(taken));
-    socket.write(handshake.takeOutput());
-  }
-}
-
-async function next(socket: Socket): Promise<Buffer> {
-  for (;;) {
-    const chunk = socket.read() as Buffer | null;
-    if (chunk !== null) return chunk;
-    if (socket.readableEnded || socket.destroyed) throw new Error("the server closed the connection");
-    await Promise.race([once(socket, "readable"), once(socket, "end"), once(socket, "close")]);
-  }
 }
 
 async function exchange(socket: Socket, handshake: ClientHandshake): Promise<void> {
