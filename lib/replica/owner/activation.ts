@@ -308,12 +308,13 @@ export class Activation implements SessionListener {
       const heard = lives.get(node);
       if (heard !== undefined) seats.set(seat, heard.entries);
     });
+    const holders = new Holders(record);
     const activated: Activated = {
       ballot: this.#ballot,
       record,
       lives,
-      reconcile: extentsInDoubt(seats, new Holders(record)),
-      extents: new Set(lists.flatMap((entries) => entries.map(({ extent }) => extent))),
+      reconcile: extentsInDoubt(seats, holders),
+      extents: extentsHeld(seats, holders),
       sequence: highestCreated(lists),
     };
     this.#finish({ kind: "activated", activated });
@@ -356,6 +357,15 @@ export function extentsInDoubt(
   }
   for (const [extent, { seats }] of copies) if (seats !== (holders.mask(extent) & heard)) doubt.add(extent);
   return doubt;
+}
+
+/** What a member has of extents that are others' now does not count. */
+function extentsHeld(lists: ReadonlyMap<number, readonly InventoryEntry[]>, holders: Holders): Set<number> {
+  const held = new Set<number>();
+  for (const [seat, entries] of lists) {
+    for (const { extent } of entries) if (holders.holds(seat, extent)) held.add(extent);
+  }
+  return held;
 }
 
 function highestCreated(lists: readonly (readonly InventoryEntry[])[]): number {

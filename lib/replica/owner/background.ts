@@ -1,6 +1,6 @@
 /**
  * Work on whole extents behind the volume's back, one extent at a time: reconcile (what is asked for first), repair
- * of bad blocks, resync of members that have come back.
+ * of bad blocks, resync of members that have come back, freeing of what has become another seat's.
  *
  * Invariants
  *  1. While an extent is worked on, nothing of the volume is in flight to it; what comes meanwhile waits.
@@ -155,6 +155,10 @@ export class Background implements CopyHost {
       if (extent >= 0) return this.#resyncOne(copier, member, pass, extent);
       if (pass.owed.size === 0) return this.#finalFlush(copier, member, pass);
     }
+    for (const member of this.#host.members) {
+      if (!member.inSync || !member.usable) continue;
+      for (const extent of member.surplus ?? []) return this.#freeSurplus(copier, member, extent);
+    }
     return null;
   }
 
@@ -235,7 +239,7 @@ export class Background implements CopyHost {
     // What no copy is chosen of yet is not known to be good anywhere.
     if (this.#reconcile.has(extent)) return;
     for (const member of members) {
-      if (!member.inSync) continue;
+      if (!member.inSync || !member.holds(extent)) continue;
       const others = this.#copiesOf(extent).filter((other) => other !== member);
       const blocks = yield* copier.repair(extent, member, others);
       if (blocks > 0) host.events.repaired(member.node, extent, blocks);
@@ -270,8 +274,10 @@ export class Background implements CopyHost {
     };
     const list = (of: Member, entries: InventoryEntry[]): void => {
       const visit = (entry: InventoryEntry): void => {
-        if (member.holds(entry.extent)) entries.push(entry);
-        else if (of === member) pass.strange.add(entry.extent);
+        // What a source has of extents that are others' now says nothing about them.
+        if (!of.holds(entry.extent)) {
+          if (of === member) pass.strange.add(entry.extent);
+        } else if (member.holds(entry.extent)) entries.push(entry);
       };
       of.session!.inventory(host.volume, host.epoch, visit, listed);
     };
@@ -280,9 +286,13 @@ export class Background implements CopyHost {
   }
 
   *#resyncOne(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
+    yield* this.#inTurns(this.#alone(extent, this.#resyncAlone(copier, member, pass, extent)));
+  }
+
+  *#inTurns(work: Routine<void>): Routine<void> {
     const { clock } = this.#host.environment;
     const begun = clock.now();
-    yield* this.#alone(extent, this.#resyncAlone(copier, member, pass, extent));
+    yield* work;
     // Half of the time is the volume's, while somebody uses it.
     if (this.#host.deck.open > 0) {
       const now = clock.now();
@@ -294,6 +304,18 @@ export class Background implements CopyHost {
   /** Nobody asks the member for this extent, so nothing of it is in flight there. */
   *#freeStrange(copier: Copier, member: Member, pass: ResyncPass, extent: number): Routine<void> {
     if (yield* copier.free(extent, member)) pass.strange.delete(extent);
+    else this.#stalled = true;
+  }
+
+  *#freeSurplus(copier: Copier, member: Member, extent: number): Routine<void> {
+    assert(!member.holds(extent), "only what is another seat's goes");
+    yield* this.#inTurns(this.#freeDrained(copier, member, extent));
+  }
+
+  /** What was sent to the member before the seats changed is over first; it is sent nothing more of the extent. */
+  *#freeDrained(copier: Copier, member: Member, extent: number): Routine<void> {
+    yield* this.#alone(extent, nothing());
+    if (yield* copier.free(extent, member)) member.surplus?.delete(extent);
     else this.#stalled = true;
   }
 
@@ -372,4 +394,8 @@ export class Background implements CopyHost {
   lost(member: Member, extent: number, block: number): void {
     this.#host.events.unrepairable(member.node, extent, block);
   }
+}
+
+function* nothing(): Routine<void> {
+  // Only what went before is waited for.
 }

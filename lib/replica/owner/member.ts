@@ -50,6 +50,10 @@ export class Member {
   /** Background work cannot go on without it. */
   wanted = false;
   pass: ResyncPass | null = null;
+  /** What it has, in sync, of extents that its seat does not hold any more: they are freed. Null: that is not known. */
+  surplus: Set<number> | null = null;
+  /** What will be `surplus` when its list has been read; null: none is being read. */
+  listing: Set<number> | null = null;
 
   readonly #holders: Holders;
 

@@ -9,6 +9,11 @@ import { DOMAIN_LEVELS, type DomainLevel } from "./placement.js";
 
 /** History: 2 = owner and members; 1 = the record of one machine. A reader refuses what it does not know. */
 export const CLUSTER_RECORD_FORMAT = 2;
+/**
+ * While a further seat joins: one that did not know it would take the seat for one that counts. When it has joined the
+ * record is of the format before again.
+ */
+const JOINING_RECORD_FORMAT = 3;
 /** Members of one volume. */
 export const MEMBERS_MAX = 8;
 
@@ -34,6 +39,11 @@ export interface ClusterRecord extends VolumeRecord {
   readonly owner: OwnerEntry;
   /** Each node once. The place in the list is the member's seat (holders.ts): it decides which extents it holds. */
   readonly members: readonly MemberEntry[];
+  /**
+   * Seats that R(e) is computed over, the first of the list; absent: all of them. One less than there are: the last one is
+   * joining, and counts for nothing until it has everything.
+   */
+  readonly seats?: number;
   /** Failure domains of the seats; absent: each seat is on a host of its own. */
   readonly domains?: readonly SeatDomains[];
   /** The smallest replica count that the volume was ever allowed. */
@@ -41,12 +51,14 @@ export interface ClusterRecord extends VolumeRecord {
 }
 
 export function encodeClusterRecord(record: ClusterRecord): Uint8Array {
-  const { owner, members, domains, replicasMin, ...volume } = record;
+  const { owner, members, seats: _, domains, replicasMin, ...volume } = record;
   const base: unknown = JSON.parse(new TextDecoder().decode(encodeRecord(volume)));
   return new TextEncoder().encode(
     JSON.stringify({
       ...(base as object),
-      format: CLUSTER_RECORD_FORMAT,
+      ...(isJoining(record)
+        ? { format: JOINING_RECORD_FORMAT, seats: record.seats }
+        : { format: CLUSTER_RECORD_FORMAT }),
       owner,
       members,
       domains,
@@ -59,7 +71,9 @@ export function encodeClusterRecord(record: ClusterRecord): Uint8Array {
 export function decodeClusterRecord(bytes: Uint8Array): ClusterRecord {
   const raw: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   if (!isFields(raw)) throw new Error("record is not an object");
-  if (raw["format"] !== CLUSTER_RECORD_FORMAT) throw new Error(`record format ${raw["format"]} is unknown`);
+  const isLater = raw["format"] === JOINING_RECORD_FORMAT;
+  if (raw["format"] !== CLUSTER_RECORD_FORMAT && !isLater)
+    throw new Error(`record format ${raw["format"]} is unknown`);
   const volume = decodeRecord(new TextEncoder().encode(JSON.stringify({ ...raw, format: 1 })));
   const members = raw["members"];
   if (!Array.isArray(members) || members.length === 0 || members.length > MEMBERS_MAX)
@@ -70,11 +84,22 @@ export function decodeClusterRecord(bytes: Uint8Array): ClusterRecord {
   const domains = raw["domains"];
   return {
     ...volume,
+    ...(isLater ? { seats: countedSeats(raw["seats"], entries) } : {}),
     ...(domains === undefined ? {} : { domains: seatDomains(domains, entries.length) }),
     owner: ownerEntry(raw["owner"]),
     members: entries,
     replicasMin: whole(raw["replicasMin"], "replicasMin"),
   };
+}
+
+/** Seats that count: R(e) is computed over them. */
+export function seatsOf({ seats, members }: ClusterRecord): number {
+  return seats ?? members.length;
+}
+
+/** Whether the last seat is one that joins, and does not count yet. */
+export function isJoining(record: ClusterRecord): boolean {
+  return seatsOf(record) < record.members.length;
 }
 
 /** In-sync members of a record. */
@@ -87,7 +112,8 @@ export function inSyncOf(record: ClusterRecord): readonly MemberEntry[] {
  * least `replicasMin` holders: so it is, while fewer members than that are missing or not valid.
  */
 export function absenceMeansZeros(record: ClusterRecord, heard: ReadonlySet<NodeId>): boolean {
-  const missing = record.members.filter(({ node, state }) => state !== "insync" || !heard.has(node));
+  const counted = record.members.slice(0, seatsOf(record));
+  const missing = counted.filter(({ node, state }) => state !== "insync" || !heard.has(node));
   return missing.length < record.replicasMin;
 }
 
@@ -102,6 +128,14 @@ function memberEntry(raw: unknown): MemberEntry {
   const state = raw["state"];
   if (state !== "insync" && state !== "stale") throw new Error(`member state '${state}' is unknown`);
   return { node: nodeId(raw["node"]), state, since: whole(raw["since"], "since") };
+}
+
+function countedSeats(raw: unknown, entries: readonly MemberEntry[]): number {
+  const seats = whole(raw, "seats");
+  if (seats === 0 || seats !== entries.length - 1)
+    throw new Error("seats is not one less than there are members");
+  if (entries[seats]!.state !== "stale") throw new Error("a seat that joins is in sync");
+  return seats;
 }
 
 function seatDomains(raw: unknown, seats: number): readonly SeatDomains[] {

@@ -31,7 +31,7 @@ import {
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
 import type { Activated, Amendment } from "./owned-record.js";
-import { type ClusterRecord, encodeClusterRecord, type MemberEntry } from "./record.js";
+import { type ClusterRecord, encodeClusterRecord, type MemberEntry, seatsOf } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
 import { planRecord } from "./shrink.js";
@@ -141,11 +141,16 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     return count;
   }
 
-  /** Extents that wait for their reconcile, and blocks of resync that are to do. */
-  get work(): { readonly reconcile: number; readonly resync: number } {
+  /** Extents that wait for their reconcile, that members are owed, and that members have though they are others' now. */
+  get work(): { readonly reconcile: number; readonly resync: number; readonly surplus: number } {
     let resync = 0;
-    for (const { pass } of this.members) resync += pass?.owed.size ?? 0;
-    return { reconcile: this.#background.toReconcile, resync };
+    let surplus = 0;
+    for (const member of this.members) {
+      resync += member.pass?.owed.size ?? 0;
+      // What is not known is at least something to do.
+      if (member.inSync) surplus += member.surplus?.size ?? 1;
+    }
+    return { reconcile: this.#background.toReconcile, resync, surplus };
   }
 
   /** What the volume waits for, for people; null: nothing. */
@@ -248,6 +253,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   seat(entry: MemberEntry, seat: number): void {
+    this.#holders.follow(this.#record);
     const fresh = this.#seated(entry, seat);
     this.members[seat] = fresh;
     this.deck.recordChanged();
@@ -258,6 +264,19 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.environment.links.unwatch(member.node, this);
     member.session = null;
     member.ready = false;
+  }
+
+  seatCounts(member: Member): void {
+    this.#holders.follow(this.#record);
+    for (const { pass, index } of this.members) {
+      if (pass === null || index === member.index) continue;
+      // What it lists is chosen by what it was to hold.
+      if (pass.stage === PassStage.Listing) this.endPass(this.members[index]!, "another seat has joined");
+      else pass.keep((extent) => this.#holders.holds(index, extent));
+    }
+    this.#joined(member);
+    this.deck.recordChanged();
+    for (const one of this.members) if (one.inSync && one !== member) this.#list(one);
   }
 
   #memberOf(session: ReplicaSession): Member {
@@ -302,8 +321,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.ready = true;
     member.wanted = false;
     this.#background.unstall();
+    member.surplus = null;
+    member.listing = null;
     if (member.inSync && member.leaving === null) {
-      this.#listHot(member, session);
+      this.#list(member);
     } else if (!member.inSync && member.pass === null) {
       member.lossy = session.greeting!.lossy;
       member.leaving = null;
@@ -312,19 +333,29 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.soon();
   }
 
-  /** What a node knew to be stable it has forgotten with the session before: its hot extents are told again. */
-  #listHot(member: Member, session: ReplicaSession): void {
+  /**
+   * What a node knew to be stable it has forgotten with the session before: its hot extents are told again. What it has of
+   * extents that are others' now is found. A list that ends too early is read again at the next look.
+   */
+  #list(member: Member): void {
+    const { session } = member;
+    member.surplus = null;
+    member.listing = null;
+    if (session === null || !member.ready) return;
+    const surplus = new Set<number>();
+    member.listing = surplus;
     session.inventory(
       this.volume,
       this.epoch,
       ({ extent, hot }) => {
-        if (hot) this.touched(extent);
+        if (!member.holds(extent)) surplus.add(extent);
+        else if (hot) this.touched(extent);
       },
       (complete) => {
-        if (complete || member.session !== session || this.#over) return;
-        this.#later(PROMISE_RETRY_MS, () => {
-          if (member.session === session && member.ready && !this.#over) this.#listHot(member, session);
-        });
+        if (member.listing !== surplus || this.#over) return;
+        member.listing = null;
+        if (complete) member.surplus = surplus;
+        this.soon();
       },
     );
   }
@@ -381,7 +412,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   #propose(): void {
     if (this.#over || this.#proposal !== null) return;
-    const plan = planRecord(this.members, {
+    const plan = planRecord(this.members.slice(0, seatsOf(this.#record)), {
       forChanges: membersForChanges(this.#record),
       forAll: this.membersForAll,
     });
@@ -443,6 +474,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.#seats.replace(old, next, done);
   }
 
+  /** Gives the volume a further seat (SeatChanges.grow). */
+  grow(next: NodeId, done: SeatAnswer): void {
+    this.#seats.grow(next, done);
+  }
+
   /** Has the present record chosen with this change, under the next generation. One is proposed at a time. */
   propose(change: Partial<ClusterRecord>, chosen: (record: ClusterRecord) => void): void {
     const record: ClusterRecord = {
@@ -481,6 +517,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.leaving = null;
     member.leaseLostAt = null;
     member.bootId = null;
+    member.surplus = null;
+    member.listing = null;
   }
 
   #joined(member: Member): void {
@@ -489,7 +527,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.events.joined(member.node);
     if (member.session === null || !member.ready) return;
     if (member.lossy) this.putRight(member);
-    this.#listHot(member, member.session);
+    this.#list(member);
   }
 
   // ---- Looking after it --------------------------------------------------------------------------------
@@ -532,6 +570,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       this.leave(member, Leaving.Gone);
     if (member.leaseLostAt !== null && now - member.leaseLostAt >= SILENCE_MAX_MS && member.inSync)
       this.leave(member, Leaving.NoLease);
+    if (member.inSync && member.usable && member.surplus === null && member.listing === null)
+      this.#list(member);
     const isStaying = !this.#seats.isReplacing(member);
     if (!member.inSync && member.usable && member.pass === null && isStaying)
       this.#background.beginPass(member);

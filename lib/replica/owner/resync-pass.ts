@@ -45,6 +45,11 @@ export class ResyncPass {
     return this.stage >= PassStage.Final;
   }
 
+  /** The seat holds fewer extents than before: the others are not owed any more. */
+  keep(holds: (extent: number) => boolean): void {
+    for (const extent of this.owed) if (!holds(extent)) this.owed.delete(extent);
+  }
+
   /** A change of the extent is being sent, or it may differ among the valid members. */
   touched(extent: number): void {
     if (this.stage === PassStage.Listing) this.owed.add(extent);

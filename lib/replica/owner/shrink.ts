@@ -14,6 +14,7 @@ export interface Floor {
   readonly forAll: number;
 }
 
+/** `members`: those in seats that count. */
 export function planRecord(members: readonly Member[], floor: Floor): RecordPlan {
   const inSync = members.filter(({ inSync: is }) => is);
   const joining = members.filter((member) => isFlushed(member));
@@ -40,6 +41,7 @@ function leaversOf(
   return count - broken.length >= floor.forAll ? broken : [];
 }
 
-function isFlushed({ inSync, pass, leaving }: Member): boolean {
+/** Nothing is to do for it but the record that says so. */
+export function isFlushed({ inSync, pass, leaving }: Member): boolean {
   return !inSync && leaving === null && pass?.flushed === true && pass.stage === PassStage.Final;
 }

@@ -2,7 +2,7 @@
 import type { FlightDeck } from "./flight-deck.js";
 import { membersForChanges } from "./holders.js";
 import type { Member } from "./member.js";
-import type { ClusterRecord } from "./record.js";
+import { type ClusterRecord, seatsOf } from "./record.js";
 
 export interface WaitView {
   readonly members: readonly Member[];
@@ -36,7 +36,7 @@ function reasonsOf(
   const answering = members.filter(({ inSync, usable }) => inSync && usable).length;
   const needed = membersForChanges(record);
   if (answering < needed)
-    reasons.push(`${answering} of ${members.length} copies can be used and ${needed} are needed`);
+    reasons.push(`${answering} of ${seatsOf(record)} copies can be used and ${needed} are needed`);
   for (const member of members) {
     const why = stateOf(member);
     if (why !== null) reasons.push(`${member.name} ${why}`);

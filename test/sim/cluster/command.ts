@@ -128,7 +128,7 @@ async function many(values: Values, common: Common, print: Print): Promise<boole
   tell(result);
   for (const failure of result.failures) report(failure, common, print);
   print(
-    `${result.seeds} seeds from ${from}, ${result.events} events, ${result.quarantines} old backups quarantined, ${result.replaced} members replaced, ${result.configChanges} config nodes replaced beside ${result.decisions} decisions, ${result.failures.length} violations`,
+    `${result.seeds} seeds from ${from}, ${result.events} events, ${result.quarantines} old backups quarantined, ${result.replaced} members replaced, ${result.grown} seats added, ${result.configChanges} config nodes replaced beside ${result.decisions} decisions, ${result.failures.length} violations`,
   );
   if (tally !== null) print(tally.text());
   return result.failures.length === 0;

@@ -77,6 +77,7 @@ export class Faults {
       ["old-backup", () => this.#oldBackup()],
       ["swap", () => this.#swap()],
       ["replace", () => this.replace()],
+      ["grow", () => this.grow()],
       ["amend", () => this.amend()],
       ["sick", () => this.beSick()],
     ];
@@ -273,6 +274,10 @@ export class Faults {
 
   replace(): void {
     for (const volume of this.volumes()) if (volume.replaceOne()) return;
+  }
+
+  grow(): void {
+    for (const volume of this.volumes()) if (volume.growOne()) return;
   }
 
   /** Somebody changes the description of the volume, or how many copies a change needs. */

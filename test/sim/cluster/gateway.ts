@@ -19,6 +19,8 @@ export interface GatewayHost extends ProbeHost {
   readonly clients: readonly VolumeRegisters[];
   /** Node of which single blocks may be lost; −1: none. */
   readonly sickNode: number;
+  /** So many nodes have no seat in a new volume, at least. */
+  readonly spares: number;
   /** Somebody serves volume number `index`, as far as he knows. */
   isVolumeServed(index: number): boolean;
   /** A member has joined the in-sync ones of a volume. */
@@ -104,6 +106,9 @@ export class Gateway {
   }
   get replaced(): number {
     return this.#sum(({ replaced }) => replaced);
+  }
+  get grown(): number {
+    return this.#sum(({ grown }) => grown);
   }
 
   #sum(of: (volume: VolumeOwner) => number): number {

@@ -10,6 +10,8 @@ export interface RunPlan {
   readonly nodes: number;
   readonly configNodes: number;
   readonly volumes: number;
+  /** So many nodes have no seat in a new volume, at least: others replace members, or get further seats. */
+  readonly spares: number;
   /** Usual time of one way through the network, and how often only a few bytes are moved at a time. */
   readonly delayUs: number;
   readonly smallParts: number;
@@ -46,6 +48,7 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     nodes,
     configNodes,
     volumes: random.pick([1, 1, 1, 1, 2, 3]),
+    spares: 0,
     delayUs: random.pick([30, 200, 2000]),
     smallParts: random.pick([0, 0, 0.05, 0.3]),
     inventoryPage: random.pick([1, 3, INVENTORY_PAGE]),
@@ -63,14 +66,17 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     [3, 3],
     [4, 3],
   ] as const);
+  // Several seats can be added to a volume of a run about that.
+  const isGrowing = focus === "grow";
   const needsPower = NEEDS_POWER_LOSS.has(focus);
   return {
     ...plan,
-    nodes: more,
+    nodes: isGrowing ? Math.max(4, more) : more,
+    spares: isGrowing ? random.pick([1, 2, 2]) : 0,
     configNodes: config,
     scenes: [focus],
     volumes: 1,
-    hasPower: needsPower ? false : plan.hasPower,
+    hasPower: needsPower ? false : isGrowing ? random.chance(0.2) : plan.hasPower,
     sickness: needsPower || focus !== "sick" ? "none" : random.pick(["rot", "eio", "full"]),
   };
 }

@@ -42,6 +42,8 @@ export interface ClusterRunResult {
   readonly rebuilds: number;
   /** Seats that were given to another node. */
   readonly replaced: number;
+  /** Seats that volumes got besides. */
+  readonly grown: number;
   readonly promises: number;
   readonly refusedForgeries: number;
   /** Old backups and wiped devices that were found out. */
@@ -94,6 +96,7 @@ class ClusterRun implements Stage {
   #shrinks = 0;
   #rebuilds = 0;
   #replaced = 0;
+  #grown = 0;
 
   constructor({ seed, subject, faultMs, focus, configChanges, trace }: ClusterRunOptions) {
     Violation.raised = null;
@@ -171,6 +174,7 @@ class ClusterRun implements Stage {
       shrinks: this.#shrinks,
       rebuilds: this.#rebuilds,
       replaced: this.#replaced,
+      grown: this.#grown,
       promises: this.#checks.promises,
       refusedForgeries: this.stranger.refused,
       quarantines: this.nodes.reduce((sum, node) => sum + node.quarantines, 0),
@@ -237,6 +241,7 @@ class ClusterRun implements Stage {
       registers: this.probed,
       clients: this.clients,
       sickNode: this.plan.sickness === "full" ? -1 : this.sickNode,
+      spares: this.plan.spares,
       isVolumeServed: (volume) => this.#served(volume) !== undefined,
       joined: () => this.#scenes.joined(),
     };
@@ -256,7 +261,10 @@ class ClusterRun implements Stage {
     this.#activations += owner.activations;
     this.#shrinks += owner.shrunk;
     this.#rebuilds += owner.rebuilt;
-    if (owner instanceof Gateway) this.#replaced += owner.replaced;
+    if (owner instanceof Gateway) {
+      this.#replaced += owner.replaced;
+      this.#grown += owner.grown;
+    }
     this.owners[index] = null;
   }
 
@@ -347,9 +355,17 @@ class ClusterRun implements Stage {
     }
   }
 
+  /** A further seat comes to count while operations are open, which nothing that happens later would get going again. */
+  #growAtWork(): void {
+    this.#faults.grow();
+    this.#scenes.rush();
+    this.#stepUntil(() => this.#isWhole(), PEACE_MS * 1000);
+  }
+
   /** Nobody asks for anything any more: all copies are equal (I7), and what they hold is what the clients know. */
   #atRest(): void {
     this.#amendAtWork();
+    if (this.plan.spares > 0) this.#growAtWork();
     for (const owner of this.owners)
       if (owner instanceof Gateway) for (const volume of owner.volumes) volume.quiet = true;
     const isIdle = (): boolean => {

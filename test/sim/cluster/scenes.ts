@@ -23,6 +23,7 @@ export const SCENES = [
   "failed-resync",
   "joining",
   "replace",
+  "grow",
   "wipe",
   "sick",
 ] as const;
@@ -34,6 +35,8 @@ const COOL_MS = 2200;
 const JOINING_LOOK_MS = 3;
 /** Operations that follow each other at once, at most. */
 const BURST_MAX = 60;
+/** More of them than anything takes that they are to meet. */
+const RUSH = 400;
 /** Between two faults of the soup. */
 const SOUP_PAUSES_MS = [300, 1000, 2500] as const;
 
@@ -80,6 +83,7 @@ export class Scenes {
       "failed-resync": () => this.#failedResync(),
       joining: () => this.#joining(),
       replace: () => this.#replace(),
+      grow: () => this.#grow(),
       wipe: () => this.#wipe(),
       sick: () => this.#sick(),
     };
@@ -112,6 +116,11 @@ export class Scenes {
   makePeace(): void {
     const isRotten = this.#faults.stage.plan.sickness !== "none";
     this.atWork({ pauseMs: 200, ...(isRotten ? { shares: NEW_LIVES, inUse: allExtents() } : {}) });
+  }
+
+  /** Many operations follow each other at once. */
+  rush(): void {
+    this.#hurry(RUSH);
   }
 
   /** The next operations follow each other at once. */
@@ -451,6 +460,63 @@ export class Scenes {
         );
     }
     return 6500;
+  }
+
+  /**
+   * A further seat joins a volume under load. What goes wrong does so at any time, while it is about to count, or when it
+   * has just come to count and the others have not given up what is its own now.
+   */
+  #grow(): number {
+    const faults = this.#faults;
+    this.atWork({ pauseMs: this.#random.pick([30, 150, 400]) });
+    faults.act("grow", () => faults.grow());
+    const ms = this.#between(2500, 6000);
+    const delayMs = this.#random.pick([0, 0, 1, 10, 100]) * this.#random.u32() * 2 ** -32;
+    this.#onJoined = () => {
+      const how = this.#random.below(10);
+      if (how < 4) faults.after(delayMs, () => faults.powerLoss(faults.stage.nodes));
+      else {
+        const shares = this.#random.pick([NEW_LIVES, MOSTLY_WRITES]);
+        this.#burst(this.#between(20, 300), shares, () => this.atWork());
+      }
+      if (how > 7) this.#giveUpSlowly();
+      else if (how > 4) faults.after(delayMs, () => this.#interrupt(faults.anyNode()));
+    };
+    if (this.#random.chance(0.5))
+      this.#whenJoining(ms, (joining) => {
+        this.#hurry(BURST_MAX);
+        faults.after(delayMs, () => this.#interrupt(joining));
+      });
+    for (let at = 0; at < ms; at += 400 + this.#random.below(2500)) {
+      const how = this.#random.below(6);
+      if (how < 2) faults.after(at, () => this.#takeAway(faults.anyNode(), this.#between(300, 2500)));
+      else if (how === 2) faults.after(at, () => faults.act("replace", () => faults.replace()));
+      else if (how === 3)
+        faults.after(at, () => faults.slowDevice(faults.anyNode(), this.#between(200, 1500)));
+      else if (how === 4) faults.after(at, () => faults.act("grow", () => faults.grow()));
+    }
+    return ms + 2000;
+  }
+
+  /** What one still has that is another's now is listed when a member comes back, of which it was freed meanwhile. */
+  #giveUpSlowly(): void {
+    const faults = this.#faults;
+    const ms = this.#between(1100, 2000);
+    faults.slowDevice(faults.anyNode(), ms + 500);
+    this.#takeAway(faults.anyNode(), ms);
+  }
+
+  /** The owner, a node or its power is gone; or the volume is handed on. */
+  #interrupt(node: NodeHost): void {
+    const faults = this.#faults;
+    const how = this.#random.below(7);
+    if (how < 2) faults.powerLoss(faults.stage.nodes);
+    else if (how === 2) faults.powerLoss([node]);
+    else if (how === 3) faults.stage.network.breakOne(node.index, false);
+    else if (how === 4) this.#takeAway(node, this.#between(5, 2000));
+    else if (how === 5) for (const volume of faults.volumes()) volume.release();
+    else faults.killOwner(Math.max(0, faults.serving()));
+    if (how > 4) faults.after(this.#random.below(200), () => faults.takeOver());
   }
 
   /** Somebody wipes a node's device, or starts it on an old backup, in calm times. */

@@ -32,6 +32,7 @@ export interface ShareResult {
   events: number;
   quarantines: number;
   replaced: number;
+  grown: number;
   configChanges: number;
   decisions: number;
   readonly failures: Failure[];
@@ -42,7 +43,16 @@ export interface WallClock {
 }
 
 export function noResult(): ShareResult {
-  return { seeds: 0, events: 0, quarantines: 0, replaced: 0, configChanges: 0, decisions: 0, failures: [] };
+  return {
+    seeds: 0,
+    events: 0,
+    quarantines: 0,
+    replaced: 0,
+    grown: 0,
+    configChanges: 0,
+    decisions: 0,
+    failures: [],
+  };
 }
 
 function add(to: ShareResult, more: ShareResult): void {
@@ -50,6 +60,7 @@ function add(to: ShareResult, more: ShareResult): void {
   to.events += more.events;
   to.quarantines += more.quarantines;
   to.replaced += more.replaced;
+  to.grown += more.grown;
   to.configChanges += more.configChanges;
   to.decisions += more.decisions;
   to.failures.push(...more.failures);

@@ -57,6 +57,7 @@ export class VolumeOwner {
   shrunk = 0;
   activations = 0;
   replaced = 0;
+  grown = 0;
 
   constructor(
     at: GatewayHost,
@@ -93,10 +94,12 @@ export class VolumeOwner {
   get isIdle(): boolean {
     return this.clients.open === 0 && this.isSettled;
   }
-  /** Nothing is to reconcile or resync, and nobody is LOSSY. */
+  /** Nothing is to reconcile, resync or give up, and nobody is LOSSY. */
   get isSettled(): boolean {
     const set = this.#set;
-    if (set === null || set.work.reconcile > 0 || set.work.resync > 0) return false;
+    if (set === null) return false;
+    const { reconcile, resync, surplus } = set.work;
+    if (reconcile + resync + surplus > 0) return false;
     return set.members.every(({ lossy }) => !lossy);
   }
   /** What says which node holds which extent; null: nobody serves. */
@@ -178,8 +181,13 @@ export class VolumeOwner {
   #firstRecord(first: number): ClusterRecord {
     const { nodes } = this.#at;
     // Of several nodes one may be spare, and each extent is on all members or on some of them.
-    const members = nodes.slice(0, nodes.length > 2 && this.#random.chance(0.5) ? -1 : undefined);
-    const replicas = members.length - this.#random.below(members.length > 2 ? members.length - 1 : 1);
+    const spares = nodes.length > 2 && this.#random.chance(0.5) ? 1 : 0;
+    const members = nodes.slice(0, nodes.length - Math.max(spares, this.#at.spares));
+    // A volume that grows may have one copy of each extent, or fewer seats than copies.
+    const replicas =
+      this.#at.spares > 0
+        ? 1 + this.#random.below(members.length + 1)
+        : members.length - this.#random.below(members.length > 2 ? members.length - 1 : 1);
     return {
       id: volumeId(this.volume),
       name: `v${this.volume}`,
@@ -278,6 +286,19 @@ export class VolumeOwner {
     set.replace(old, spare.id, (refusal) => {
       this.say(`${nameOf(old)} replaced by ${nameOf(spare.id)}: ${refusal ?? "done"}`);
       if (refusal === null) this.replaced++;
+    });
+    return true;
+  }
+
+  /** Gives the volume a further seat, for a node that is no member; false: there is no such node. */
+  growOne(): boolean {
+    const set = this.#set;
+    if (set === null) return false;
+    const spare = this.#at.nodes.find(({ id }) => set.record.members.every(({ node }) => node !== id));
+    if (spare === undefined) return false;
+    set.grow(spare.id, (refusal) => {
+      this.say(`a further seat for ${this.#environment.nameOf(spare.id)}: ${refusal ?? "done"}`);
+      if (refusal === null) this.grown++;
     });
     return true;
   }

@@ -5,6 +5,8 @@ import {
   type ClusterRecord,
   decodeClusterRecord,
   encodeClusterRecord,
+  isJoining,
+  seatsOf,
 } from "../../../lib/replica/owner/record.js";
 import { encodeRecord } from "../../../lib/replica/record-codec.js";
 
@@ -43,11 +45,35 @@ t.test("a record comes back as it was", async (t) => {
   t.same(decodeClusterRecord(encodeClusterRecord(RECORD)), RECORD);
 });
 
+t.test("a record with a seat that joins is not for readers who do not know of such", async (t) => {
+  const members = [...RECORD.members.slice(0, 2), { node: NODES[2]!, state: "stale", since: 0 }] as const;
+  const joining: ClusterRecord = { ...RECORD, members, seats: 2 };
+  const formatOf = (record: ClusterRecord): unknown =>
+    (JSON.parse(new TextDecoder().decode(encodeClusterRecord(record))) as { format: unknown }).format;
+  t.same(decodeClusterRecord(encodeClusterRecord(joining)), joining);
+  t.equal(formatOf(joining), 3);
+  t.equal(formatOf({ ...joining, seats: 3 }), 2, "when it counts nothing is new about it");
+  t.same(decodeClusterRecord(encodeClusterRecord({ ...RECORD, seats: 3 })), RECORD);
+  t.equal(seatsOf(joining), 2);
+  t.notOk(isJoining(RECORD));
+});
+
 t.test("what is not understood whole is refused", async (t) => {
   const bad: Readonly<Record<string, Uint8Array>> = {
     "the form of one machine": encodeRecord(RECORD),
     "a later format": changed((raw) => {
+      raw["format"] = 4;
+    }),
+    "a seat that joins, of which nothing says so": changed((raw) => {
       raw["format"] = 3;
+    }),
+    "seats that are not all but one": changed((raw) => {
+      raw["format"] = 3;
+      raw["seats"] = 1;
+    }),
+    "a seat that joins and is in sync": changed((raw) => {
+      raw["format"] = 3;
+      raw["seats"] = 2;
     }),
     "no members": changed((raw) => {
       raw["members"] = [];

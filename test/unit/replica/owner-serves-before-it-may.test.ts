@@ -149,7 +149,7 @@ t.test(
     const cool = made.read(set, 1);
     made.engine.settle();
     t.same(cool.fills?.slice(0, 3), [7, 7, 0]);
-    t.same(set.work, { reconcile: 0, resync: 0 });
+    t.same(set.work, { reconcile: 0, resync: 0, surplus: 0 });
     for (const node of made.nodes) {
       t.same(node.fills(2).slice(0, 3), [1, 1, 0]);
       t.equal(node.extents.get(2)!.generation, 6);
