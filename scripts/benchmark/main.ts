@@ -6,12 +6,12 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { scratchDirectory } from "../../test/interop/support/scratch.js";
-import { measure, prefill, type Sample } from "./measure.js";
+import { measure, prefillBy, type Sample } from "./measure.js";
 import { mediaOf, type RunPlan } from "./plan.js";
 import { commit, machine, root, versionOf } from "./provenance.js";
 import { type BenchReport, markdown, type RowResult } from "./report.js";
 import { type Medium, ROWS, type Row, RowSet, TRANSPORTS, type Transport } from "./rows.js";
-import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "./servers.js";
+import { Backing, Lamina, type Measured, Nbdkit, NbdServer, QemuNbd } from "./servers.js";
 import { plot } from "./svg.js";
 import { verdicts, verdictText } from "./verdict.js";
 
@@ -22,7 +22,7 @@ const BEFORE = "lamina before";
 const EXIT_SLOWER = 3;
 
 interface Plan extends RunPlan {
-  readonly servers: readonly BenchServer[];
+  readonly servers: readonly Measured[];
 }
 
 function plan(): Plan {
@@ -63,8 +63,8 @@ function chosenServers(
   names: readonly string[],
   against: string | undefined,
   args: readonly string[],
-): BenchServer[] {
-  const servers: BenchServer[] = names.map((name) => {
+): Measured[] {
+  const servers: Measured[] = names.map((name) => {
     switch (name) {
       case "lamina":
         return new Lamina(NOW, root(), args);
@@ -72,14 +72,18 @@ function chosenServers(
       case "lamina-2t":
         return new Lamina(name, root(), [...args, "--threads", name.slice("lamina-".length, -1)]);
       case "nbdkit":
-        return new NbdkitFile();
+        return new Nbdkit("file");
+      case "nbdkit-memory":
+        return new Nbdkit("memory");
       case "qemu-nbd":
         return new QemuNbd();
       case "nbd-server":
         return new NbdServer(process.env["NBD_SERVER"] ?? "nbd-server");
+      case "backing":
+        return new Backing();
       default:
         throw new Error(
-          `'${name}' is not a server: lamina, lamina-1t, lamina-2t, nbdkit, qemu-nbd, nbd-server`,
+          `'${name}' is none of lamina, lamina-1t, lamina-2t, nbdkit, nbdkit-memory, qemu-nbd, nbd-server, backing`,
         );
     }
   });
@@ -97,17 +101,17 @@ async function runMedium(
   const rows = plan.rows.filter((row) => row.transport === transport);
   if (rows.length === 0) return [];
   const folder = scratchDirectory(parent);
-  // Page-cache servers answer disk rows from memory.
-  const servers = plan.servers.filter(
-    (server) => (medium === "ram" || !server.cached) && (transport !== "tls" || server.speaksTls),
-  );
+  const servers = plan.servers.filter((server) => rows.some((row) => server.takes(row, medium)));
   try {
     for (const server of servers) {
       await server.start(folder, plan.sizeBytes, transport);
-      await prefill(server, plan.sizeBytes);
+      await prefillBy(server.engine, plan.sizeBytes);
     }
     const results: RowResult[] = [];
-    for (const row of rows) results.push(await runRow(plan, medium, row, servers));
+    for (const row of rows) {
+      const asked = servers.filter((server) => server.takes(row, medium));
+      results.push(await runRow(plan, medium, row, asked));
+    }
     return results;
   } finally {
     for (const server of servers) await server.stop();
@@ -119,14 +123,14 @@ async function runRow(
   plan: Plan,
   medium: Medium,
   row: Row,
-  servers: readonly BenchServer[],
+  servers: readonly Measured[],
 ): Promise<RowResult> {
   const samples: Record<string, Sample[]> = Object.fromEntries(servers.map(({ name }) => [name, []]));
   for (let round = 0; round < plan.rounds; round++) {
     for (let turn = 0; turn < servers.length; turn++) {
       // Nobody is always first.
       const server = servers[(turn + round) % servers.length]!;
-      const sample = await measure(server, row, plan.seconds, plan.sizeBytes);
+      const sample = await sampleOf(plan, row, server);
       samples[server.name]!.push(sample);
       const cpu = (sample.userUs + sample.systemUs).toFixed(1);
       const iops = Math.round(sample.iops);
@@ -134,7 +138,13 @@ async function runRow(
       console.error(`${medium}  ${row.name}  ${server.name}: ${iops} IOPS  ${latency}  ${cpu} µs CPU`);
     }
   }
-  return { row: row.name, medium, samples };
+  return { row: row.name, medium, samples, ...(row.load === undefined ? {} : { load: row.load }) };
+}
+
+async function sampleOf({ seconds, sizeBytes }: Plan, row: Row, server: Measured): Promise<Sample> {
+  if (row.load === undefined) return measure(server, row, seconds, sizeBytes);
+  const { iops } = await measure(server, row, seconds, sizeBytes);
+  return measure(server, row, seconds, sizeBytes, row.load * iops);
 }
 
 async function main(): Promise<void> {
@@ -177,7 +187,11 @@ async function main(): Promise<void> {
 }
 
 function judge(rows: readonly RowResult[]): void {
-  const all = verdicts(rows, NOW, BEFORE);
+  const all = verdicts(
+    rows.filter(({ load }) => load === undefined),
+    NOW,
+    BEFORE,
+  );
   console.log(verdictText(all));
   if (all.some(({ moved }) => moved === "slower")) process.exitCode = EXIT_SLOWER;
 }

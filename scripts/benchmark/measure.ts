@@ -4,7 +4,7 @@ import { check } from "../../test/interop/support/process.js";
 import { cpuTime, residentBytes, writtenBytes } from "./cpu-time.js";
 import type { LoadResult } from "./load/main.js";
 import { MIX_READ_PERCENT, type Row } from "./rows.js";
-import type { BenchServer } from "./servers.js";
+import type { Measured } from "./servers.js";
 
 export interface Sample {
   readonly iops: number;
@@ -56,7 +56,18 @@ export interface FioCommand {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-function fioArguments(engine: readonly string[], row: Row, seconds: number, sizeBytes: number): string[] {
+export interface FioOptions extends FioCommand {
+  /** Requests per second of all connections together, at random moments; absent: as many as are answered. */
+  readonly rate?: number;
+}
+
+function fioArguments(
+  engine: readonly string[],
+  row: Row,
+  seconds: number,
+  sizeBytes: number,
+  rate: number | undefined,
+): string[] {
   return [
     "--name=row",
     ...engine,
@@ -74,6 +85,9 @@ function fioArguments(engine: readonly string[], row: Row, seconds: number, size
     "--group_reporting",
     "--output-format=json",
     ...(row.flushEvery === undefined ? [] : [`--fsync=${row.flushEvery}`]),
+    ...(rate === undefined
+      ? []
+      : [`--rate_iops=${Math.max(1, Math.round(rate / row.connections))}`, "--rate_process=poisson"]),
     // Reads and writes of a mixed row are one figure.
     ...(row.rw === "randrw" ? [`--rwmixread=${MIX_READ_PERCENT}`, "--unified_rw_reporting=mixed"] : []),
   ];
@@ -90,10 +104,11 @@ export async function runFio(
   row: Row,
   seconds: number,
   sizeBytes: number,
-  { command = ["fio"], env = {} }: FioCommand = {},
+  { command = ["fio"], env = {}, rate }: FioOptions = {},
 ): Promise<Outcome> {
   const [program, ...before] = command;
-  const text = await check(program!, [...before, ...fioArguments(engine, row, seconds, sizeBytes)], { env });
+  const line = [...before, ...fioArguments(engine, row, seconds, sizeBytes, rate)];
+  const text = await check(program!, line, { env });
   const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
   const [job] = report.jobs;
   if (job === undefined || job.error !== 0) throw new Error(`fio failed, ${row.name}: ${text}`);
@@ -135,21 +150,29 @@ export async function runOwn(uri: string, row: Row, seconds: number, sizeBytes: 
 }
 
 /** A row by the client that it names. */
-export function runClient(uri: string, row: Row, seconds: number, sizeBytes: number): Promise<Outcome> {
-  if (row.client === "own") return runOwn(uri, row, seconds, sizeBytes);
-  return runFio(nbdEngine(uri), row, seconds, sizeBytes);
-}
-
-export async function measure(
-  server: BenchServer,
+export function runClient(
+  uri: string,
   row: Row,
   seconds: number,
   sizeBytes: number,
+  rate?: number,
+): Promise<Outcome> {
+  if (row.client === "own") return runOwn(uri, row, seconds, sizeBytes);
+  return runFio(nbdEngine(uri), row, seconds, sizeBytes, rate === undefined ? {} : { rate });
+}
+
+/** `rate`: requests per second, at random moments; absent: as many as are answered. */
+export async function measure(
+  server: Measured,
+  row: Row,
+  seconds: number,
+  sizeBytes: number,
+  rate?: number,
 ): Promise<Sample> {
   const before = cpuTime(server.pid);
   const writtenBefore = writtenBytes(server.pid);
   const threadsBefore = await server.threadRequests();
-  const outcome = await runClient(server.uri, row, seconds, sizeBytes);
+  const outcome = await server.ask(row, seconds, sizeBytes, rate);
   const after = cpuTime(server.pid);
   const written = writtenBytes(server.pid) - writtenBefore;
   const threads = await server.threadRequests();
@@ -172,7 +195,7 @@ export async function measure(
 export const PREFILL_DEPTH = 4;
 
 /** Writes every block once, so that no row measures allocation. */
-export async function prefill(server: Pick<BenchServer, "uri">, sizeBytes: number): Promise<void> {
+export async function prefill(server: { readonly uri: string }, sizeBytes: number): Promise<void> {
   await prefillBy(nbdEngine(server.uri), sizeBytes);
 }
 

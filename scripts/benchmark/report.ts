@@ -7,6 +7,8 @@ import type { Medium } from "./rows.js";
 export interface RowResult {
   readonly row: string;
   readonly medium: Medium;
+  /** Share of what each server can answer that it was asked for; absent: all. */
+  readonly load?: number;
   /** Samples by server, in the order of the rounds. */
   readonly samples: Readonly<Record<string, readonly Sample[]>>;
 }
@@ -46,9 +48,18 @@ function cell(samples: readonly Sample[]): string {
   return `${iops} ±${spreadPercent(samples.map((s) => s.iops)).toFixed(0)} % · ${latency} · ${cpu}`;
 }
 
+/** Rows in which servers are asked as fast as they answer. */
+export function fullRows({ rows }: BenchReport, medium: Medium): RowResult[] {
+  return rows.filter((row) => row.medium === medium && row.load === undefined);
+}
+
+function serversOf(report: BenchReport, rows: readonly RowResult[]): string[] {
+  return report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
+}
+
 function table(report: BenchReport, medium: Medium): string[] {
-  const rows = report.rows.filter((row) => row.medium === medium);
-  const servers = report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
+  const rows = fullRows(report, medium);
+  const servers = serversOf(report, rows);
   const [subject, ...others] = servers;
   if (subject === undefined) return [];
   const head = ["row", ...servers, ...others.map((other) => `× ${other}`)];
@@ -61,6 +72,28 @@ function table(report: BenchReport, medium: Medium): string[] {
       samples[other] === undefined ? "–" : pairedRatio(own, samples[other]).toFixed(2),
     );
     lines.push(`| ${[row, ...cells, ...ratios].join(" | ")} |`);
+  }
+  return lines;
+}
+
+/** How much longer than the median request the thousandth takes: median over the rounds. */
+function tail(samples: readonly Sample[]): number {
+  return median(samples.map(({ p50Us, p999Us }) => p999Us / p50Us));
+}
+
+function tailTable(report: BenchReport, medium: Medium): string[] {
+  const rows = report.rows.filter((row) => row.medium === medium && row.load !== undefined);
+  const servers = serversOf(report, rows);
+  const lines = [
+    `| ${["row", ...servers].join(" | ")} |`,
+    `|${["", ...servers].map(() => "---").join("|")}|`,
+  ];
+  for (const { row, samples } of rows) {
+    const cells = servers.map((server) => {
+      const own = samples[server];
+      return own === undefined ? "–" : `${tail(own).toFixed(1)} · ${cell(own)}`;
+    });
+    lines.push(`| ${[row, ...cells].join(" | ")} |`);
   }
   return lines;
 }
@@ -88,8 +121,8 @@ function threadShares(samples: readonly Sample[]): number[] {
 }
 
 function costTable(report: BenchReport, medium: Medium): string[] {
-  const rows = report.rows.filter((row) => row.medium === medium);
-  const servers = report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
+  const rows = fullRows(report, medium);
+  const servers = serversOf(report, rows);
   const lines = [
     `| ${["row", ...servers].join(" | ")} |`,
     `|${["", ...servers].map(() => "---").join("|")}|`,
@@ -104,6 +137,11 @@ function costTable(report: BenchReport, medium: Medium): string[] {
 }
 
 const MEDIA: Readonly<Record<Medium, string>> = { ram: "RAM-backed (tmpfs)", disk: "On disk" };
+
+const TAILS = [
+  "At half load: requests come at random moments, half as many as the same server answered in the same round. A cell: p99.9",
+  "divided by p50 · what the cells above have:",
+];
 
 export function markdown(report: BenchReport): string {
   const machine = Object.entries(report.machine).map(([key, value]) => `${key} ${value}`);
@@ -127,6 +165,8 @@ export function markdown(report: BenchReport): string {
     const lines = table(report, medium);
     if (lines.length <= 2) continue;
     out.push(`## ${MEDIA[medium]}`, "", ...lines, "");
+    const tails = tailTable(report, medium);
+    if (tails.length > 2) out.push(...TAILS, "", ...tails, "");
     const what =
       medium === "ram" ? "memory" : "memory · bytes sent to the device for each byte that the client wrote";
     const threads = "with several connection threads, the share of the requests that each answered";

@@ -25,6 +25,8 @@ export interface Row {
   readonly client: Client;
   /** A FLUSH after so many writes. */
   readonly flushEvery?: number;
+  /** Share of what the same server answers of this row in the same round when it is asked as fast as it can; absent: 1. */
+  readonly load?: number;
   readonly set: RowSet;
 }
 
@@ -93,6 +95,11 @@ function flushing(every: number, depth: number, set: RowSet): Row {
   };
 }
 
+/** Requests come at random moments, half as many as the server can answer: how long do the unlucky ones take? */
+function atHalfLoad(row: Row): Row {
+  return { ...row, name: `${row.name}, half load`, load: 0.5 };
+}
+
 const { Quick, Usual, Full } = RowSet;
 
 export const ROWS: readonly Row[] = [
@@ -125,6 +132,10 @@ export const ROWS: readonly Row[] = [
   sequential("write", 128 * KIB, 16, Full, { client: "own" }),
   sequential("read", MIB, 4, Full),
   sequential("write", MIB, 4, Full),
+  atHalfLoad(random("read", 32, Usual)),
+  atHalfLoad(random("write", 32, Usual)),
+  atHalfLoad(random("read", 16, Full, { connections: 4 })),
+  atHalfLoad(random("write", 16, Full, { connections: 4 })),
   flushing(1, 1, Usual),
   flushing(32, 32, Usual),
   random("read", 1, Full, { transport: "unix" }),

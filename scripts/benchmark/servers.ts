@@ -6,32 +6,39 @@ import { metrics } from "../../test/interop/support/metrics.js";
 import { check, Program } from "../../test/interop/support/process.js";
 import { freePort, pause } from "../../test/interop/support/server.js";
 import { makeAuthority } from "../../test/interop/support/tls.js";
-import type { Transport } from "./rows.js";
+import { nbdEngine, type Outcome, runClient, runFio } from "./measure.js";
+import type { Medium, Row, Transport } from "./rows.js";
 
 const HOST = "127.0.0.1";
 const EXPORT = "v";
 /** Steps of 50 ms that a server may take until it takes connections. */
 const READY_STEPS_MAX = 600;
 
-export interface BenchServer {
+/** What rows are measured against. */
+export interface Measured {
   readonly name: string;
-  /** Answers from the page cache: its disk rows say nothing about the disk. */
-  readonly cached: boolean;
-  /** Has rows over TLS. */
-  readonly speaksTls: boolean;
+  /** Whether the row can be asked of it, and says something on this medium. */
+  takes(row: Row, medium: Medium): boolean;
   /** Starts it over a backing of `sizeBytes` in `folder`, reached by `transport`. */
   start(folder: string, sizeBytes: number, transport?: Transport): Promise<void>;
-  readonly uri: string;
+  /** fio's engine, and what it needs to reach it. */
+  readonly engine: readonly string[];
+  ask(row: Row, seconds: number, sizeBytes: number, rate?: number): Promise<Outcome>;
   readonly pid: number;
   /** Requests that each of its connection threads has answered so far; empty when it has none, or cannot tell. */
   threadRequests(): Promise<readonly number[]>;
   stop(): Promise<void>;
 }
 
+export interface BenchServer extends Measured {
+  readonly uri: string;
+}
+
 abstract class ServerBase implements BenchServer {
   abstract readonly name: string;
-  abstract readonly cached: boolean;
-  readonly speaksTls: boolean = true;
+  /** Answers from the page cache: its disk rows say nothing about the disk. */
+  protected readonly cached: boolean = false;
+  protected readonly speaksTls: boolean = true;
   /** Folder with its certificate and key under TLS, else null. */
   protected keys: string | null = null;
   /** Where it listens: a path, or null for the port. */
@@ -43,6 +50,18 @@ abstract class ServerBase implements BenchServer {
     if (this.socket !== null) return `nbd+unix:///${EXPORT}?socket=${this.socket}`;
     if (this.keys === null) return `nbd://${HOST}:${this.port}/${EXPORT}`;
     return `nbds://${HOST}:${this.port}/${EXPORT}`;
+  }
+
+  takes(row: Row, medium: Medium): boolean {
+    return (medium === "ram" || !this.cached) && (row.transport !== "tls" || this.speaksTls);
+  }
+
+  get engine(): readonly string[] {
+    return nbdEngine(this.uri);
+  }
+
+  ask(row: Row, seconds: number, sizeBytes: number, rate?: number): Promise<Outcome> {
+    return runClient(this.uri, row, seconds, sizeBytes, rate);
   }
 
   get pid(): number {
@@ -105,7 +124,6 @@ function sparseFile(folder: string, sizeBytes: number): string {
 
 export class Lamina extends ServerBase {
   readonly name: string;
-  readonly cached = false;
   readonly #program: string;
   readonly #arguments: readonly string[];
   #data = "";
@@ -149,22 +167,28 @@ export class Lamina extends ServerBase {
   }
 }
 
-export class NbdkitFile extends ServerBase {
-  readonly name = "nbdkit file";
-  readonly cached = true;
+export class Nbdkit extends ServerBase {
+  readonly name: string;
+  protected override readonly cached = true;
+  readonly #plugin: "file" | "memory";
+
+  constructor(plugin: "file" | "memory") {
+    super();
+    this.name = `nbdkit ${plugin}`;
+    this.#plugin = plugin;
+  }
 
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
-    const file = sparseFile(folder, sizeBytes);
+    const backing = this.#plugin === "memory" ? `${sizeBytes}` : `file=${sparseFile(folder, sizeBytes)}`;
     const at = this.socket === null ? ["-i", HOST, "-p", String(this.port)] : ["-U", this.socket];
     const tls = this.keys === null ? [] : ["--tls=require", `--tls-certificates=${this.keys}`];
-    this.program = new Program("nbdkit", ["-f", ...at, ...tls, "-e", EXPORT, "file", `file=${file}`]);
+    this.program = new Program("nbdkit", ["-f", ...at, ...tls, "-e", EXPORT, this.#plugin, backing]);
     await this.listening();
   }
 }
 
 export class QemuNbd extends ServerBase {
   readonly name = "qemu-nbd";
-  readonly cached = false;
 
   protected async launch(folder: string, sizeBytes: number): Promise<void> {
     const file = sparseFile(folder, sizeBytes);
@@ -181,8 +205,8 @@ export class QemuNbd extends ServerBase {
 /** It always becomes a daemon; `program` is the path of the binary, which need not be installed. */
 export class NbdServer extends ServerBase {
   readonly name = "nbd-server";
-  readonly cached = true;
-  override readonly speaksTls = false;
+  protected override readonly cached = true;
+  protected override readonly speaksTls = false;
   readonly #binary: string;
   #daemon = 0;
 
@@ -220,5 +244,42 @@ export class NbdServer extends ServerBase {
     process.kill(this.#daemon, "SIGTERM");
     while (existsSync(`/proc/${this.#daemon}`)) await pause(20);
     this.#daemon = 0;
+  }
+}
+
+/** No server: fio's own io_uring engine on a file like those of the servers, the most that any of them could reach. */
+export class Backing implements Measured {
+  readonly name = "fio on the backing";
+  #file = "";
+
+  takes(row: Row): boolean {
+    return row.client === "fio" && row.transport === "tcp";
+  }
+
+  start(folder: string, sizeBytes: number): Promise<void> {
+    const own = join(folder, "backing");
+    rmSync(own, { recursive: true, force: true });
+    mkdirSync(own);
+    this.#file = sparseFile(own, sizeBytes);
+    return Promise.resolve();
+  }
+
+  get engine(): readonly string[] {
+    return ["--ioengine=io_uring", "--direct=1", `--filename=${this.#file}`];
+  }
+
+  ask(row: Row, seconds: number, sizeBytes: number, rate?: number): Promise<Outcome> {
+    return runFio(this.engine, row, seconds, sizeBytes, rate === undefined ? {} : { rate });
+  }
+
+  /** Nothing but the client works. */
+  readonly pid = 0;
+
+  threadRequests(): Promise<readonly number[]> {
+    return Promise.resolve([]);
+  }
+
+  stop(): Promise<void> {
+    return Promise.resolve();
   }
 }

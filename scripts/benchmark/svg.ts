@@ -1,5 +1,5 @@
 /** A plot of one medium: per row a bar for each server, as a share of the fastest. */
-import { type BenchReport, median } from "./report.js";
+import { type BenchReport, fullRows, median } from "./report.js";
 import type { Medium } from "./rows.js";
 
 const LABEL_WIDTH = 270;
@@ -17,7 +17,7 @@ function text(x: number, y: number, content: string, extra = ""): string {
 
 /** An SVG document, or null when nothing was measured on the medium. */
 export function plot(report: BenchReport, medium: Medium): string | null {
-  const rows = report.rows.filter((row) => row.medium === medium);
+  const rows = fullRows(report, medium);
   if (rows.length === 0) return null;
   const servers = report.servers.filter((server) => rows.some((row) => row.samples[server] !== undefined));
   const out: string[] = [];

@@ -6,7 +6,7 @@
  */
 import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
-import { type BenchServer, Lamina, NbdkitFile, NbdServer, QemuNbd } from "../../scripts/benchmark/servers.js";
+import { type BenchServer, Lamina, Nbdkit, NbdServer, QemuNbd } from "../../scripts/benchmark/servers.js";
 import { hasCommand } from "../interop/support/process.js";
 import { removeScratch, scratchDirectory } from "../interop/support/scratch.js";
 import { DEVIATIONS, type Deviation, type Peer } from "./deviations.js";
@@ -25,7 +25,7 @@ export interface Difference {
 /** Peers that are on this machine. nbd-server counts when $NBD_SERVER or PATH has it; ./scripts/test unpacks it. */
 export function peers(): Map<Peer, () => BenchServer> {
   const found = new Map<Peer, () => BenchServer>();
-  if (hasCommand("nbdkit")) found.set("nbdkit", () => new NbdkitFile());
+  if (hasCommand("nbdkit")) found.set("nbdkit", () => new Nbdkit("file"));
   if (hasCommand("qemu-nbd")) found.set("qemu-nbd", () => new QemuNbd());
   const unpacked = process.env["NBD_SERVER"] ?? `${ROOT}.cache/nbd-server/bin/nbd-server`;
   const binary = existsSync(unpacked) ? unpacked : "nbd-server";
