@@ -67,7 +67,8 @@ export class RecordControl {
         epoch: epoch(ballot.epoch),
         generation: generation(record.generation + 1),
         version: record.version + 1,
-        owner: { peer: this.#self, node: null, incarnation: 0, released: true },
+        // Nothing of the data has changed since the last owner let go of it.
+        owner: { ...record.owner, peer: this.#self, node: null, incarnation: 0 },
       };
       const outcome = await this.#accept(changed, ballot);
       if (outcome.outcome.kind === "chosen") return outcome;

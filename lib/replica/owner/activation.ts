@@ -293,13 +293,23 @@ export class Activation implements SessionListener {
       if (this.#over) return;
       if (outcome.kind === "refused") this.#again(outcome.promised.epoch);
       else if (outcome.kind === "name-taken") this.#finish({ kind: "impossible", why: "its name is taken" });
-      else this.#activated(record);
+      else this.#activated(record, this.#isSettled(last));
     });
+  }
+
+  /**
+   * No in-sync member can differ from another one: the last owner has said so, all of them are here, and none has lost
+   * power since, because that leaves it LOSSY until an owner of this volume has put it right.
+   */
+  #isSettled({ owner }: ClusterRecord): boolean {
+    if (owner.settled !== true) return false;
+    for (const heard of this.#members.values()) if (heard === null || heard.lossy) return false;
+    return true;
   }
 
   // ---- 7 -----------------------------------------------------------------------------------------------
 
-  #activated(record: ClusterRecord): void {
+  #activated(record: ClusterRecord, isSettled: boolean): void {
     const lives = new Map<NodeId, Heard>();
     for (const [node, heard] of this.#members) if (heard !== null) lives.set(node, heard);
     const lists = [...lives.values()].map(({ entries }) => entries);
@@ -313,7 +323,7 @@ export class Activation implements SessionListener {
       ballot: this.#ballot,
       record,
       lives,
-      reconcile: extentsInDoubt(seats, holders),
+      reconcile: extentsInDoubt(seats, holders, isSettled),
       extents: extentsHeld(seats, holders),
       sequence: highestCreated(lists),
     };
@@ -336,19 +346,21 @@ export class Activation implements SessionListener {
 
 /**
  * Extents that are hot with any valid member, or that not all of those have that hold them, or of which they have
- * different lives. `lists`: by seat, what the member in it has.
+ * different lives. `lists`: by seat, what the member in it has. `isSettled`: hot ones are equal all the same.
  */
 export function extentsInDoubt(
   lists: ReadonlyMap<number, readonly InventoryEntry[]>,
   holders: Holders,
+  isSettled = false,
 ): Set<number> {
   let heard = 0;
   const copies = new Map<number, { seats: number; readonly created: number }>();
   const doubt = new Set<number>();
   for (const [seat, entries] of lists) {
     heard |= 1 << seat;
-    for (const { extent, hot, created } of entries) {
+    for (const { extent, hot: isHot, created } of entries) {
       if (!holders.holds(seat, extent)) continue;
+      const hot = isHot && !isSettled;
       const known = copies.get(extent);
       if (known === undefined) copies.set(extent, { seats: 1 << seat, created });
       else known.seats |= 1 << seat;

@@ -70,6 +70,11 @@ export class Background implements CopyHost {
   isUnreconciled(extent: number): boolean {
     return this.#reconcile.has(extent);
   }
+  /** All in-sync members are equal in every extent, once nothing of the volume is open. */
+  get isSettled(): boolean {
+    return this.#reconcile.size === 0 && this.#inSync().every(({ lossy }) => !lossy);
+  }
+
 
   /** Somebody waits for this extent. */
   demand(extent: number): void {

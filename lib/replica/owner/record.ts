@@ -24,6 +24,12 @@ export interface OwnerEntry {
   readonly incarnation: number;
   /** It let go in order: everything it acknowledged is on all in-sync members, and it answers nothing any more. */
   readonly released: boolean;
+  /**
+   * Released while all in-sync members were equal in every extent: nothing was left to reconcile, and none of them was
+   * LOSSY. Hot extents need no reconcile then, unless a member has lost power since. Absent: false; who does not know
+   * the field leaves it out of the next record.
+   */
+  readonly settled?: boolean;
 }
 
 export interface MemberEntry {
@@ -159,6 +165,7 @@ function ownerEntry(raw: unknown): OwnerEntry {
     node: raw["node"] === null ? null : nodeId(raw["node"]),
     incarnation: whole(raw["incarnation"], "incarnation"),
     released,
+    ...(released && raw["settled"] === true ? { settled: true } : {}),
   };
 }
 

@@ -635,7 +635,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (done === null || this.deck.begun > 0 || this.#firstLate !== null) return;
     if (this.#proposal !== null || this.#background.isBusy || this.#amendments.length > 0) return;
     this.#letGo = true;
-    this.propose({ owner: { ...this.#record.owner, released: true } }, () => {
+    const owner = { ...this.#record.owner, released: true, settled: this.#background.isSettled };
+    this.propose({ owner }, () => {
       this.#stop();
       done(true);
     });

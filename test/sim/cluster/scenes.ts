@@ -31,7 +31,7 @@ export type SceneName = (typeof SCENES)[number];
 
 /** Time after which what nobody changes has become cool. */
 const COOL_MS = 2200;
-/** How often a scene looks whether a member is about to join. */
+/** How often a scene looks whether a member is about to join, or a reconcile has begun. */
 const JOINING_LOOK_MS = 3;
 /** Operations that follow each other at once, at most. */
 const BURST_MAX = 60;
@@ -284,7 +284,8 @@ export class Scenes {
         const index = host - OWNER_HOST;
         faults.act("owner", () => faults.killOwner(index, this.#between(1000, 6000)));
         faults.takeOver();
-        this.#whileReconciled((index + 1) % OWNERS);
+        if (this.#random.chance(0.3)) this.#whenReconciling(6000, () => this.#handOn());
+        else this.#whileReconciled((index + 1) % OWNERS);
       });
     });
     return rest + cutMs + 9000;
@@ -304,6 +305,23 @@ export class Scenes {
       });
     });
     faults.after(begin + 1000, () => this.atWork({ shares: MOSTLY_READS, inUse: allExtents() }));
+  }
+
+  /** `then` once, when somebody serves a volume that has something to reconcile; within `ms`, or never. */
+  #whenReconciling(ms: number, then: () => void): void {
+    if (ms <= 0) return;
+    const isBusy = this.#faults.volumes().some(({ set }) => set !== null && set.work.reconcile > 0);
+    if (isBusy) then();
+    else this.#faults.after(JOINING_LOOK_MS, () => this.#whenReconciling(ms - JOINING_LOOK_MS, then));
+  }
+
+  /** Whoever serves lets go in order, and somebody else wants the volumes soon. */
+  #handOn(): void {
+    const faults = this.#faults;
+    faults.act("release", () => {
+      for (const volume of faults.volumes()) volume.release();
+    });
+    faults.after(this.#random.below(400), () => faults.takeOver());
   }
 
   /** All nodes lose power at once: at any time, or when a member has just joined. */
@@ -336,6 +354,11 @@ export class Scenes {
     faults.after(2500, () => {
       const node = faults.anyNode();
       const wasCalm = faults.isCalm;
+      if (this.#random.chance(0.3)) {
+        this.#handOn();
+        faults.after(this.#random.below(300), () => faults.powerLoss([node], wasCalm));
+        return;
+      }
       faults.act("power", () => faults.powerLoss([node], wasCalm));
       const index = Math.max(0, faults.serving());
       if (this.#random.chance(0.6)) faults.killOwner(index);
