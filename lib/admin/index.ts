@@ -18,7 +18,7 @@ export {
   startAdmin,
   startAdminOf,
 } from "./http-server.js";
-export { type Route, SCRUB_PACE_DEFAULT, VOLUME_ROUTES } from "./routes.js";
+export { EVENT_ROUTES, type Route, SCRUB_PACE_DEFAULT, STORE_ROUTES, VOLUME_ROUTES } from "./routes.js";
 export type {
   BadBlockView,
   EventView,
@@ -29,4 +29,4 @@ export type {
   VolumeDetailView,
   VolumeView,
 } from "./views.js";
-export { mirrorNotice, viewMirror } from "./views.js";
+export { mirrorNotice, viewMirror, viewScrub } from "./views.js";

@@ -41,8 +41,8 @@ export interface Route<Sources = AdminSources> {
 export const SCRUB_PACE_DEFAULT = 32 * 1024 * 1024;
 const EVENTS_LIMIT_DEFAULT = 100;
 
-/** What every server that volumes can be made and changed at answers. */
-export const VOLUME_ROUTES: readonly Route<VolumeSources>[] = [
+/** What every process answers. */
+export const EVENT_ROUTES: readonly Route<Pick<VolumeSources, "events">>[] = [
   {
     method: "GET",
     path: "/v1/events",
@@ -52,6 +52,29 @@ export const VOLUME_ROUTES: readonly Route<VolumeSources>[] = [
       return { status: 200, body: { events: events.map(eventView) } };
     },
   },
+];
+
+/** What every process with a device answers. */
+export const STORE_ROUTES: readonly Route<Pick<AdminSources, "store">>[] = [
+  {
+    method: "GET",
+    path: "/v1/store",
+    handle: (sources) => ({ status: 200, body: storeView(sources.store.stats()) }),
+  },
+  {
+    method: "POST",
+    path: "/v1/store/scrub",
+    handle(sources, request) {
+      const { pace } = parse(scrubBody, request.body ?? {});
+      sources.store.startScrub(pace ?? SCRUB_PACE_DEFAULT);
+      return { status: 202, body: { scrub: sources.store.stats().scrub } };
+    },
+  },
+];
+
+/** What every server that volumes can be made and changed at answers. */
+export const VOLUME_ROUTES: readonly Route<VolumeSources>[] = [
+  ...EVENT_ROUTES,
   {
     method: "GET",
     path: "/v1/volumes",
@@ -130,20 +153,7 @@ export const ROUTES: readonly Route[] = [
       return { status: 200, body: statusView(sources, await sources.mirror()) };
     },
   },
-  {
-    method: "GET",
-    path: "/v1/store",
-    handle: (sources) => ({ status: 200, body: storeView(sources.store.stats()) }),
-  },
-  {
-    method: "POST",
-    path: "/v1/store/scrub",
-    handle(sources, request) {
-      const { pace } = parse(scrubBody, request.body ?? {});
-      sources.store.startScrub(pace ?? SCRUB_PACE_DEFAULT);
-      return { status: 202, body: { scrub: sources.store.stats().scrub } };
-    },
-  },
+  ...STORE_ROUTES,
   ...VOLUME_ROUTES,
   {
     method: "POST",

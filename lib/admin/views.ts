@@ -8,7 +8,7 @@ import type { VolumeRecord } from "../replica/record.js";
 import type { StoreStats } from "../store/api.js";
 import { layoutOf } from "../volume/layout.js";
 import type { VolumeUsage } from "../volume/registry-api.js";
-import type { AdminSources, ThreadNumbers, VolumeSources } from "./api.js";
+import type { AdminSources, ScrubTimes, ThreadNumbers, VolumeSources } from "./api.js";
 
 /** Bad blocks that `volume show` lists; the newest are kept. */
 const BAD_BLOCKS_SHOWN = 1000;
@@ -186,7 +186,7 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
     io: { engine: server.ioEngine, fallbackReason: server.ioFallbackReason },
     device: server.device,
     store: storeView(stats),
-    scrub: scrubView(sources, stats),
+    scrub: viewScrub(sources.scrub(), stats.scrub.running),
     mirror: viewMirror(mirror),
     volumes: sources.registry.list().length,
     gateway: {
@@ -198,10 +198,9 @@ export function statusView(sources: AdminSources, mirror: MirrorStatus): StatusV
   };
 }
 
-function scrubView(sources: AdminSources, stats: StoreStats): StatusView["scrub"] {
-  const { lastEndedAt, nextAt } = sources.scrub();
+export function viewScrub({ lastEndedAt, nextAt }: ScrubTimes, running: boolean): StatusView["scrub"] {
   return {
-    running: stats.scrub.running,
+    running,
     lastEndedAt: lastEndedAt === null ? null : iso(lastEndedAt),
     nextAt: iso(nextAt),
   };

@@ -63,6 +63,14 @@ export interface InventoryEntry {
   readonly hot: boolean;
 }
 
+/** Extents of a volume in which a node knows of blocks that fail their checksum. */
+export interface RottenPage {
+  /** Ascending. */
+  readonly extents: readonly number[];
+  /** How many there are behind the last of them. */
+  readonly more: number;
+}
+
 /** Answer to a promise: of a config node with the highest record it has accepted. */
 export type PromiseAnswer =
   | { readonly kind: "promised"; readonly accepted: AcceptedRecord | null }
@@ -157,6 +165,11 @@ export interface ReplicaSession extends ExtentIo, AcceptorPeer, LeasePeer {
   ): void;
   /** Every extent of `volume` that may miss writes has been resynced or reconciled; `done(false)`: unknown. */
   reconciled(volume: number, epoch: number, done: (done: boolean) => void): void;
+  /**
+   * Extents of a volume, from number `from` on, in which the node knows of blocks that fail their checksum; it need not
+   * have been asked for them. Needs the promise of `epoch`. Null: no answer, or a node that cannot say.
+   */
+  rotten(volume: number, epoch: number, from: number, done: (page: RottenPage | null) => void): void;
   /** Ends the session. */
   close(): void;
 }

@@ -12,6 +12,17 @@ const WELCOME_FIXED_BYTES = 24;
 const BOOT_ID_BYTES_MAX = 255;
 export const WELCOME_BYTES_MAX = WELCOME_FIXED_BYTES + BOOT_ID_BYTES_MAX;
 
+/**
+ * What came after the first form of version 1, a bit each. An asker names what it knows in field `detail` of Hello; the
+ * answer names what both know. Who does not know the field leaves it 0, and is never sent anything of this.
+ */
+export const Feature = {
+  /** MessageKind.Rotten. */
+  Rotten: 1,
+} as const;
+/** All that this program knows. */
+export const FEATURES: number = Feature.Rotten;
+
 export interface Hello {
   /** 16 bytes. */
   readonly cluster: Uint8Array;

@@ -29,6 +29,8 @@ export const RENEW_VOLUMES_MAX = 1024;
 export const STABLE_MAX = 1024;
 /** Extents of one page of an inventory. */
 export const INVENTORY_PAGE = 500;
+/** Extents with bad blocks that one answer names. Those behind them are asked for with the next question. */
+export const ROTTEN_PAGE = 1024;
 /** Extents of a volume whose stability a node keeps in mind before it forgets those that are cool. */
 export const STABILITY_ENTRIES_MAX = 65_536;
 
@@ -61,6 +63,7 @@ assert(WINDOW_BYTES >= PAYLOAD_BYTES_MAX, "the longest request fits an empty win
 assert(LINK_BUFFER_BYTES >= BODY_BYTES_MAX + 128, "a message without payload fits a link's buffer");
 assert(RENEW_VOLUMES_MAX * 8 <= BODY_BYTES_MAX && STABLE_MAX * 12 <= BODY_BYTES_MAX, "lists fit a body");
 assert(INVENTORY_PAGE * 32 <= BODY_BYTES_MAX, "a page of an inventory fits a body");
+assert(ROTTEN_PAGE * 4 <= BODY_BYTES_MAX, "a page of extents fits a body");
 assert(RECORD_PAYLOAD_MAX > 0 && RECORD_BYTES_MAX <= BODY_BYTES_MAX, "a record fits a body");
 // A lease that was renewed at T on a slow clock has ended before the wait that began at T on a fast one.
 assert(

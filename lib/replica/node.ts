@@ -337,6 +337,14 @@ export class NodeCore implements LeaseClient {
     return entries;
   }
 
+  /** Extents from number `from` on in which blocks are known to be bad, ascending. */
+  rottenExtents(volume: number, layer: number, from: number): number[] {
+    const extents = new Set<number>();
+    for (const bad of this.#store.badBlocks(volume))
+      if (bad.layer === layer && bad.extent >= from) extents.add(bad.extent);
+    return [...extents].sort((a, b) => a - b);
+  }
+
   declareStable(volume: number, epoch: number, layer: number, extent: number, sequence: number): void {
     const { stability } = this.environment;
     stability.declare(volume, epoch, layer, extent, sequence);

@@ -22,11 +22,12 @@ import type { ByteStream } from "../core/stream.js";
 import type { InventoryEntry, LinkEnvironment, PeerId } from "./api.js";
 import { encodeStates, INVENTORY_ENTRY_BYTES, putAccepted, putInventoryEntry, putRefusal } from "./bodies.js";
 import { decodeConfigSet, encodeConfigSet } from "./config/set.js";
-import { getHello, HELLO_BYTES, putWelcome, sameId, WELCOME_BYTES_MAX } from "./greeting.js";
+import { FEATURES, getHello, HELLO_BYTES, putWelcome, sameId, WELCOME_BYTES_MAX } from "./greeting.js";
 import {
   BODY_BYTES_MAX,
   CONTROL_REQUESTS_MAX,
   HELLO_DEADLINE_MS,
+  ROTTEN_PAGE,
   STABLE_MAX,
   WINDOW_REQUESTS,
 } from "./limits.js";
@@ -80,6 +81,8 @@ export class ServedSession implements LinkOwner, PoolWaiter {
   #deadline: Timer | null = null;
   #state: State = State.Silent;
   peer: PeerId = 0;
+  /** What both ends know. */
+  #features = 0;
   #helloHeard = false;
   /** Answer to Hello: its status, when it is due. */
   #greetingDue: Status | null = null;
@@ -136,6 +139,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       return null;
     }
     this.peer = hello.peer;
+    this.#features = m.detail & FEATURES;
     this.#helloHeard = true;
     if (!this.#node.sessionSaysHello(this, hello.peer, m.sequence)) {
       this.#helloHeard = false;
@@ -163,6 +167,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     const m = this.#message.clear();
     m.kind = MessageKind.Hello | ANSWER;
     m.status = status;
+    m.detail = this.#features;
     const { view } = this.#environment.pool;
     m.bodyBytes = status === Status.Ok ? putWelcome(view, at + HEADER_BYTES, this.#node.greeting()) : 0;
     this.#link!.commit(m, 0);
@@ -307,6 +312,8 @@ export class ServedSession implements LinkOwner, PoolWaiter {
         return this.#adopt(m, body);
       case MessageKind.States:
         return this.#states(m);
+      case MessageKind.Rotten:
+        return this.#rotten(m);
       default:
         return "a message out of place";
     }
@@ -452,6 +459,23 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     const open = this.#node.isOpenFor(m.volume, m.epoch, this.peer);
     if (open) this.#node.reconciled(m.volume);
     this.#reply(answerTo(m), open ? Status.Ok : Status.Fenced);
+    return null;
+  }
+
+  #rotten(m: Message): string | null {
+    const answer = answerTo(m);
+    if (!this.#node.isOpenFor(m.volume, m.epoch, this.peer)) {
+      this.#reply(answer, Status.Fenced);
+      return null;
+    }
+    const extents = this.#node.rottenExtents(m.volume, m.layer, m.extent);
+    const page = extents.slice(0, ROTTEN_PAGE);
+    answer.detail = extents.length - page.length;
+    this.#reply(answer, Status.Ok, 4 * page.length, (view) => {
+      page.forEach((extent, i) => {
+        view.setUint32(4 * i, extent, true);
+      });
+    });
     return null;
   }
 

@@ -29,12 +29,13 @@ import type {
   PeerId,
   PromiseAnswer,
   ReplicaSession,
+  RottenPage,
   SessionListener,
 } from "./api.js";
 import { decodeStates, getAccepted, getInventoryEntry, getRefusal, INVENTORY_ENTRY_BYTES } from "./bodies.js";
 import type { ToldState } from "./config/copy.js";
 import { type ConfigSet, decodeConfigSet, encodeConfigSet } from "./config/set.js";
-import { getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
+import { FEATURES, Feature, getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
 import {
   CONTROL_REQUESTS_MAX,
   HELLO_DEADLINE_MS,
@@ -113,6 +114,8 @@ export class NodeSession implements ReplicaSession, LinkOwner {
   readonly #message = new Message();
   readonly #scratch = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   #target = 0;
+  /** What both ends know. */
+  #features = 0;
   #helloSent = false;
   #lost = false;
 
@@ -491,6 +494,31 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     });
   }
 
+  rotten(volume: number, epoch: number, from: number, done: (page: RottenPage | null) => void): void {
+    if ((this.#features & Feature.Rotten) === 0) {
+      this.#environment.ticker.atTickEnd({ tick: () => done(null) });
+      return;
+    }
+    const m = new Message();
+    m.kind = MessageKind.Rotten;
+    m.volume = volume;
+    m.epoch = epoch;
+    m.extent = from;
+    this.#ask(m, new Uint8Array(0), (answer, body) => {
+      if (answer === null || answer.status !== Status.Ok) {
+        done(null);
+        return null;
+      }
+      if (body.byteLength % 4 !== 0) return "a list of extents of the wrong length";
+      const count = body.byteLength / 4;
+      done({
+        extents: Array.from({ length: count }, (_, i) => body.getUint32(4 * i, true)),
+        more: answer.detail,
+      });
+      return null;
+    });
+  }
+
   #ask(message: Message, body: Uint8Array, answered: Control["answered"]): void {
     const tag = this.#nextControl;
     this.#nextControl = tag + 1 >= 2 ** 32 ? CONTROL_TAGS : tag + 1;
@@ -547,6 +575,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     m.kind = MessageKind.Hello;
     m.bodyBytes = HELLO_BYTES;
     m.sequence = this.#options.number;
+    m.detail = FEATURES;
     putHello(this.#environment.pool.view, at + HEADER_BYTES, this.#options);
     this.#link!.commit(m, 0);
     this.#owed();
@@ -582,6 +611,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     if (greeting === null || greeting.windowRequests === 0) return "no greeting";
     this.#deadline.cancel();
     this.greeting = greeting;
+    this.#features = m.detail & FEATURES;
     this.#windowBytes = greeting.windowBytes;
     this.#target = targetOf(this.#options.cluster, this.node, greeting.incarnation);
     this.#listener.sessionOpened(this);

@@ -7,7 +7,7 @@
  *  2. Header and body are covered by one crc32c, which is looked at before anything in the body is.
  *
  * Versions
- *  1  the first
+ *  1  the first. What came later is agreed in Hello (greeting.ts, Feature)
  */
 import type { Checksums } from "../core/checksum.js";
 import { ENTRY_ABSENT } from "../core/checksum.js";
@@ -30,6 +30,7 @@ export const MessageKind = {
   Reconciled: 7,
   Adopt: 8,
   States: 9,
+  Rotten: 10,
   Read: 16,
   Write: 17,
   Zero: 18,

@@ -1,6 +1,8 @@
 /** The composition root of `lamina node`: one device behind the node protocol. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import { EVENT_ROUTES, type Route, STORE_ROUTES, viewScrub } from "../../admin/index.js";
+import type { EventLog } from "../../catalog/index.js";
 import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
@@ -13,7 +15,10 @@ import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
 import { findDevice, type ReadyDevice, readyDevice } from "../serve/device.js";
 import type { Parts } from "../serve/parts.js";
+import type { ScrubSchedule } from "../serve/scrub-schedule.js";
+import { startScrubs } from "../serve/scrubs.js";
 import { openServed } from "../serve/store.js";
+import type { Later } from "../serve/story.js";
 import { VERSION } from "../version.js";
 import type { NodeOptions } from "./options.js";
 import {
@@ -24,6 +29,7 @@ import {
   persist,
   type Role,
   type RoleGround,
+  type RoleSources,
   reloadLinkTls,
   startRole,
   startRoleAdmin,
@@ -42,7 +48,7 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   const data = await holdData(ground);
   const device = await takeDevice(engine, options, key, log, parts);
   const stability = new StabilityMap();
-  const later = { mirror: null, registry: null };
+  const later: Later = { mirror: null, registry: null };
   const { store } = await openServed({ engine, events, later, log, parts }, device, { stability });
   const side = new NodeSide({
     engine,
@@ -78,9 +84,14 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   if (known === null) await form(dial, options, key, side, log);
   refuseOther(side, options, where);
   side.start(newPeer());
-  const sources = sourcesOf({ engine, dial, options, key, device, store, side, startedAt, where });
+  later.registry = { byId: (id) => side.catalogue?.volumes.get(id)?.record };
+  const scrubs = await startScrubs({ engine, device, data, store, events, log });
+  parts.add(() => scrubs.close());
+  const made = { engine, dial, options, key, device, store, side, startedAt, where, events, scrubs };
+  const sources = sourcesOf(made);
   const gauges = () => nodeGauges(sources.status());
-  const admin = await startRoleAdmin({ options, events, sources, routes: [], gauges, log }, parts);
+  const routes: readonly Route<NodeSources>[] = [...EVENT_ROUTES, ...STORE_ROUTES];
+  const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
   log.info(
     { node: side.node, data, device: device.path, engine: engine.kind, admin: admin.address },
     "lamina node serves",
@@ -177,14 +188,25 @@ interface Made {
   readonly side: NodeSide;
   readonly startedAt: number;
   readonly where: string;
+  readonly events: EventLog;
+  readonly scrubs: ScrubSchedule;
 }
 
-function sourcesOf(made: Made) {
-  const { engine, dial, options, key, device, store, side, startedAt, where } = made;
+interface NodeSources extends RoleSources {
+  readonly events: EventLog;
+  readonly store: MemberStore;
+  status(): NodeStatusView;
+}
+
+function sourcesOf(made: Made): NodeSources {
+  const { engine, dial, options, key, device, store, side, startedAt, where, events, scrubs } = made;
   const config = (): readonly NodePlace[] => side.config;
   let directory: NodeDirectory | null = null;
   return {
+    events,
+    store,
     status(): NodeStatusView {
+      const rot = rotOf(store);
       const { capacityBytes, usedBytes, lossy, sessions, failed, standing } = side.describe();
       const links = viewLinks(config(), ({ node }) => side.isLinked(node) ?? true);
       const down = links
@@ -202,6 +224,10 @@ function sourcesOf(made: Made) {
                 `the device is ${standing === "unknown" ? "not registered yet" : standing} and serves nothing`,
               ]),
           ...(lossy ? ["the device lost power without a clean shutdown and waits to be put right"] : []),
+          ...rot.map(({ volume, blocks, extents }) => {
+            const name = side.catalogue?.volumes.get(volume)?.record.name ?? `#${volume}`;
+            return `volume ${name}: ${blocks} block(s) of ${extents} extent(s) here fail their checksum; repaired from another copy within minutes while the volume is open, else when it is opened next`;
+          }),
           ...down,
         ],
         listeners: [where],
@@ -214,6 +240,8 @@ function sourcesOf(made: Made) {
         usedBytes,
         lossy: store.identity.lossy,
         sessions,
+        scrub: viewScrub(scrubs.status(), store.stats().scrub.running),
+        badBlocks: rot.reduce((sum, { blocks }) => sum + blocks, 0),
       };
     },
     async cluster() {
@@ -229,12 +257,29 @@ function sourcesOf(made: Made) {
   };
 }
 
-function nodeGauges({ capacityBytes, usedBytes, sessions, ready, links }: NodeStatusView) {
+/** Volumes of which blocks are known to be bad. */
+function rotOf(
+  store: MemberStore,
+): { readonly volume: number; readonly blocks: number; readonly extents: number }[] {
+  // Most devices have never had any.
+  if (store.stats().bitRotBlocks === 0) return [];
+  return store.volumesWithSlots().flatMap((volume) => {
+    const bad = store.badBlocks(volume);
+    const extents = new Set(bad.map(({ extent }) => extent)).size;
+    return extents === 0 ? [] : [{ volume, blocks: bad.length, extents }];
+  });
+}
+
+function nodeGauges(view: NodeStatusView) {
+  const { capacityBytes, usedBytes, sessions, ready, links, scrub, badBlocks } = view;
   return {
     node_up: ready ? 1 : 0,
     node_capacity_bytes: capacityBytes,
     node_used_bytes: usedBytes,
     node_sessions: sessions,
     node_links: links.filter(({ linked }) => linked).length,
+    store_bad_blocks: badBlocks,
+    store_scrub_running: Number(scrub.running),
+    store_scrub_last_end_seconds: scrub.lastEndedAt === null ? 0 : Date.parse(scrub.lastEndedAt) / 1000,
   };
 }

@@ -1,6 +1,6 @@
 /** What nodes and gateways of a cluster answer when they are asked how things are. */
 
-import type { MirrorView, ProcessView } from "../../admin/index.js";
+import type { MirrorView, ProcessView, StatusView } from "../../admin/index.js";
 import type { ConfigOutcome } from "../../cluster/config-control.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
@@ -138,6 +138,9 @@ export interface NodeStatusView extends RoleFacts {
   readonly usedBytes: number;
   readonly lossy: boolean;
   readonly sessions: number;
+  readonly scrub: StatusView["scrub"];
+  /** Blocks that are known to fail their checksum. */
+  readonly badBlocks: number;
 }
 
 export type RoleStatusView = GatewayStatusView | NodeStatusView;

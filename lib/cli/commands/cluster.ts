@@ -2,6 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Argv } from "yargs";
+import type { StatusView } from "../../admin/index.js";
 import { createKey } from "../../cluster/key.js";
 import { clientOf, type GlobalArguments, withData, withTarget } from "../arguments.js";
 import { KEY_FILE } from "../cluster/options.js";
@@ -168,6 +169,11 @@ export function describeRole(view: RoleStatusView): string {
   return [fields(pairs), ...view.notices.map((notice) => `! ${notice}`)].join("\n");
 }
 
+export function scrubText({ running, lastEndedAt, nextAt }: StatusView["scrub"]): string {
+  const last = lastEndedAt === null ? "none has ended yet" : `last ended ${lastEndedAt}`;
+  return `${last}; ${running ? "one is running" : `next ${nextAt}`}`;
+}
+
 function nodeLines(view: Extract<RoleStatusView, { role: "node" }>): (readonly [string, string])[] {
   const { device, ioEngine, usedBytes, capacityBytes } = view;
   const direct = device.direct ? ", O_DIRECT" : "";
@@ -176,6 +182,7 @@ function nodeLines(view: Extract<RoleStatusView, { role: "node" }>): (readonly [
     ["device", `${device.path} (${device.kind}${direct}), I/O engine ${ioEngine}`],
     ["space", `${formatBytes(usedBytes)} used of ${formatBytes(capacityBytes)}`],
     ["sessions", String(view.sessions)],
+    ["scrub", scrubText(view.scrub)],
   ];
 }
 

@@ -4,7 +4,7 @@ import { clientOf, withTarget } from "../arguments.js";
 import type { RoleStatusView } from "../cluster/views.js";
 import { fields, print, printJson } from "../output.js";
 import { formatBytes } from "../size.js";
-import { describeRole } from "./cluster.js";
+import { describeRole, scrubText } from "./cluster.js";
 import type { Command } from "./command.js";
 
 export const status: Command = {
@@ -27,11 +27,6 @@ const TLS_WORDS: Readonly<Record<StatusView["tls"], string>> = {
   selective: "allowed",
   forced: "required",
 };
-
-function scrubText({ running, lastEndedAt, nextAt }: StatusView["scrub"]): string {
-  const last = lastEndedAt === null ? "none has ended yet" : `last ended ${lastEndedAt}`;
-  return `${last}; ${running ? "one is running" : `next ${nextAt}`}`;
-}
 
 function describe(view: StatusView): string {
   const { store, device, io, mirror, gateway } = view;

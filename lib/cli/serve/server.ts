@@ -6,9 +6,8 @@
  * it durable, mark it clean, and only then let go of the lock.
  */
 import { realpathSync } from "node:fs";
-import { join } from "node:path";
 import type { Logger } from "pino";
-import { type Admin, type AdminSources, SCRUB_PACE_DEFAULT, startAdmin } from "../../admin/index.js";
+import { type Admin, type AdminSources, startAdmin } from "../../admin/index.js";
 import { EventLog, mirrorOff } from "../../catalog/index.js";
 import { LaminaError } from "../../core/errors.js";
 import { needsTls } from "../../gateway/access.js";
@@ -18,7 +17,7 @@ import { addressText } from "../../uring/address.js";
 import type { Engine, ListenAddress, Listener } from "../../uring/api.js";
 import { DeviceRegistry } from "../../volume/registry.js";
 import { VERSION } from "../version.js";
-import { checkDirectory, type HeldDirectory, holdDirectory, SCRUB_FILE } from "./data-directory.js";
+import { checkDirectory, type HeldDirectory, holdDirectory } from "./data-directory.js";
 import { findDevice, type ReadyDevice, readyDevice } from "./device.js";
 import { type Front, openOwnerEngine, startFront } from "./front.js";
 import { HandOver } from "./hand-over.js";
@@ -28,7 +27,8 @@ import type { ServeOptions } from "./options.js";
 import { Parts } from "./parts.js";
 import { findPlaces, type Places } from "./places.js";
 import { checkRedis, checkRedisProgram, type RedisSide, startRedis } from "./redis.js";
-import { ScrubSchedule } from "./scrub-schedule.js";
+import type { ScrubSchedule } from "./scrub-schedule.js";
+import { startScrubs } from "./scrubs.js";
 import { closeVolumes, openServed } from "./store.js";
 import { followRegistry, type Later } from "./story.js";
 import type { TakeOver } from "./take-over.js";
@@ -109,7 +109,7 @@ async function compose(order: Order): Promise<Server> {
   later.registry = registry;
   followRegistry(registry, events, later);
   checkAccessLists(options, registry, log);
-  const scrubs = await startScrubs(engine, device, held, store, events, log);
+  const scrubs = await startScrubs({ engine, device, data: held.path, store, events, log });
   parts.add(() => scrubs.close());
   const redis = await startMirror(options, device, store, registry, events, log);
   later.mirror = redis?.mirror ?? null;
@@ -177,26 +177,6 @@ function checkAccessLists(options: ServeOptions, registry: DeviceRegistry, log: 
       log.warn({ volume: name }, "nobody can use this volume: its access list asks for TLS, which is off");
     }
   }
-}
-
-function startScrubs(
-  engine: Engine,
-  device: ReadyDevice,
-  held: HeldDirectory,
-  store: Store,
-  events: EventLog,
-  log: Logger,
-): Promise<ScrubSchedule> {
-  return ScrubSchedule.open({
-    clock: engine.clock,
-    store,
-    deviceId: device.deviceId,
-    path: join(held.path, SCRUB_FILE),
-    pace: SCRUB_PACE_DEFAULT,
-    onStarted: () => void events.record("scrub-started", null, `scrub: ${device.path} is read and verified`),
-    onEnded: () => void events.record("scrub-ended", null, `scrub: ${device.path} was read to its end`),
-    onUnsaved: (reason) => log.warn(`when the next scrub is due cannot be written down: ${reason}`),
-  });
 }
 
 function urisOf(gateway: Gateway, options: ServeOptions): string[] {

@@ -8,7 +8,7 @@ import { recordFailure } from "./boot-id.js";
 /** Rooms that come after the store, filled in when they exist: what the store tells while it is opened finds none. */
 export interface Later {
   mirror: Mirror | null;
-  registry: VolumeRegistry | null;
+  registry: Pick<VolumeRegistry, "byId"> | null;
 }
 
 const REGISTRY_KINDS = {

@@ -19,6 +19,7 @@ import type { FlightDeck } from "./flight-deck.js";
 import { REPAIRS_MAX, RESYNC_PAUSE_MAX_MS, UNREADABLE_RETRY_MS } from "./limits.js";
 import { Leaving, type Member } from "./member.js";
 import { PassStage, ResyncPass } from "./resync-pass.js";
+import { type RotHost, RotRounds } from "./rot-rounds.js";
 
 export interface BackgroundHost extends Omit<CopyHost, "refused" | "absent" | "lost"> {
   readonly environment: OwnerEnvironment;
@@ -43,12 +44,13 @@ export interface BackgroundHost extends Omit<CopyHost, "refused" | "absent" | "l
   returned(): void;
 }
 
-export class Background implements CopyHost {
+export class Background implements CopyHost, RotHost {
   readonly #host: BackgroundHost;
   readonly #reconcile = new Set<number>();
   readonly #demanded = new Set<number>();
   /** By extent, the members that have bad blocks in it. */
   readonly #repairs = new Map<number, Set<Member>>();
+  readonly #rounds: RotRounds;
   /** Members that have got back what a power loss may have taken, not flushed yet. */
   readonly #toPutRight = new Set<Member>();
   #copier: Copier | null = null;
@@ -59,6 +61,7 @@ export class Background implements CopyHost {
 
   constructor(host: BackgroundHost, reconcile: Iterable<number>) {
     this.#host = host;
+    this.#rounds = new RotRounds(this);
     for (const extent of reconcile) this.#reconcile.add(extent);
   }
 
@@ -67,14 +70,14 @@ export class Background implements CopyHost {
     return this.#reconcile.size;
   }
 
-  isUnreconciled(extent: number): boolean {
-    return this.#reconcile.has(extent);
-  }
   /** All in-sync members are equal in every extent, once nothing of the volume is open. */
   get isSettled(): boolean {
     return this.#reconcile.size === 0 && this.#inSync().every(({ lossy }) => !lossy);
   }
 
+  isUnreconciled(extent: number): boolean {
+    return this.#reconcile.has(extent);
+  }
 
   /** Somebody waits for this extent. */
   demand(extent: number): void {
@@ -113,6 +116,12 @@ export class Background implements CopyHost {
   /** What could not be done may be possible now. */
   unstall(): void {
     this.#stalled = false;
+  }
+
+  /** Some time has passed. */
+  look(): void {
+    this.unstall();
+    this.#rounds.look();
   }
 
   /** Begins the next piece of work, if there is any that can be done now. */
@@ -248,6 +257,7 @@ export class Background implements CopyHost {
       const others = this.#copiesOf(extent).filter((other) => other !== member);
       const blocks = yield* copier.repair(extent, member, others);
       if (blocks > 0) host.events.repaired(member.node, extent, blocks);
+      if (copier.unreadable > 0) this.#rounds.hopeless(member, extent);
     }
     host.touched(extent);
   }
@@ -356,8 +366,14 @@ export class Background implements CopyHost {
     else host.endPass(member, "its final flush failed");
   }
 
-  // ---- CopyHost ----------------------------------------------------------------------------------------
+  // ---- CopyHost, RotHost ----------------------------------------------------------------------------------------
 
+  get members(): readonly Member[] {
+    return this.#host.members;
+  }
+  now(): number {
+    return this.#host.environment.clock.now();
+  }
   get volume(): number {
     return this.#host.volume;
   }

@@ -62,7 +62,7 @@ export class Copier {
   readonly #target = new Ask();
   readonly #wanted = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   readonly #found = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
-  /** Blocks that no source could read while the last `equalise` ran: a target keeps what it had of them. */
+  /** Blocks that no source could read while the last `equalise` or `repair` ran: a target keeps what it had of them. */
   unreadable = 0;
   /** The Zero that is asked for leaves blocks of zeros. */
   #noHole = false;
@@ -118,6 +118,7 @@ export class Copier {
   /** Reads everything the member has of the extent, and rewrites from the others what fails its checksum. */
   *repair(extent: number, member: Member, others: readonly Member[]): Routine<number> {
     const { extentBlocks } = this.#host;
+    this.unreadable = 0;
     let repaired = 0;
     for (let block = 0; block < extentBlocks; ) {
       const blocks = Math.min(COPY_BLOCKS, extentBlocks - block);

@@ -23,6 +23,10 @@ export const ACTIVATION_PAUSE_MAX_MS = 32_000;
 export const COPY_BLOCKS = 64;
 /** Extents of which bad blocks wait to be repaired. More are forgotten: the next read finds them again. */
 export const REPAIRS_MAX = 1024;
+/** How often an in-sync member is asked which bad blocks it has found by itself; once more in each new session. */
+export const ROT_ROUND_MS = 60_000;
+/** An extent with blocks of which no copy was good is not looked at again before that, under the same record. */
+export const ROT_RETRY_MS = 60 * 60_000;
 /** Pause before resync looks again at an extent of which no in-sync copy has all blocks. */
 export const UNREADABLE_RETRY_MS = 10_000;
 /** Longest pause that resync makes after an extent while others use the volume. */

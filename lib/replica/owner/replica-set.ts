@@ -551,7 +551,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
       for (const member of this.members) if (member.leaving === Leaving.Full) member.leaving = null;
       this.deck.retryFull();
     }
-    this.#background.unstall();
+    this.#background.look();
     this.deck.pumpAll();
     this.soon();
   }
@@ -602,8 +602,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     }
     this.#propose();
     this.#seats.proceed();
-    this.#background.kick();
     this.#proceedRelease();
+    this.#background.kick();
   }
 
   #later(delayMs: number, run: () => void): void {

@@ -13,18 +13,14 @@ import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { NOTHING, VOLUME_EXTENTS, type VolumeRegisters } from "./registers.js";
 import { writesIn } from "./sector-ids.js";
 
-/**
- * `done` with the first difference in words, or null. All nodes serve. Of node number `sick` blocks may be rotten that
- * nobody has read.
- */
+/** `done` with the first difference in words, or null. All nodes serve. */
 export function copiesDiffer(
   nodes: readonly NodeHost[],
   record: ClusterRecord,
   registers: VolumeRegisters,
-  sick: number,
   done: (difference: string | null) => void,
 ): void {
-  startRoutine(compare(nodes, record, registers, sick), (error, difference) => {
+  startRoutine(compare(nodes, record, registers), (error, difference) => {
     if (error !== null) throw error;
     done(difference ?? null);
   });
@@ -34,7 +30,6 @@ function* compare(
   nodes: readonly NodeHost[],
   record: ClusterRecord,
   registers: VolumeRegisters,
-  sick: number,
 ): Routine<string | null> {
   const holders = new Holders(record);
   const { bytes } = simMemory();
@@ -58,7 +53,6 @@ function* compare(
       const content = bytes.slice(memory, memory + EXTENT_BLOCKS * BLOCK_BYTES);
       if (op.status === Status.Ok) check(registers, extent, op, memory);
       node.pool!.free(memory);
-      if (op.status === Status.Io && op.badBlock >= 0 && node.index === sick) continue;
       if (op.status !== Status.Ok) return `${where} cannot be read: status ${op.status}`;
       const entries = op.entries.slice(0, EXTENT_BLOCKS);
       first ??= { entries, content };

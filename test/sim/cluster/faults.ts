@@ -4,7 +4,7 @@ import type { Prng } from "../prng.js";
 import type { SimProcess, SimWorld } from "../world.js";
 import { Gateway } from "./gateway.js";
 import type { SimNetwork } from "./network.js";
-import type { NodeHost } from "./node-host.js";
+import { type NodeHost, SCRUB_PACE } from "./node-host.js";
 import type { RunPlan } from "./plan.js";
 import type { ProbeOwner, Registers } from "./probe-owner.js";
 import type { VolumeRegisters } from "./registers.js";
@@ -199,6 +199,7 @@ export class Faults {
       const { provisionedBelow, options } = device;
       const slots = [[Math.ceil(provisionedBelow / BLOCK_BYTES) * BLOCK_BYTES, options.sizeBytes]] as const;
       for (let left = 1 + this.#random.below(ROT_MAX); left > 0; left--) device.rotIn(slots);
+      node.store?.startScrub(SCRUB_PACE);
       return;
     }
     if (plan.sickness === "full") device.spacePages = device.usedPages + this.#random.below(8);

@@ -39,6 +39,8 @@ const DEVICE_BYTES_MANY = 8 * MIB;
 /** Pool of one process. */
 export const STATION_POOL_BYTES = 4 * MIB;
 export const EXTENT_BLOCKS = 16;
+/** Bytes per second that a node's scrub reads. */
+export const SCRUB_PACE = 1024 * MIB;
 
 export interface NodeHostOptions {
   readonly configNodes: number;

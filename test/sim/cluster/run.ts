@@ -11,7 +11,7 @@ import { nameUnlessDecision } from "./decider.js";
 import { Faults, OWNER_HOST, OWNERS, type Owner, type Stage } from "./faults.js";
 import { Gateway, type GatewayHost } from "./gateway.js";
 import { SimNetwork } from "./network.js";
-import { NodeHost, stationPool } from "./node-host.js";
+import { NodeHost, SCRUB_PACE, stationPool } from "./node-host.js";
 import { planOf, type RunPlan } from "./plan.js";
 import { ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
 import { VolumeRegisters } from "./registers.js";
@@ -373,14 +373,32 @@ class ClusterRun implements Stage {
       return volumes.length === this.clients.length && volumes.every((one) => one.isWhole && one.isIdle);
     };
     if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);
+    if (this.plan.sickness === "rot") this.#scrub(isIdle);
     const atRest = this.#servedVolumes().map(({ record, registers }) => ({ record: record!, registers }));
     for (const { record, registers } of atRest) this.#compareCopies(record, registers);
   }
 
+  /** What rotted and nobody has read is found by the node itself, and repaired by the owner. */
+  #scrub(isIdle: () => boolean): void {
+    const node = this.nodes[this.sickNode]!;
+    const store = node.store!;
+    const { passes } = store.stats().scrub;
+    store.startScrub(SCRUB_PACE);
+    const isMended = (): boolean => {
+      const { running, passes: ended } = store.stats().scrub;
+      if (running || ended === passes) return false;
+      return this.#servedVolumes().every(({ record, volume }) => {
+        const isMember = record?.members.some((member) => member.node === node.id) === true;
+        return !isMember || store.badBlocks(volume).length === 0;
+      });
+    };
+    if (!this.#stepUntil(() => isMended() && isIdle(), PEACE_MS * 1000))
+      throw new Violation("I7", "rot that nobody reads is not repaired");
+  }
+
   #compareCopies(record: ClusterRecord, registers: VolumeRegisters): void {
     let difference: string | null | undefined;
-    const rotten = this.plan.sickness === "none" ? -1 : this.sickNode;
-    copiesDiffer(this.nodes, record, registers, rotten, (found) => {
+    copiesDiffer(this.nodes, record, registers, (found) => {
       difference = found;
     });
     this.#stepUntil(() => difference !== undefined, 60_000_000);

@@ -14,6 +14,7 @@ import type {
   NodeGreeting,
   PromiseAnswer,
   ReplicaSession,
+  RottenPage,
   SessionListener,
 } from "../../../../lib/replica/api.js";
 import type { Engine } from "../../store/support/engine.js";
@@ -51,6 +52,9 @@ export class FakeNode {
   readonly log: string[] = [];
   readonly stable: number[] = [];
   reconciledCalls = 0;
+  /** A page of extents with bad blocks; its scrub knows of all rot. −1: it cannot say. */
+  rottenPage = 2;
+  rottenCalls = 0;
 
   constructor(id: string, engine: Engine) {
     this.id = id;
@@ -332,6 +336,22 @@ export class FakeSession implements ReplicaSession {
         this.#fake.lossy = false;
         this.#fake.reconciledCalls++;
         done(true);
+      },
+    );
+  }
+
+  rotten(_volume: number, _epoch: number, from: number, done: (page: RottenPage | null) => void): void {
+    this.#ask(
+      () => done(null),
+      () => {
+        const page = this.#fake.rottenPage;
+        this.#fake.rottenCalls++;
+        const extents = [...this.#fake.extents]
+          .filter(([extent, { rot }]) => rot.size > 0 && extent >= from)
+          .map(([extent]) => extent)
+          .sort((a, b) => a - b);
+        if (page < 0) done(null);
+        else done({ extents: extents.slice(0, page), more: Math.max(0, extents.length - page) });
       },
     );
   }
