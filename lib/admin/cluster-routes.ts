@@ -1,6 +1,6 @@
 /** Routes of the processes of a cluster. openapi.yaml describes the same ones; a test compares. */
 import { parse, type Route, withoutUndefined } from "./routes.js";
-import { drainNodeBody, replaceConfigBody } from "./schemas.js";
+import { drainNodeBody, rebalanceBody, replaceConfigBody } from "./schemas.js";
 
 /** What every process of a cluster can say. */
 export interface RoleSources {
@@ -12,6 +12,8 @@ export interface RoleSources {
 export interface NodeControl {
   /** Gives the seats of a node to others, or to `to`; only that in `volume`, if it is given. Says what became of each. */
   drain(node: string, wanted: { readonly volume?: string; readonly to?: string }): Promise<object>;
+  /** Gives volumes further seats on nodes without one. Says what became, or would become, of each volume. */
+  rebalance(wanted: { readonly volume?: string; readonly dryRun?: boolean }): Promise<object>;
   /** Takes a node out of the cluster. */
   retire(node: string): Promise<void>;
   /** `by` becomes a config node in the place of `node`. Says which ones there are now. */
@@ -34,6 +36,13 @@ export const NODE_ROUTES: readonly Route<NodeControl>[] = [
     async handle(nodes, { params, body }) {
       const wanted = withoutUndefined(parse(drainNodeBody, body ?? {}));
       return { status: 200, body: await nodes.drain(params["node"]!, wanted) };
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/cluster/rebalance",
+    async handle(nodes, { body }) {
+      return { status: 200, body: await nodes.rebalance(withoutUndefined(parse(rebalanceBody, body ?? {}))) };
     },
   },
   {

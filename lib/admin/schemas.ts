@@ -49,6 +49,13 @@ export const drainNodeBody = z.strictObject({
   to: z.string().min(1).optional(),
 });
 
+export const rebalanceBody = z.strictObject({
+  /** Only this volume; absent: all of them. */
+  volume: z.string().min(1).optional(),
+  /** Nothing is done: the answer says what would be. */
+  dryRun: z.boolean().optional(),
+});
+
 export const replaceConfigBody = z.strictObject({
   /** The node that becomes a config node. */
   by: z.string().min(1),
@@ -70,5 +77,6 @@ export const BODIES = {
   Scrub: scrubBody,
   Replacement: replacementBody,
   DrainNode: drainNodeBody,
+  Rebalance: rebalanceBody,
   ReplaceConfig: replaceConfigBody,
 } as const;

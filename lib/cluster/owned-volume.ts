@@ -189,9 +189,19 @@ export class OwnedVolume implements AnswerGate, ExtentIo {
     });
   }
 
-  /** All copies are in sync. */
+  /** Gives the volume a further seat, for `next`. Null: the record says so; else why not, for people. */
+  grow(next: NodeId): Promise<string | null> {
+    return new Promise((resolve) => {
+      if (this.#serving === null) resolve("the volume is not served here");
+      else this.#serving.set.grow(next, resolve);
+    });
+  }
+
+  /** All copies are in sync, and nobody has what is another's. */
   get isWhole(): boolean {
-    return this.record?.members.every(({ state }) => state === "insync") ?? false;
+    const set = this.set;
+    if (set === null || set.work.surplus > 0) return false;
+    return set.record.members.every(({ state }) => state === "insync");
   }
 
   /** Gives up what waits for others: nobody is answered any more. */

@@ -207,7 +207,30 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
    * Gives the seat of a node to another one, and keeps the volume here until its copies are whole. Throws
    * VOLUME_ELSEWHERE, SEAT_KEPT, CLUSTER_UNDECIDED.
    */
-  async replaceSeat(name: string, old: NodeId, next: NodeId): Promise<void> {
+  replaceSeat(name: string, old: NodeId, next: NodeId): Promise<void> {
+    const node = this.#options.environment.owner.nameOf(old);
+    return this.#changeSeats(name, async (owned) => {
+      const what = await owned.replace(old, next);
+      return what === null ? null : new LaminaError("SEAT_KEPT", { name, node, what });
+    });
+  }
+
+  /**
+   * Gives a volume a further seat, for a node, and keeps the volume here until its copies are whole. Throws
+   * VOLUME_ELSEWHERE, SEAT_NOT_ADDED, CLUSTER_UNDECIDED.
+   */
+  addSeat(name: string, next: NodeId): Promise<void> {
+    const node = this.#options.environment.owner.nameOf(next);
+    return this.#changeSeats(name, async (owned) => {
+      const what = await owned.grow(next);
+      return what === null ? null : new LaminaError("SEAT_NOT_ADDED", { name, node, what });
+    });
+  }
+
+  async #changeSeats(
+    name: string,
+    change: (owned: OwnedVolume) => Promise<LaminaError | null>,
+  ): Promise<void> {
     const kept = await this.serially(async () => {
       const { record } = await this.#live(name);
       if (!this.#held.has(record.id) && !record.owner.released)
@@ -221,15 +244,11 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
       try {
         const owned = this.#held.get(record.id)?.owned;
         if (owned === undefined) throw new LaminaError("VOLUME_ELSEWHERE", { name });
-        const refusal = await inTime(name, owned.replace(old, next));
+        const refusal = await inTime(name, change(owned));
         // Also if it was refused: it may be for want of the copies that resync makes while it is open.
         this.#mending.push({ owned, release: open.release });
-        if (refusal === null) {
-          this.tell({ kind: "changed", record: owned.record ?? record });
-          return null;
-        }
-        const node = this.#options.environment.owner.nameOf(old);
-        return new LaminaError("SEAT_KEPT", { name, node, what: refusal });
+        if (refusal === null) this.tell({ kind: "changed", record: owned.record ?? record });
+        return refusal;
       } catch (error) {
         open.release();
         throw error;

@@ -1,6 +1,6 @@
 /**
- * What operators do with nodes: give their seats to others, because they are lost or to be emptied, and take them out
- * of the cluster (docs/architecture/replica.md "Replacing a member").
+ * What operators do with nodes: give their seats to others, because they are lost or to be emptied, give volumes further
+ * seats on new ones, and take them out of the cluster (docs/architecture/replica.md "Replacing a member", "A further seat").
  *
  * Invariants
  *  1. A seat is told as given when the record that says so is chosen; its new node gets everything afterwards.
@@ -10,11 +10,11 @@ import type { Random } from "../core/clock.js";
 import { LaminaError } from "../core/errors.js";
 import type { AcceptedRecord, Ballot, NodeId, PeerId } from "../replica/api.js";
 import { deviceKeyOf, encodeRetired } from "../replica/identity.js";
-import { type ClusterRecord, MEMBERS_MAX } from "../replica/owner/record.js";
+import { type ClusterRecord, isJoining, MEMBERS_MAX } from "../replica/owner/record.js";
 import type { AcceptOutcome, PromiseOutcome, RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import { decided, undecided } from "./control.js";
-import { type NodeDescription, parseDescription } from "./description.js";
+import { type NodeDescription, parseDescription, shortId } from "./description.js";
 import { askText, type DialEnvironment, type NodePlace } from "./dial.js";
 import type { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
@@ -40,6 +40,23 @@ export interface DrainWanted {
   readonly volume?: string;
   /** Absent: whoever has the most free space. */
   readonly to?: string;
+}
+
+/** What became of one volume that was to use the nodes that there are. */
+export interface BalanceOutcome {
+  readonly volume: string;
+  /** Address of the node that has got a further seat, or would get it; null: none. */
+  readonly to: string | null;
+  /** Why there is nothing to do; null: there is. */
+  readonly settled: string | null;
+  readonly refused: LaminaError | null;
+}
+
+export interface BalanceWanted {
+  /** Absent: every volume. */
+  readonly volume?: string;
+  /** Says only what would be done. */
+  readonly dryRun?: boolean;
 }
 
 export interface SeatEnvironment {
@@ -84,6 +101,40 @@ export class SeatControl {
     return outcomes;
   }
 
+  /**
+   * Gives each volume a further seat, on the node without one that has the most free space: one at a time, until each
+   * node has a seat in it, or it has MEMBERS_MAX. A volume that cannot get one stays as it is, and the others go on.
+   * Throws VOLUME_UNKNOWN, CLUSTER_UNREACHABLE.
+   */
+  async rebalance({ volume, dryRun }: BalanceWanted): Promise<readonly BalanceOutcome[]> {
+    await this.#refresh();
+    const records = this.#registry.list().filter(({ name }) => name === (volume ?? name));
+    if (volume !== undefined && records.length === 0)
+      throw new LaminaError("VOLUME_UNKNOWN", { name: volume });
+    const outcomes: BalanceOutcome[] = [];
+    for (const record of records) outcomes.push(await this.#addSeat(record, dryRun ?? false));
+    return outcomes;
+  }
+
+  async #addSeat(record: ClusterRecord, isDryRun: boolean): Promise<BalanceOutcome> {
+    const { name: volume, members } = record;
+    const none = { volume, to: null, settled: null, refused: null };
+    if (isJoining(record) && isDryRun) return { ...none, settled: "a further seat is joining" };
+    if (!isJoining(record) && members.length >= MEMBERS_MAX)
+      return { ...none, settled: `it has ${MEMBERS_MAX} seats, and no volume has more` };
+    // One that is joining goes on where the volume is open.
+    const next = isJoining(record) ? members.at(-1)!.node : (await this.#unseated(record))?.node;
+    if (next === undefined) return { ...none, settled: "every node that can be used has a seat" };
+    try {
+      if (!isDryRun) await this.#registry.addSeat(volume, next);
+      const address = this.#environment.directory.addressOf(next);
+      return { ...none, to: address === null ? shortId(next) : addressText(address) };
+    } catch (error) {
+      if (!(error instanceof LaminaError)) throw error;
+      return { ...none, refused: error };
+    }
+  }
+
   /** Throws NODE_UNKNOWN, NODE_IS_CONFIG, NODE_HOLDS_VOLUMES, CLUSTER_UNREACHABLE, CLUSTER_UNDECIDED. */
   async retire(node: string): Promise<void> {
     await this.#refresh();
@@ -113,12 +164,18 @@ export class SeatControl {
   }
 
   async #spareFor(record: ClusterRecord, old: NodePlace, wanted: NodePlace | null): Promise<NodePlace> {
+    const best = await this.#unseated(record, wanted);
+    if (best !== null) return best;
+    throw new LaminaError("NODE_SPARE_MISSING", { name: record.name, node: addressText(old.address) });
+  }
+
+  /** The node without a seat that has the most free space, or the one that is wanted; null: none that can be used. */
+  async #unseated(record: ClusterRecord, wanted: NodePlace | null = null): Promise<NodePlace | null> {
     const { dial, key, directory } = this.#environment;
     const isSpare = ({ node }: NodePlace): boolean => !record.members.some((member) => member.node === node);
     const candidates = (wanted === null ? directory.places : [wanted]).filter(isSpare);
     const [best] = await usableNodes(dial, key, candidates);
-    if (best !== undefined) return best;
-    throw new LaminaError("NODE_SPARE_MISSING", { name: record.name, node: addressText(old.address) });
+    return best ?? null;
   }
 
   /** Whoever has the device open finds a token that it does not know, and answers for nothing any more. */

@@ -540,6 +540,12 @@ export const CATALOGUE = {
     exit: 1,
     http: 409,
   },
+  SEAT_NOT_ADDED: {
+    message: "volume '{name}' gets no further seat on {node}: {what}",
+    next: "see what it waits for with: lamina status; then try again",
+    exit: 1,
+    http: 409,
+  },
   VOLUME_ELSEWHERE: {
     message: "volume '{name}' is owned by another gateway, or by one that died with it",
     next: "ask that gateway; if it is gone, attach the volume here once and detach it",

@@ -37,7 +37,12 @@ async function isOn(cluster: Cluster, nodes: readonly Station[]): Promise<boolea
   return members.every(({ state }) => state === "insync") && wanted.join() === addresses.join();
 }
 
-t.test("a further node takes the seat of a lost one, gives it back, and is taken out", async (t) => {
+async function isListed(cluster: Cluster, node: Station): Promise<boolean> {
+  const { nodes } = await cluster.status();
+  return nodes.some(({ address, up, config }) => address === node.address && up && !config);
+}
+
+t.test("a node takes a lost one's seat, gives it back and leaves; the next has its share", async (t) => {
   const cluster = await Cluster.start(3, 1);
   t.teardown(async () => cluster.dispose());
   const [gateway] = cluster.gateways as [Station];
@@ -48,13 +53,14 @@ t.test("a further node takes the seat of a lost one, gives it back, and is taken
   t.match(await gateway.refused("node", "drain", "127.0.0.1:1"), /LAMINA_NODE_UNKNOWN/);
   t.match(await gateway.refused("node", "drain", n3.address), /LAMINA_NODE_SPARE_MISSING/);
   t.match(await gateway.refused("node", "rm", n3.address), /LAMINA_NODE_IS_CONFIG/);
+  t.match(
+    await gateway.lamina("cluster", "rebalance"),
+    "v: nothing to do: every node that can be used has a seat",
+  );
 
   await n3.kill();
   const n4 = await cluster.join();
-  await until("the new node is listed", async () => {
-    const { nodes } = await cluster.status();
-    return nodes.some(({ address, up, config }) => address === n4.address && up && !config);
-  });
+  await until("the new node is listed", () => isListed(cluster, n4));
   t.match(
     await gateway.lamina("node", "drain", n3.address),
     `volume v: ${n4.address} has the seat, and gets its copy now`,
@@ -83,6 +89,14 @@ t.test("a further node takes the seat of a lost one, gives it back, and is taken
     nodes.some(({ address }) => address === n4.address),
     "it is not listed any more",
   );
+
+  const n5 = await cluster.join();
+  await until("the next new node is listed", () => isListed(cluster, n5));
+  const dry = await gateway.lamina("cluster", "rebalance", "--dry-run");
+  t.match(dry, `volume v: ${n5.address} would get a further seat`);
+  t.ok(await isOn(cluster, [n1, n2, n3]), "nothing was done");
+  t.match(await gateway.lamina("cluster", "rebalance", "--volume", "v"), `${n5.address} gets a further seat`);
+  await until("its seat counts", () => isOn(cluster, [n1, n2, n3, n5]));
   t.ok(await holdsAll(gateway));
   t.same(await cluster.end(), []);
 });

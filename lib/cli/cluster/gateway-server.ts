@@ -14,6 +14,7 @@ import type { DialEnvironment } from "../../cluster/dial.js";
 import { type GatewaySide, openGatewaySide } from "../../cluster/gateway-side.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
+import type { OwnedVolume } from "../../cluster/owned-volume.js";
 import type { ClusterRegistry } from "../../cluster/registry.js";
 import { BLOCK_BYTES, EXTENT_BLOCKS } from "../../core/limits.js";
 import { needsTls } from "../../gateway/access.js";
@@ -22,6 +23,7 @@ import { createTls } from "../../gateway/tls.js";
 import { readTlsCredentials } from "../../gateway/tls-credentials.js";
 import type { ConfigSet } from "../../replica/config/set.js";
 import type { Member } from "../../replica/owner/member.js";
+import { seatsOf } from "../../replica/owner/record.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
 import { checkRedis } from "../serve/redis.js";
@@ -50,6 +52,7 @@ import {
   type GatewayStatusView,
   noticesOf,
   type OwnedView,
+  viewBalance,
   viewConfigNodes,
   viewNodes,
   viewSeats,
@@ -272,6 +275,7 @@ function sourcesOf(made: Made): GatewaySources {
       };
     },
     drain: async (node, wanted) => viewSeats(node, await side.seats.drain(node, wanted)),
+    rebalance: async (wanted) => viewBalance(wanted.dryRun ?? false, await side.seats.rebalance(wanted)),
     retire: (node) => side.seats.retire(node),
     replaceConfig: async (node, by) => viewConfigNodes(await side.configNodes.replace(node, by)),
   };
@@ -288,9 +292,10 @@ function ownedViews(side: GatewaySide, engine: Engine): OwnedView[] {
       epoch: owned.set?.epoch ?? 0,
       waiting: owned.waiting,
       waitingSince: since === null ? null : new Date(since).toISOString(),
-      copies: (owned.set?.members ?? []).map((member) => copyView(side, engine, owned.id, member)),
+      copies: (owned.set?.members ?? []).map((member) => copyView(side, engine, owned, member)),
       toReconcile: owned.set?.work.reconcile ?? 0,
       toResync: owned.set?.work.resync ?? 0,
+      toGiveUp: (owned.set?.members ?? []).reduce((sum, { surplus }) => sum + (surplus?.size ?? 0), 0),
     };
   });
 }
@@ -303,16 +308,17 @@ function waitNotice({ waiting, waitingSince }: OwnedView): string[] {
 function copyView(
   { observations }: GatewaySide,
   { clock }: Engine,
-  volume: number,
+  { id, record }: OwnedVolume,
   member: Member,
 ): CopyView {
   const linked = member.session !== null;
   return {
     address: member.name,
     inSync: member.inSync,
+    joining: record !== null && member.index >= seatsOf(record),
     linked,
     awaySince: linked ? null : new Date(member.goneWall).toISOString(),
-    resync: observations.progressOf(volume, member, clock.now()),
+    resync: observations.progressOf(id, member, clock.now()),
   };
 }
 

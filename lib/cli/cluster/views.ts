@@ -9,9 +9,10 @@ import type { ClusterKey } from "../../cluster/key.js";
 import type { Progress } from "../../cluster/observations.js";
 import { placesOf } from "../../cluster/places.js";
 import { Purpose } from "../../cluster/prelude.js";
-import type { SeatOutcome } from "../../cluster/seats.js";
+import type { BalanceOutcome, SeatOutcome } from "../../cluster/seats.js";
+import type { LaminaError } from "../../core/errors.js";
 import type { NodeId } from "../../replica/api.js";
-import type { ClusterRecord } from "../../replica/owner/record.js";
+import { type ClusterRecord, seatsOf } from "../../replica/owner/record.js";
 import { addressText } from "../../uring/address.js";
 
 export interface NodeView {
@@ -34,6 +35,25 @@ export interface NodeView {
   readonly volumes: number;
 }
 
+export interface RefusalView {
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
+
+/** What became of volumes that were to use the nodes that there are, or would become of them. */
+export interface BalanceView {
+  readonly dryRun: boolean;
+  readonly volumes: readonly {
+    readonly volume: string;
+    /** Address of the node that has a further seat now, or would get it. */
+    readonly to: string | null;
+    /** Why there is nothing to do. */
+    readonly settled: string | null;
+    readonly refused: RefusalView | null;
+  }[];
+}
+
 /** What became of the seats of a node that was to be emptied. */
 export interface DrainView {
   readonly node: string;
@@ -42,7 +62,7 @@ export interface DrainView {
     /** Address of the node that has it now. */
     readonly to: string | null;
     /** Why it stays where it is; null: it does not. */
-    readonly refused: { readonly code: string; readonly message: string; readonly next: string } | null;
+    readonly refused: RefusalView | null;
   }[];
 }
 
@@ -57,7 +77,8 @@ export interface ConfigNodesView {
 export interface MemberView {
   readonly node: NodeId;
   readonly address: string;
-  readonly state: "insync" | "stale";
+  /** Joining: a further seat, which counts when it has everything that is to be there. */
+  readonly state: "insync" | "stale" | "joining";
   /** Stale: since which generation. */
   readonly since: number;
 }
@@ -86,6 +107,8 @@ export interface ClusterView {
 export interface CopyView {
   readonly address: string;
   readonly inSync: boolean;
+  /** It is of a further seat, which counts when it has everything. */
+  readonly joining: boolean;
   /** There is a session to its node. */
   readonly linked: boolean;
   /** When the last session ended; null while there is one. */
@@ -108,6 +131,8 @@ export interface OwnedView {
   /** Extents that are compared or copied before all copies are equal. */
   readonly toReconcile: number;
   readonly toResync: number;
+  /** Extents that members still have although they are a further seat's now. */
+  readonly toGiveUp: number;
 }
 
 interface RoleFacts extends ProcessView {
@@ -190,12 +215,18 @@ export function viewSeats(node: string, seats: readonly SeatOutcome[]): DrainVie
     seats: seats.map(({ volume, to, refused }) => ({
       volume,
       to,
-      refused:
-        refused === null
-          ? null
-          : { code: `LAMINA_${refused.code}`, message: refused.message, next: refused.next },
+      refused: viewRefusal(refused),
     })),
   };
+}
+
+export function viewBalance(dryRun: boolean, outcomes: readonly BalanceOutcome[]): BalanceView {
+  return { dryRun, volumes: outcomes.map((one) => ({ ...one, refused: viewRefusal(one.refused) })) };
+}
+
+function viewRefusal(refused: LaminaError | null): RefusalView | null {
+  if (refused === null) return null;
+  return { code: `LAMINA_${refused.code}`, message: refused.message, next: refused.next };
 }
 
 export function viewConfigNodes({ set, votes }: ConfigOutcome): ConfigNodesView {
@@ -214,10 +245,10 @@ export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]):
     epoch,
     generation,
     owned: !owner.released,
-    members: members.map(({ node, state, since }) => ({
+    members: members.map(({ node, state, since }, seat) => ({
       node,
       address: addresses.get(node) ?? shortId(node),
-      state,
+      state: seat < seatsOf(record) ? state : "joining",
       since,
     })),
   };
@@ -233,10 +264,14 @@ export function noticesOf(nodes: readonly NodeView[], volumes: readonly ClusterV
   }
   for (const { name, members } of volumes) {
     const stale = members.filter(({ state }) => state === "stale");
+    const joining = members.find(({ state }) => state === "joining");
+    if (joining !== undefined)
+      notices.push(`volume ${name} gets a further seat on ${joining.address}, while somebody has it open`);
     if (stale.length === 0) continue;
     const where = stale.map(({ address }) => address).join(", ");
-    const inSync = members.length - stale.length;
-    notices.push(`volume ${name} has ${inSync} of ${members.length} copies in sync; stale: ${where}`);
+    const counted = members.length - (joining === undefined ? 0 : 1);
+    const inSync = counted - stale.length;
+    notices.push(`volume ${name} has ${inSync} of ${counted} copies in sync; stale: ${where}`);
   }
   return notices;
 }

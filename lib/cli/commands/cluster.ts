@@ -5,9 +5,11 @@ import type { Argv } from "yargs";
 import type { StatusView } from "../../admin/index.js";
 import { createKey } from "../../cluster/key.js";
 import { clientOf, type GlobalArguments, withData, withTarget } from "../arguments.js";
+import { ApiError } from "../client.js";
 import { KEY_FILE } from "../cluster/options.js";
 import { clusterIdText } from "../cluster/role.js";
 import type {
+  BalanceView,
   ClusterView,
   ClusterVolumeView,
   ConfigNodesView,
@@ -16,7 +18,8 @@ import type {
   OwnedView,
   RoleStatusView,
 } from "../cluster/views.js";
-import { fields, print, printJson, table } from "../output.js";
+import { fields, print, printFailure, printJson, table } from "../output.js";
+import { text } from "../server-options.js";
 import { formatBytes } from "../size.js";
 import type { Command, Run } from "./command.js";
 
@@ -25,6 +28,7 @@ export const cluster: Command = {
     yargs.command("cluster", "make a cluster's key, look at a cluster", (y) => {
       registerInit(y, run);
       registerStatus(y, run);
+      registerRebalance(y, run);
       registerConfig(y, run);
       return y.demandCommand(1, "say what to do with the cluster");
     }),
@@ -62,6 +66,44 @@ function registerStatus(yargs: Argv<GlobalArguments>, run: Run): void {
       return 0;
     }),
   );
+}
+
+function registerRebalance(yargs: Argv<GlobalArguments>, run: Run): void {
+  yargs.command(
+    "rebalance",
+    "give each volume a further seat, on a node that has none in it, at a gateway: nodes were added",
+    (y) =>
+      withTarget(y)
+        .option("volume", text("only this volume"))
+        .option("dry-run", { describe: "say only what would be done", type: "boolean", default: false })
+        .example("lamina cluster rebalance --data g1", "a new node gets its share of every volume"),
+    run(async (args) => {
+      const volumes: BalanceView["volumes"][number][] = [];
+      // One volume at a time: each may have to wait for the end of a lease.
+      for (const volume of args.volume === undefined ? await volumesOf(args) : [args.volume]) {
+        const body = { dryRun: args.dryRun, volume };
+        const done = await clientOf(args).ask<BalanceView>("POST", "/v1/cluster/rebalance", body);
+        volumes.push(...done.volumes);
+        if (!args.json) for (const one of done.volumes) printBalance(one, args.dryRun);
+      }
+      if (args.json) printJson({ dryRun: args.dryRun, volumes });
+      else if (volumes.length === 0) print("there is no volume");
+      return volumes.some(({ refused }) => refused !== null) ? 1 : 0;
+    }),
+  );
+}
+
+export async function volumesOf(args: Parameters<typeof clientOf>[0]): Promise<readonly string[]> {
+  const { volumes } = await clientOf(args).ask<ClusterView>("GET", "/v1/cluster");
+  return volumes.map(({ name }) => name);
+}
+
+function printBalance(one: BalanceView["volumes"][number], isDryRun: boolean): void {
+  const { volume, to, settled, refused } = one;
+  if (refused !== null) printFailure(new ApiError(refused.code, refused.message, refused.next), false);
+  else if (settled !== null) print(`volume ${volume}: nothing to do: ${settled}`);
+  else if (isDryRun) print(`volume ${volume}: ${to} would get a further seat`);
+  else print(`volume ${volume}: ${to} gets a further seat, and its share of the extents now`);
 }
 
 function registerConfig(yargs: Argv<GlobalArguments>, run: Run): void {
@@ -144,10 +186,10 @@ function volumeTable(volumes: readonly ClusterVolumeView[]): string {
   const rows = volumes.map(({ name, size, members, owned, epoch }) => [
     name,
     formatBytes(size),
-    `${members.filter(({ state }) => state === "insync").length}/${members.length}`,
+    `${members.filter(({ state }) => state === "insync").length}/${members.filter(({ state }) => state !== "joining").length}`,
     owned ? "yes" : "no",
     String(epoch),
-    members.map(({ address, state }) => (state === "insync" ? address : `${address} (stale)`)).join(" "),
+    members.map(({ address, state }) => (state === "insync" ? address : `${address} (${state})`)).join(" "),
   ]);
   return table(columns, rows);
 }
@@ -209,18 +251,20 @@ function ownedLines({
   epoch,
   copies,
   toReconcile,
+  toGiveUp,
 }: OwnedView): (readonly [string, string])[] {
   const compared = toReconcile === 0 ? "" : `, ${toReconcile} extent(s) to compare`;
+  const surplus = toGiveUp === 0 ? "" : `, ${toGiveUp} extent(s) to give up`;
   return [
-    ["volume", `${name}: ${state}, epoch ${epoch}, ${clients} client(s)${compared}`],
+    ["volume", `${name}: ${state}, epoch ${epoch}, ${clients} client(s)${compared}${surplus}`],
     ...copies.map((copy): readonly [string, string] => ["", `copy on ${copy.address}: ${copyText(copy)}`]),
   ];
 }
 
-function copyText({ inSync, linked, awaySince, resync }: CopyView): string {
-  const state = inSync ? "in sync" : "stale";
+function copyText({ inSync, joining, linked, awaySince, resync }: CopyView): string {
+  const state = joining ? "joins" : inSync ? "in sync" : "stale";
   if (!linked) return `${state}, away since ${awaySince?.slice(11, 19)}`;
   if (resync === null) return inSync ? state : `${state}, waits for its resync`;
   const left = resync.secondsLeft === null ? "" : `, about ${resync.secondsLeft} s`;
-  return `resync, ${resync.toGo} of ${resync.total} extent(s) to go${left}`;
+  return `${joining ? state : "resync"}, ${resync.toGo} of ${resync.total} extent(s) to go${left}`;
 }

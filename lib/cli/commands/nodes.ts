@@ -5,7 +5,7 @@ import { ApiError } from "../client.js";
 import type { ClusterView, DrainView } from "../cluster/views.js";
 import { print, printFailure, printJson } from "../output.js";
 import { text } from "../server-options.js";
-import { nodeTable } from "./cluster.js";
+import { nodeTable, volumesOf } from "./cluster.js";
 import type { Run } from "./command.js";
 
 export function registerNodeCommands<T extends GlobalArguments>(yargs: Argv<T>, run: Run): Argv<T> {
@@ -51,7 +51,7 @@ function registerDrain<T extends GlobalArguments>(yargs: Argv<T>, run: Run): voi
       const wanted = args.to === undefined ? {} : { to: args.to };
       const seats: DrainView["seats"][number][] = [];
       // One volume at a time: each may have to wait for the end of a lease.
-      for (const volume of args.volume === undefined ? await volumesOf(args) : [args.volume]) {
+      for (const volume of args.volume === undefined ? await volumesOrNone(args) : [args.volume]) {
         const body = volume === null ? wanted : { ...wanted, volume };
         const done = await clientOf(args).ask<DrainView>("POST", path, body);
         seats.push(...done.seats);
@@ -65,9 +65,9 @@ function registerDrain<T extends GlobalArguments>(yargs: Argv<T>, run: Run): voi
 }
 
 /** Which of them have a seat there, the gateway knows. One null for none: whether the node exists, it knows as well. */
-async function volumesOf(args: Parameters<typeof clientOf>[0]): Promise<readonly (string | null)[]> {
-  const { volumes } = await clientOf(args).ask<ClusterView>("GET", "/v1/cluster");
-  return volumes.length === 0 ? [null] : volumes.map(({ name }) => name);
+async function volumesOrNone(args: Parameters<typeof clientOf>[0]): Promise<readonly (string | null)[]> {
+  const names = await volumesOf(args);
+  return names.length === 0 ? [null] : names;
 }
 
 function printSeat({ volume, to, refused }: DrainView["seats"][number]): void {
