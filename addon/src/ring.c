@@ -29,7 +29,7 @@
 enum {
   /* Control words (one page), then the arena of message headers and gather lists. */
   CONTROL_BYTES = 4096,
-  CONTROL_MAY_SPIN = 2,
+  CONTROL_SPIN_US = 2,
   ARENA_BYTES = 256 * 1024,
   /* How long the end of an environment waits for the kernel to give back its memory. */
   TEARDOWN_ROUND_MS = 100,
@@ -55,7 +55,7 @@ struct Ring {
   uint8_t *control;
   uint32_t submitted;
   /* Longest time to look for completions before sleeping, and how long the next time. */
-  uint32_t spin_us_max, spin_us;
+  uint32_t spin_us;
   uv_poll_t poll;
   napi_ref queues_buffer, entries_buffer, control_buffer, callback;
   napi_async_context context;
@@ -190,9 +190,9 @@ static void ring_spin(Ring *ring, uint64_t until) {
  * Submits `count` entries and waits in the ring until something completes, unless libuv's loop has something to
  * do, and no longer than until its next timer. False: leave the thread to that loop.
  *
- * Waking a thread costs more than serving a small request, so short waits are spun through. How long is learned:
- * twice as long as the last time while waits are short, not at all after one that was longer than spin_us_max.
- * JavaScript says, in a word of the control page, when there is so much under way that nobody waits for this wait.
+ * Waking a thread costs more than serving a small request, so short waits are spun through. JavaScript says, in a word of
+ * the control page, how long at most, by what is under way. How long really is learned: twice as long as the last time
+ * while waits are no longer than that, not at all after one that was.
  */
 static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   uv_loop_t *loop = ring->poll.loop;
@@ -204,12 +204,13 @@ static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   if (idle_ms == 0 || *entered < 0) return false;
   if (ring_has_completions(ring)) return true;
   uint64_t begun = now_us();
-  bool may_spin = atomic_load((_Atomic uint32_t *)ring->control + CONTROL_MAY_SPIN) != 0;
-  if (may_spin && ring->spin_us > 0) ring_spin(ring, begun + ring->spin_us);
+  uint32_t most = atomic_load((_Atomic uint32_t *)ring->control + CONTROL_SPIN_US);
+  uint32_t spin_us = ring->spin_us < most ? ring->spin_us : most;
+  if (spin_us > 0) ring_spin(ring, begun + spin_us);
   if (!ring_has_completions(ring)) ring_enter_once(ring, 0, (unsigned)idle_ms * 1000);
-  bool was_short = now_us() - begun <= ring->spin_us_max;
+  bool was_short = now_us() - begun <= most;
   uint32_t longer = ring->spin_us == 0 ? SPIN_US_FIRST : ring->spin_us * 2;
-  ring->spin_us = !was_short ? 0 : longer < ring->spin_us_max ? longer : ring->spin_us_max;
+  if (most > 0) ring->spin_us = !was_short ? 0 : longer < most ? longer : most;
   return ring_has_completions(ring);
 }
 
@@ -350,25 +351,23 @@ static bool ring_expose(napi_env env, Ring *ring, napi_value callback, napi_valu
 }
 
 /*
- * ringCreate(entries, completions, flags, spinMicros, onBell): the ring's parts as an object, or -errno.
- * Waits are spun through for at most spinMicros before the thread sleeps; 0: never.
+ * ringCreate(entries, completions, flags, onBell): the ring's parts as an object, or -errno.
  * onBell(entered, leave) answers how many entries it leaves to be submitted before the thread sleeps in the
  * ring, or LEAVE. `entered`: how many of those of the last time the kernel took, or -errno. With `leave` it must
  * answer LEAVE, with the bell switched on.
  */
 static napi_value ring_create(napi_env env, napi_callback_info info) {
-  napi_value args[5];
+  napi_value args[4];
   Instance *instance;
-  uint32_t entries, completions, flags, spin_us, slot = 0;
-  if (!arguments_get(env, info, 5, args, &instance) || !get_u32(env, args[0], &entries) ||
-      !get_u32(env, args[1], &completions) || !get_u32(env, args[2], &flags) || !get_u32(env, args[3], &spin_us))
+  uint32_t entries, completions, flags, slot = 0;
+  if (!arguments_get(env, info, 4, args, &instance) || !get_u32(env, args[0], &entries) ||
+      !get_u32(env, args[1], &completions) || !get_u32(env, args[2], &flags))
     return NULL;
   while (slot < RINGS_MAX && instance->rings[slot] != NULL) slot++;
   if (slot == RINGS_MAX) return make_number(env, -EMFILE);
   Ring *ring = calloc(1, sizeof *ring);
   if (ring == NULL) return make_number(env, -ENOMEM);
   ring->instance = instance;
-  ring->spin_us_max = spin_us;
   ring->fd = ring->bell = -1;
   int result = ring_make(ring, entries, completions, flags);
   uv_loop_t *loop = NULL;
@@ -381,7 +380,7 @@ static napi_value ring_create(napi_env env, napi_callback_info info) {
   ring->poll.data = ring;
   instance->rings[slot] = ring;
   napi_value object;
-  if (!ring_expose(env, ring, args[4], &object) || uv_poll_start(&ring->poll, UV_READABLE, on_bell) != 0) {
+  if (!ring_expose(env, ring, args[3], &object) || uv_poll_start(&ring->poll, UV_READABLE, on_bell) != 0) {
     ring_teardown(instance, slot);
     return make_number(env, -ENOMEM);
   }

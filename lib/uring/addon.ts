@@ -81,13 +81,7 @@ export interface Addon {
   memoryAttach(address: number, bytes: number): NativeMemory | number;
   memoryClose(id: number): number;
 
-  ringCreate(
-    entries: number,
-    completions: number,
-    flags: number,
-    spinMicros: number,
-    onBell: OnBell,
-  ): NativeRing | number;
+  ringCreate(entries: number, completions: number, flags: number, onBell: OnBell): NativeRing | number;
   ringEnter(id: number, count: number, waitMicros: number): number;
   ringHold(id: number, hold: number): number;
   ringClose(id: number): number;

@@ -25,6 +25,8 @@ const TWO_32 = 2 ** 32;
  * at 128 KiB (docs/profile.md).
  */
 const AT_ONCE_BYTES_MAX = 64 * KIB;
+/** Longest reads that the thread may spin for, however many there are. */
+const SHORT_READ_BYTES_MAX = 16 * KIB;
 
 export class RingDisk extends FileDisk implements AfterSubmit {
   readonly #loop: RingLoop;
@@ -46,6 +48,7 @@ export class RingDisk extends FileDisk implements AfterSubmit {
     words[at + SQE_WORD.fd] = this.file.fd;
     switch (op.kind) {
       case DiskOpKind.Read:
+        if (op.length <= SHORT_READ_BYTES_MAX) this.#loop.shortReads++;
         words[at + SQE_WORD.opcodeFlagsIoprio] = IORING_OP_READ;
         this.#range(at, op, op.memory + op.done, op.length - op.done);
         break;
@@ -76,6 +79,7 @@ export class RingDisk extends FileDisk implements AfterSubmit {
 
   override ringDone(op: DiskOp, result: number): void {
     this.#loop.deviceRequests--;
+    if (op.kind === DiskOpKind.Read && op.length <= SHORT_READ_BYTES_MAX) this.#loop.shortReads--;
     this.opDone(op, result);
   }
 

@@ -31,6 +31,11 @@ const TURN_MS_MAX = 2;
  * interrupts (docs/profile.md).
  */
 const SPIN_DEVICE_REQUESTS_MAX = 1;
+/**
+ * Short reads alone are an exception, and are worth longer spins: no other thread works for them, and a thread that sleeps
+ * until they come back finds them in a heap, answers them in a heap, and gets the next ones so: the device waits meanwhile.
+ */
+const SPIN_FOR_READS_TIMES = 4;
 
 /** Told once the requests of a batch are with the kernel. */
 export interface AfterSubmit {
@@ -43,9 +48,12 @@ export class RingLoop implements Ticker {
   wakeups = 0;
   /** Requests to devices in the ring; kept by the disks. */
   deviceRequests = 0;
+  /** Those of them that are short reads. */
+  shortReads = 0;
   /** Receives of long payloads in the ring; kept by the streams. */
   bulkReceives = 0;
 
+  readonly #spinMicros: number;
   #inTurn = false;
   #scheduled = false;
   readonly #batch = new Batch();
@@ -73,7 +81,8 @@ export class RingLoop implements Ticker {
   };
 
   constructor(native: Addon, spinMicros: number) {
-    this.ring = new Ring(native, spinMicros, (entered, leave) => this.#onBell(entered, leave));
+    this.#spinMicros = spinMicros;
+    this.ring = new Ring(native, (entered, leave) => this.#onBell(entered, leave));
     this.ring.onPrepared = () => {
       if (!this.#inTurn) this.schedule();
     };
@@ -142,7 +151,15 @@ export class RingLoop implements Ticker {
     this.wakeups++;
     if (entered !== 0) this.ring.entered(entered);
     if (this.#closed || !this.#turn(leave === 0)) return BELL_LEAVE;
-    return this.ring.publish(this.deviceRequests <= SPIN_DEVICE_REQUESTS_MAX && this.bulkReceives === 0);
+    return this.ring.publish(this.#spinNow());
+  }
+
+  /** Longest spin before the thread sleeps, by what is under way. */
+  #spinNow(): number {
+    if (this.bulkReceives > 0) return 0;
+    if (this.deviceRequests === 0) return this.#spinMicros;
+    if (this.deviceRequests === this.shortReads) return this.#spinMicros * SPIN_FOR_READS_TIMES;
+    return this.deviceRequests <= SPIN_DEVICE_REQUESTS_MAX ? this.#spinMicros : 0;
   }
 
   /** True: what is prepared is to be submitted by whoever called, who then waits in the ring; only if `mayWait`. */

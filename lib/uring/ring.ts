@@ -42,7 +42,7 @@ const FLUSH_WAIT_MICROS = 1000;
 const FLUSH_ATTEMPTS_MAX = 10_000;
 
 /** Word of the control page that is ours to write; 0 counts completions, 1 is how often the kernel was entered. */
-const CONTROL_MAY_SPIN = 2;
+const CONTROL_SPIN_US = 2;
 
 export interface RingTarget {
   /** `result` and `flags` of the completion; `flags & IORING_CQE_F_MORE` says that further ones follow. */
@@ -90,9 +90,9 @@ export class Ring {
   #takenCount = 0;
   #deliveredCount = 0;
 
-  constructor(native: Addon, spinMicros: number, onBell: OnBell) {
+  constructor(native: Addon, onBell: OnBell) {
     this.#addon = native;
-    const made = native.ringCreate(SQ_ENTRIES, CQ_ENTRIES, RING_FLAGS, spinMicros, onBell);
+    const made = native.ringCreate(SQ_ENTRIES, CQ_ENTRIES, RING_FLAGS, onBell);
     if (typeof made === "number") throw new RingRefused(made);
     this.#native = made;
     this.words = new Int32Array(made.entries);
@@ -167,11 +167,11 @@ export class Ring {
 
   /**
    * Makes what is prepared visible to the kernel without entering it: whoever enters it next submits so many
-   * entries, and says what came of it by `entered`. `maySpin`: it may look for completions for a while, without
-   * giving the CPU away, before it sleeps.
+   * entries, and says what came of it by `entered`. `spinMicros`: how long it may look for completions,
+   * without giving the CPU away, before it sleeps.
    */
-  publish(maySpin: boolean): number {
-    this.#control[CONTROL_MAY_SPIN] = maySpin ? 1 : 0;
+  publish(spinMicros: number): number {
+    this.#control[CONTROL_SPIN_US] = spinMicros;
     Atomics.store(this.#queues, this.#sqTailAt, this.#tail);
     return this.#waiting;
   }
