@@ -6,6 +6,7 @@ import type { ConfigSet } from "../replica/config/set.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import type { NodeLinks } from "../replica/owner/api.js";
 import { PeerLinks } from "../replica/owner/peer-links.js";
+import { Packing } from "../replica/packing.js";
 import { RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
@@ -16,6 +17,7 @@ import { shortId } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
+import { LZ4 } from "./lz4.js";
 import { Observations } from "./observations.js";
 import { placesOf } from "./places.js";
 import { ClusterRegistry } from "./registry.js";
@@ -57,6 +59,8 @@ export interface GatewaySide {
   readonly configNodes: ConfigControl;
   readonly observations: Observations;
   readonly network: ClusterNetwork;
+  /** Of background copies to the nodes. */
+  readonly packing: Packing;
   /** Whether there is a session to the node. */
   isLinked(node: NodeId): boolean;
   /** Why the records could not be asked for the last time; null when they could. */
@@ -92,7 +96,8 @@ export function openGatewaySide(
   const directory = new NodeDirectory(dial, key, config);
   const network = new ClusterNetwork(dial, key, (node) => directory.addressOf(node));
   const nodes = set.nodes.map(({ node }) => node);
-  const link = { pool, clock, ticker: engine, checksums };
+  const packing = new Packing(LZ4);
+  const link = { pool, clock, ticker: engine, checksums, packing };
   const links = new PeerLinks(link, network, { cluster: key.cluster, peer, sets: follower }, nodes);
   const register = new RecordRegister(
     clock,
@@ -166,6 +171,7 @@ export function openGatewaySide(
     configNodes,
     observations,
     network,
+    packing,
     isLinked: (node) => owner.links.session(node) !== null,
     stale: () => stale,
     async close() {

@@ -13,6 +13,7 @@ import { nodeIdOf } from "../replica/greeting.js";
 import { DeviceRegistration, decodeDevice, isRetired, type Standing } from "../replica/identity.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import { NodeCore } from "../replica/node.js";
+import { Packing } from "../replica/packing.js";
 import { RecordRegister } from "../replica/register.js";
 import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
@@ -23,6 +24,7 @@ import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js"
 import { encodeHeld } from "./held-extents.js";
 import type { ClusterKey } from "./key.js";
 import type { LinkTls } from "./link-tls.js";
+import { LZ4 } from "./lz4.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
 import { type SweptNode, sweep } from "./sweep.js";
@@ -137,7 +139,7 @@ export class NodeSide {
   start(peer: PeerId): void {
     const { engine, dial, store, stability, key } = this.#options;
     const { pool, clock, checksums } = engine;
-    const link = { pool, clock, ticker: engine, checksums };
+    const link = { pool, clock, ticker: engine, checksums, packing: new Packing(LZ4) };
     const seat = new ConfigSeat(store, this.node, this.#learned!, () => this.#seatChanged());
     this.#seat = seat;
     const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { seat });

@@ -4,9 +4,10 @@
  */
 import type { Checksums } from "../core/checksum.js";
 import type { Clock, Ticker } from "../core/clock.js";
-import type { ExtentIo } from "../core/extent-io.js";
+import type { ExtentIo, ExtentOp } from "../core/extent-io.js";
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
+import type { Packing } from "./packing.js";
 
 /** Device id of a node, as 32 lower-case hexadecimal digits; a node is its device. */
 export type NodeId = string;
@@ -26,6 +27,8 @@ export interface LinkEnvironment {
   readonly clock: Clock;
   readonly ticker: Ticker;
   readonly checksums: Checksums;
+  /** Compression of background copies; left out, nothing is sent compressed, and no peer is told that it may. */
+  readonly packing?: Packing;
 }
 
 /** The network as an asker sees it. */
@@ -145,6 +148,8 @@ export interface ReplicaSession extends ExtentIo, AcceptorPeer, LeasePeer {
   /** Highest epoch that a Fenced answer has named. */
   readonly fencedBy: number;
 
+  /** As `submit`, for background copies: what is written may be compressed on its way, if the node knows how. */
+  copy(op: ExtentOp): void;
   /** All extents of a volume that the node holds, visited in no order, then `done`. Needs the promise of `epoch`. */
   inventory(
     volume: number,

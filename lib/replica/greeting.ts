@@ -1,7 +1,7 @@
 /** Bodies of Hello and of its answer. */
 
 import { mix32 } from "../core/checksum.js";
-import type { NodeGreeting, NodeId, PeerId } from "./api.js";
+import type { LinkEnvironment, NodeGreeting, NodeId, PeerId } from "./api.js";
 import { getU64, putU64 } from "./wire.js";
 
 const ID_BYTES = 16;
@@ -19,9 +19,14 @@ export const WELCOME_BYTES_MAX = WELCOME_FIXED_BYTES + BOOT_ID_BYTES_MAX;
 export const Feature = {
   /** MessageKind.Rotten. */
   Rotten: 1,
+  /** FLAG_PACKED. */
+  Packed: 2,
 } as const;
-/** All that this program knows. */
-export const FEATURES: number = Feature.Rotten;
+
+/** What this process knows: it unpacks if it was given what with. */
+export function featuresOf({ packing }: LinkEnvironment): number {
+  return packing === undefined ? Feature.Rotten : Feature.Rotten | Feature.Packed;
+}
 
 export interface Hello {
   /** 16 bytes. */

@@ -8,6 +8,9 @@ export const BODY_BYTES_MAX = 32 * KIB;
 /** Longest payload of a message: one piece. A longer one ends the connection. */
 export const PAYLOAD_BYTES_MAX = PIECE_BYTES;
 
+/** A payload is sent compressed when it, and a block of it before, shrinks to this share of its length or less. */
+export const PACKED_SHARE_MAX = 7 / 8;
+
 /** Buffer of a link for what it receives, and one for headers and bodies that it sends. */
 export const LINK_BUFFER_BYTES = 64 * KIB;
 

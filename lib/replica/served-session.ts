@@ -22,7 +22,15 @@ import type { ByteStream } from "../core/stream.js";
 import type { InventoryEntry, LinkEnvironment, PeerId } from "./api.js";
 import { encodeStates, INVENTORY_ENTRY_BYTES, putAccepted, putInventoryEntry, putRefusal } from "./bodies.js";
 import { decodeConfigSet, encodeConfigSet } from "./config/set.js";
-import { FEATURES, getHello, HELLO_BYTES, putWelcome, sameId, WELCOME_BYTES_MAX } from "./greeting.js";
+import {
+  Feature,
+  featuresOf,
+  getHello,
+  HELLO_BYTES,
+  putWelcome,
+  sameId,
+  WELCOME_BYTES_MAX,
+} from "./greeting.js";
 import {
   BODY_BYTES_MAX,
   CONTROL_REQUESTS_MAX,
@@ -36,6 +44,7 @@ import type { NodeCore } from "./node.js";
 import { type NodeRequest, RequestList } from "./node-request.js";
 import {
   ANSWER,
+  FLAG_PACKED,
   getEntries,
   getU64,
   HEADER_BYTES,
@@ -139,7 +148,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       return null;
     }
     this.peer = hello.peer;
-    this.#features = m.detail & FEATURES;
+    this.#features = m.detail & featuresOf(this.#environment);
     this.#helloHeard = true;
     if (!this.#node.sessionSaysHello(this, hello.peer, m.sequence)) {
       this.#helloHeard = false;
@@ -178,8 +187,10 @@ export class ServedSession implements LinkOwner, PoolWaiter {
 
   payloadFor(m: Message): number {
     if (this.#state !== State.Open || m.kind !== MessageKind.Write) return REFUSE;
-    if (this.#windowUsed + m.payloadBytes > this.#windowBytes) return REFUSE;
-    const memory = this.#environment.pool.allocate(m.payloadBytes);
+    // A packed payload becomes the blocks that it is of where it lies.
+    const bytes = m.blocks << BLOCK_SHIFT;
+    if (this.#windowUsed + bytes > this.#windowBytes) return REFUSE;
+    const memory = this.#environment.pool.allocate(bytes);
     if (memory < 0) {
       this.#waitForPool();
       return HOLD_BACK;
@@ -231,7 +242,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     op.extent = m.extent;
     op.block = m.block;
     op.blocks = m.blocks;
-    op.flags = kind === ExtentOpKind.Read ? m.flags | ExtentFlag.Entries : m.flags;
+    op.flags = (kind === ExtentOpKind.Read ? m.flags | ExtentFlag.Entries : m.flags) & ~FLAG_PACKED;
     op.epoch = m.epoch;
     op.generation = m.generation;
     op.sequence = m.sequence;
@@ -245,7 +256,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
       op.memory = payload;
       this.#incoming = -1;
       getEntries(this.#environment.pool.view, body, op.entries, m.blocks);
-      if (!this.#node.payloadIsWhole(op)) {
+      if (!this.#isUnpacked(m, body, payload) || !this.#node.payloadIsWhole(op)) {
         this.#release(request);
         return "a block was damaged on its way";
       }
@@ -264,7 +275,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     const { extentBlocks } = this.#node;
     if (this.#unanswered >= WINDOW_REQUESTS || this.#windowUsed + bytesOf(m, kind) > this.#windowBytes)
       return "more than the window allows";
-    if ((m.flags & ~KNOWN_FLAGS) !== 0) return `unknown flags ${m.flags}`;
+    if ((m.flags & ~this.#flagsOf(kind)) !== 0) return `unknown flags ${m.flags}`;
     if (m.block + m.blocks > extentBlocks) return `blocks ${m.block}+${m.blocks} of ${extentBlocks}`;
     const whole = kind === ExtentOpKind.Free || kind === ExtentOpKind.Flush || kind === ExtentOpKind.Stamp;
     if (!whole && m.blocks === 0) return "an operation on no blocks";
@@ -272,6 +283,19 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     if (entries && m.blocks > EXTENT_OP_BLOCKS_MAX) return `checksums of ${m.blocks} blocks`;
     if (kind !== ExtentOpKind.Write && m.bodyBytes !== 0) return "a body where none belongs";
     return null;
+  }
+
+  #flagsOf(kind: ExtentOpKind): number {
+    const isPackable = kind === ExtentOpKind.Write && (this.#features & Feature.Packed) !== 0;
+    return isPackable ? KNOWN_FLAGS | FLAG_PACKED : KNOWN_FLAGS;
+  }
+
+  /** Puts the blocks of a packed write in the place of its payload; false: it is damaged. */
+  #isUnpacked({ flags, blocks, detail }: Message, body: number, payload: number): boolean {
+    if ((flags & FLAG_PACKED) === 0) return true;
+    const { pool, checksums, packing } = this.#environment;
+    if (pool.view.getUint32(body + 4 * blocks, true) !== checksums.crc32c(payload, detail, 0)) return false;
+    return packing!.unpack(pool, payload, detail, blocks);
   }
 
   /** Memory for what a read brings; false when there is none now. */

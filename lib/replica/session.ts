@@ -35,7 +35,7 @@ import type {
 import { decodeStates, getAccepted, getInventoryEntry, getRefusal, INVENTORY_ENTRY_BYTES } from "./bodies.js";
 import type { ToldState } from "./config/copy.js";
 import { type ConfigSet, decodeConfigSet, encodeConfigSet } from "./config/set.js";
-import { FEATURES, Feature, getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
+import { Feature, featuresOf, getWelcome, HELLO_BYTES, putHello, targetOf } from "./greeting.js";
 import {
   CONTROL_REQUESTS_MAX,
   HELLO_DEADLINE_MS,
@@ -45,14 +45,17 @@ import {
   WINDOW_REQUESTS,
 } from "./limits.js";
 import { Link, type LinkOwner, REFUSE } from "./link.js";
+import { type Packed, wholeBlocks } from "./packing.js";
 import {
   ANSWER,
   blocksMatch,
+  FLAG_PACKED,
   getEntries,
   getU64,
   HEADER_BYTES,
   Message,
   MessageKind,
+  PACKED_CRC_BYTES,
   putEntries,
   putU64,
 } from "./wire.js";
@@ -119,6 +122,8 @@ export class NodeSession implements ReplicaSession, LinkOwner {
   #helloSent = false;
   #lost = false;
 
+  /** Of copies that are not answered, what is sent in the place of their blocks. */
+  readonly #packed = new Map<ExtentOp, Packed>();
   // Operations that wait for the window, linked through `next`.
   #first: ExtentOp | null = null;
   #last: ExtentOp | null = null;
@@ -182,6 +187,15 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     else this.#link?.wantSend();
   }
 
+  copy(op: ExtentOp): void {
+    const { pool, packing } = this.#environment;
+    if (op.kind === ExtentOpKind.Write && (this.#features & Feature.Packed) !== 0) {
+      const packed = packing!.pack(pool, op.memory, op.blocks);
+      if (packed !== null) this.#packed.set(op, packed);
+    }
+    this.submit(op);
+  }
+
   /** Bytes of the window that an operation takes. */
   static #costOf(op: ExtentOp): number {
     return op.kind === ExtentOpKind.Read || op.kind === ExtentOpKind.Write ? op.blocks << BLOCK_SHIFT : 0;
@@ -192,17 +206,19 @@ export class NodeSession implements ReplicaSession, LinkOwner {
       const cost = NodeSession.#costOf(op);
       if (this.#open >= this.greeting!.windowRequests || this.#places.length === 0) return;
       if (this.#windowUsed + cost > this.#windowBytes) return;
-      const body = op.kind === ExtentOpKind.Write ? op.blocks * 4 : 0;
+      const packed = this.#packed.size === 0 ? null : (this.#packed.get(op) ?? null);
+      const entries = op.kind === ExtentOpKind.Write ? op.blocks * 4 : 0;
+      const body = entries + (packed === null ? 0 : PACKED_CRC_BYTES);
       const at = this.#link!.reserve(body);
       if (at < 0) return;
       this.#first = op.next;
       if (this.#first === null) this.#last = null;
       op.next = null;
-      this.#send(op, at, body, cost);
+      this.#send(op, packed, at, body, cost);
     }
   }
 
-  #send(op: ExtentOp, at: number, body: number, cost: number): void {
+  #send(op: ExtentOp, packed: Packed | null, at: number, body: number, cost: number): void {
     const m = this.#message.clear();
     const place = this.#places.pop()!;
     m.kind = KIND_OF[op.kind];
@@ -220,12 +236,29 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     m.block = op.block;
     m.blocks = op.blocks;
     if (body > 0) putEntries(this.#environment.pool.view, at + HEADER_BYTES, op.entries, op.blocks);
-    this.#link!.commit(m, op.memory);
+    if (packed !== null) this.#putPacked(m, packed, at + HEADER_BYTES + 4 * op.blocks);
+    this.#link!.commit(m, packed?.memory ?? op.memory);
     this.#ops[place] = op;
     this.#sendOf[place] = this.#sends;
     this.#windowUsed += cost;
     this.#open++;
     this.#owed();
+  }
+
+  #putPacked(m: Message, { memory, bytes }: Packed, at: number): void {
+    const { pool, checksums } = this.#environment;
+    m.flags |= FLAG_PACKED;
+    m.payloadBytes = wholeBlocks(bytes);
+    m.detail = bytes;
+    pool.view.setUint32(at, checksums.crc32c(memory, bytes, 0), true);
+  }
+
+  /** The operation is answered: nothing is sent of it any more. */
+  #forgetPacked(op: ExtentOp): void {
+    const packed = this.#packed.get(op);
+    if (packed === undefined) return;
+    this.#packed.delete(op);
+    this.#environment.pool.free(packed.memory);
   }
 
   #owed(): void {
@@ -302,6 +335,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     this.#places.push(place);
     this.#windowUsed -= NodeSession.#costOf(op);
     this.#open--;
+    if (this.#packed.size > 0) this.#forgetPacked(op);
     op.listener.extentDone(op);
   }
 
@@ -575,7 +609,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     m.kind = MessageKind.Hello;
     m.bodyBytes = HELLO_BYTES;
     m.sequence = this.#options.number;
-    m.detail = FEATURES;
+    m.detail = featuresOf(this.#environment);
     putHello(this.#environment.pool.view, at + HEADER_BYTES, this.#options);
     this.#link!.commit(m, 0);
     this.#owed();
@@ -611,7 +645,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     if (greeting === null || greeting.windowRequests === 0) return "no greeting";
     this.#deadline.cancel();
     this.greeting = greeting;
-    this.#features = m.detail & FEATURES;
+    this.#features = m.detail & featuresOf(this.#environment);
     this.#windowBytes = greeting.windowBytes;
     this.#target = targetOf(this.#options.cluster, this.node, greeting.incarnation);
     this.#listener.sessionOpened(this);
@@ -646,6 +680,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
       if (this.#first === null) this.#last = null;
       op.next = null;
       op.status = Status.LinkLost;
+      this.#forgetPacked(op);
       op.listener.extentDone(op);
     }
   }

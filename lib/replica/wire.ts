@@ -11,6 +11,7 @@
  */
 import type { Checksums } from "../core/checksum.js";
 import { ENTRY_ABSENT } from "../core/checksum.js";
+import { EXTENT_OP_BLOCKS_MAX } from "../core/extent-io.js";
 import { VOLUME_ID_MAX } from "../core/ids.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import { BODY_BYTES_MAX, PAYLOAD_BYTES_MAX } from "./limits.js";
@@ -40,6 +41,9 @@ export const MessageKind = {
   Stamp: 22,
 } as const;
 export type MessageKind = (typeof MessageKind)[keyof typeof MessageKind];
+
+/** Of a Write: its payload is packed; `detail` says how many bytes of it count (packing.ts). No bit of ExtentFlag. */
+export const FLAG_PACKED = 0x8000;
 
 /** Bit of the kind that marks an answer. */
 export const ANSWER = 0x80;
@@ -176,17 +180,28 @@ function isAboutRecord(kind: number): boolean {
   return asked === MessageKind.Promise || asked === MessageKind.Accept || asked === MessageKind.States;
 }
 
+/** Behind the entries of a packed write: crc32c of the bytes that count. */
+export const PACKED_CRC_BYTES = 4;
+
 /** Only writes bring a payload, and answers to reads; both with the entries of their blocks. */
 function shapeFault(m: Message): WireFault {
   const data = m.blocks * BLOCK_BYTES;
   if (m.kind === MessageKind.Write) {
-    if (m.blocks === 0 || m.payloadBytes !== data)
+    const isPacked = (m.flags & FLAG_PACKED) !== 0;
+    if (m.blocks === 0 || (isPacked ? !isPackedShape(m, data) : m.payloadBytes !== data))
       return `a write of ${m.blocks} blocks with ${m.payloadBytes} bytes`;
-    if (m.bodyBytes !== m.blocks * 4) return "a write without the checksums of its blocks";
+    if (m.bodyBytes !== m.blocks * 4 + (isPacked ? PACKED_CRC_BYTES : 0))
+      return "a write without the checksums of its blocks";
   } else if (m.payloadBytes !== 0 && (m.kind !== (MessageKind.Read | ANSWER) || m.payloadBytes !== data)) {
     return `a payload of ${m.payloadBytes} bytes where none belongs`;
   }
   return null;
+}
+
+/** Fewer blocks than they are of, and the last of them begun. */
+function isPackedShape({ blocks, payloadBytes, detail }: Message, data: number): boolean {
+  const isBegun = detail <= payloadBytes && detail > payloadBytes - BLOCK_BYTES;
+  return blocks <= EXTENT_OP_BLOCKS_MAX && payloadBytes < data && isBegun;
 }
 
 /** Whether header and body at `at` are what was sent. */

@@ -111,7 +111,10 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
     startedAt,
     mirrored,
   });
-  const gauges = () => gatewayGauges(sources.status());
+  const gauges = () => ({
+    ...gatewayGauges(sources.status()),
+    resync_saved_bytes: side.packing.savedBytes,
+  });
   const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);
   for (const address of options.listen) await made.listen(address);

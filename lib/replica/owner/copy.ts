@@ -44,7 +44,7 @@ class Ask implements ExtentListener {
     this.op.listener = this;
     this.#resume = resume;
     member.outstanding++;
-    member.session!.submit(this.op);
+    member.session!.copy(this.op);
   }
 
   extentDone(op: ExtentOp): void {

@@ -1,8 +1,10 @@
 /** A gateway of the simulated cluster: one process with its links and its lease, and the volumes that it may own. */
+import { LZ4 } from "../../../lib/cluster/lz4.js";
 import type { NodeId } from "../../../lib/replica/api.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import type { OwnerEnvironment } from "../../../lib/replica/owner/api.js";
 import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
+import { Packing } from "../../../lib/replica/packing.js";
 import { RecordRegister } from "../../../lib/replica/register.js";
 import type { SimPool } from "../memory.js";
 import { simMemory } from "../memory.js";
@@ -39,7 +41,8 @@ export class Gateway {
     this.process = process;
     const random = at.world.random.fork("owner");
     const peer = 1 + random.u32() * 2 ** 16 + random.below(2 ** 16);
-    const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
+    const { checksums } = simMemory();
+    const link = { pool, clock: process, ticker: process, checksums, packing: new Packing(LZ4) };
     const ids = at.nodes.map(({ id }) => id);
     const network = at.network.of({ host, process, pool });
     const voter = (id: NodeId): WatchedVoter => {

@@ -1,4 +1,5 @@
 /** One storage node of the simulated cluster: a device that stays, and the lives of the program on it. */
+import { LZ4 } from "../../../lib/cluster/lz4.js";
 import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
 import { startRoutine } from "../../../lib/core/routine.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
@@ -12,6 +13,7 @@ import { DeviceRegistration } from "../../../lib/replica/identity.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { LocalPeer } from "../../../lib/replica/local-peer.js";
 import { NodeCore } from "../../../lib/replica/node.js";
+import { Packing } from "../../../lib/replica/packing.js";
 import { NodePeer } from "../../../lib/replica/peer.js";
 import { RecordRegister } from "../../../lib/replica/register.js";
 import { StabilityMap } from "../../../lib/replica/stability.js";
@@ -234,7 +236,10 @@ export class NodeHost {
         return typeof value === "function" ? value.bind(target) : value;
       },
     });
-    const link = { pool, clock: process, ticker: process, checksums: environment.checksums };
+    const { checksums } = environment;
+    // One node is of a version that does not know it.
+    const packing = this.index === 1 ? {} : { packing: new Packing(LZ4) };
+    const link = { pool, clock: process, ticker: process, checksums, ...packing };
     const { inventoryPage } = this.#options;
     const seat = this.#seatOn(store);
     const core = new NodeCore(

@@ -7,6 +7,7 @@ import {
   ANSWER,
   decode,
   encode,
+  FLAG_PACKED,
   HEADER_BYTES,
   Message,
   MessageKind,
@@ -49,9 +50,13 @@ const sample: fc.Arbitrary<Sample> = fc
     if (answer) m.kind |= ANSWER;
     const isWrite = m.kind === MessageKind.Write;
     const hasPayload = isWrite || m.kind === (MessageKind.Read | ANSWER);
-    const shaped = isWrite ? new Uint8Array(4 * m.blocks).fill(7) : body;
+    // One block cannot be packed into fewer.
+    if (isWrite && m.blocks === 1) m.flags &= ~FLAG_PACKED;
+    const isPacked = isWrite && (m.flags & FLAG_PACKED) !== 0;
+    const shaped = isWrite ? new Uint8Array(4 * m.blocks + (isPacked ? 4 : 0)).fill(7) : body;
     m.bodyBytes = shaped.length;
-    m.payloadBytes = hasPayload ? m.blocks * 4096 : 0;
+    m.payloadBytes = hasPayload ? (m.blocks - (isPacked ? 1 : 0)) * 4096 : 0;
+    if (isPacked) m.detail = m.payloadBytes - (m.detail % 4096);
     return { m, body: shaped };
   });
 

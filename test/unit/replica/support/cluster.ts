@@ -11,6 +11,7 @@ import type {
 import { ConfigSeat } from "../../../../lib/replica/config/seat.js";
 import type { ConfigSet } from "../../../../lib/replica/config/set.js";
 import { NodeCore, type NodeOptions } from "../../../../lib/replica/node.js";
+import type { Packing } from "../../../../lib/replica/packing.js";
 import { NodeSession } from "../../../../lib/replica/session.js";
 import { StabilityMap } from "../../../../lib/replica/stability.js";
 import type { MemberStore } from "../../../../lib/store/index.js";
@@ -40,9 +41,13 @@ export class NodeBench implements ExtentListener {
   acceptor!: RecordAcceptor;
   readonly answered: ExtentOp[] = [];
   readonly losses: string[] = [];
+  /** What the node, and those who ask from now on, pack with; null: they are of a version that does not know it. */
+  readonly #nodePacking: Packing | null;
+  askersPacking: Packing | null = null;
 
-  constructor(machine = new Machine()) {
+  constructor(machine = new Machine(), packing: Packing | null = null) {
     this.machine = machine;
+    this.#nodePacking = packing;
     this.start();
   }
 
@@ -50,9 +55,14 @@ export class NodeBench implements ExtentListener {
     return this.machine.engine;
   }
 
-  get link(): LinkEnvironment {
+  #link(packing: Packing | null): LinkEnvironment {
     const { engine } = this;
-    return { pool: engine.pool, clock: engine, ticker: engine, checksums: engine.checksums };
+    const link = { pool: engine.pool, clock: engine, ticker: engine, checksums: engine.checksums };
+    return packing === null ? link : { ...link, packing };
+  }
+
+  get link(): LinkEnvironment {
+    return this.#link(this.askersPacking);
   }
 
   /** A life of the node, on what the one before has left. */
@@ -68,7 +78,7 @@ export class NodeBench implements ExtentListener {
   #make(options: NodeOptions): void {
     const { stability, acceptor } = this;
     const store = this.#store!;
-    this.core = new NodeCore({ ...this.link, store, stability, acceptor }, options);
+    this.core = new NodeCore({ ...this.#link(this.#nodePacking), store, stability, acceptor }, options);
     this.core.useLease(this.lease);
   }
 
@@ -137,8 +147,9 @@ export class NodeBench implements ExtentListener {
   }
 
   /** Submits and lets it end; the status, or null when it was not answered. */
-  do(session: ReplicaSession, op: ExtentOp): number | null {
-    session.submit(op);
+  do(session: ReplicaSession, op: ExtentOp, isCopy = false): number | null {
+    if (isCopy) session.copy(op);
+    else session.submit(op);
     this.engine.advance(50);
     return this.answered.includes(op) ? op.status : null;
   }

@@ -258,6 +258,10 @@ export class FakeSession implements ReplicaSession {
     this.#fake.engine.complete(() => this.#answer(op, said));
   }
 
+  copy(op: ExtentOp): void {
+    this.submit(op);
+  }
+
   /** Answers what was held. */
   answerHeld(): void {
     for (const op of [...this.#open]) this.#answer(op, null);
