@@ -181,8 +181,8 @@ export class OwnedVolume implements AnswerGate, ExtentIo {
     });
   }
 
-  /** Gives the seat of `old` to `next`. Null: the record says so; else why not, for people. */
-  replace(old: NodeId, next: NodeId): Promise<string | null> {
+  /** Gives the seat of `old` to `next`, or up, if it joins and `next` is null. Null: the record says so; else why not, for people. */
+  replace(old: NodeId, next: NodeId | null): Promise<string | null> {
     return new Promise((resolve) => {
       if (this.#serving === null) resolve("the volume is not served here");
       else this.#serving.set.replace(old, next, resolve);

@@ -204,10 +204,11 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   }
 
   /**
-   * Gives the seat of a node to another one, and keeps the volume here until its copies are whole. Throws
+   * Gives the seat of a node to another one, or up, if it joins and `next` is null; and keeps the volume here until its
+   * copies are whole. Throws
    * VOLUME_ELSEWHERE, SEAT_KEPT, CLUSTER_UNDECIDED.
    */
-  replaceSeat(name: string, old: NodeId, next: NodeId): Promise<void> {
+  replaceSeat(name: string, old: NodeId, next: NodeId | null): Promise<void> {
     const node = this.#options.environment.owner.nameOf(old);
     return this.#changeSeats(name, async (owned) => {
       const what = await owned.replace(old, next);

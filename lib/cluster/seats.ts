@@ -29,7 +29,7 @@ const RETIRE_TRIES_MAX = 5;
 /** What became of one volume's seat. */
 export interface SeatOutcome {
   readonly volume: string;
-  /** Address of the node that has the seat now; null: it stays where it is. */
+  /** Address of the node that has the seat now; null: it stays where it is, or was given up before it counted. */
   readonly to: string | null;
   /** Why it stays; null: it does not. */
   readonly refused: LaminaError | null;
@@ -91,8 +91,8 @@ export class SeatControl {
       if (volume !== (wanted.volume ?? volume)) continue;
       try {
         const spare = await this.#spareFor(record, old, next);
-        await this.#registry.replaceSeat(volume, old.node, spare.node);
-        outcomes.push({ volume, to: addressText(spare.address), refused: null });
+        await this.#registry.replaceSeat(volume, old.node, spare?.node ?? null);
+        outcomes.push({ volume, to: spare === null ? null : addressText(spare.address), refused: null });
       } catch (error) {
         if (!(error instanceof LaminaError)) throw error;
         outcomes.push({ volume, to: null, refused: error });
@@ -163,9 +163,15 @@ export class SeatControl {
     return this.#registry.list().filter(({ members }) => members.some((member) => member.node === node));
   }
 
-  async #spareFor(record: ClusterRecord, old: NodePlace, wanted: NodePlace | null): Promise<NodePlace> {
+  /** Null: nobody; but the seat is one that joins, which the volume does without. */
+  async #spareFor(
+    record: ClusterRecord,
+    old: NodePlace,
+    wanted: NodePlace | null,
+  ): Promise<NodePlace | null> {
     const best = await this.#unseated(record, wanted);
     if (best !== null) return best;
+    if (wanted === null && isJoining(record) && record.members.at(-1)!.node === old.node) return null;
     throw new LaminaError("NODE_SPARE_MISSING", { name: record.name, node: addressText(old.address) });
   }
 

@@ -59,7 +59,7 @@ export interface DrainView {
   readonly node: string;
   readonly seats: readonly {
     readonly volume: string;
-    /** Address of the node that has it now. */
+    /** Address of the node that has it now; null: it stays, or was given up before it counted. */
     readonly to: string | null;
     /** Why it stays where it is; null: it does not. */
     readonly refused: RefusalView | null;

@@ -71,7 +71,8 @@ async function volumesOrNone(args: Parameters<typeof clientOf>[0]): Promise<read
 }
 
 function printSeat({ volume, to, refused }: DrainView["seats"][number]): void {
-  if (refused === null) print(`volume ${volume}: ${to} has the seat, and gets its copy now`);
+  if (to !== null) print(`volume ${volume}: ${to} has the seat, and gets its copy now`);
+  else if (refused === null) print(`volume ${volume}: the seat is given up, which did not count yet`);
   else printFailure(new ApiError(refused.code, refused.message, refused.next), false);
 }
 

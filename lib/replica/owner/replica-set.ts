@@ -266,6 +266,12 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     member.ready = false;
   }
 
+  seatGone(): void {
+    this.#holders.follow(this.#record);
+    this.members.pop();
+    this.deck.recordChanged();
+  }
+
   seatCounts(member: Member): void {
     this.#holders.follow(this.#record);
     for (const { pass, index } of this.members) {
@@ -469,8 +475,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     if (epoch > this.epoch) this.#end(`epoch ${epoch} has taken over`);
   }
 
-  /** Gives a member's seat to another node (SeatChanges.replace). */
-  replace(old: NodeId, next: NodeId, done: SeatAnswer): void {
+  /** Gives a member's seat to another node, or up while it joins (SeatChanges.replace). */
+  replace(old: NodeId, next: NodeId | null, done: SeatAnswer): void {
     this.#seats.replace(old, next, done);
   }
 

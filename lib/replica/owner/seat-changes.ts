@@ -6,7 +6,7 @@
  *  1. A seat changes hands when nothing of its old node is open. Its new node is believed nothing: it is stale since 0.
  *  2. No member leaves for it that changes, or any extent, would be short of.
  *  3. One further seat joins at a time. It counts from the record on that calls it in sync, which is proposed when it has,
- *     flushed, everything that it is to hold.
+ *     flushed, everything that it is to hold. Until then it can be given up: nothing relies on it.
  */
 import type { NodeId } from "../api.js";
 import type { OwnerEnvironment } from "./api.js";
@@ -35,6 +35,8 @@ export interface SeatHost {
   /** The member of this entry takes the seat, which is free. */
   seat(entry: MemberEntry, seat: number): void;
   unseat(member: Member): void;
+  /** The present record has one seat less: the last one, which was joining. */
+  seatGone(): void;
   /** The present record has the further seat count: extents are its own now that were others' before. */
   seatCounts(member: Member): void;
   soon(): void;
@@ -44,7 +46,8 @@ export const NO_OWNER = "the volume has no owner here any more";
 
 interface Replacing {
   readonly member: Member;
-  readonly next: NodeId;
+  /** Null: the seat, which joins, is given up. */
+  readonly next: NodeId | null;
   readonly done: SeatAnswer;
 }
 
@@ -84,17 +87,18 @@ export class SeatChanges {
 
   /**
    * Gives a member's seat to another node, which gets everything from the others: a disk is lost, or is to be emptied.
-   * A member that is in sync leaves first, if there are enough without it. `done(null)`: the record says so, and
-   * resync goes on.
+   * A member that is in sync leaves first, if there are enough without it. Without `next` a seat that joins is given up.
+   * `done(null)`: the record says so, and resync goes on.
    */
-  replace(old: NodeId, next: NodeId, done: SeatAnswer): void {
+  replace(old: NodeId, next: NodeId | null, done: SeatAnswer): void {
     const host = this.#host;
     const { nameOf } = host.environment;
     const member = host.members.find(({ node }) => node === old);
     if (host.ending) done(NO_OWNER);
     else if (this.#replacing !== null) done("another member is being replaced");
     else if (member === undefined) done(`${nameOf(old)} is no member`);
-    else if (this.#isTaken(next)) done(`${nameOf(next)} is a member already`);
+    else if (next === null && member.index < seatsOf(host.record)) done(`the seat of ${member.name} counts`);
+    else if (next !== null && this.#isTaken(next)) done(`${nameOf(next)} is a member already`);
     else if (member.inSync && !this.#canSpare(member))
       done(`there are not enough copies without ${member.name}`);
     else {
@@ -112,27 +116,51 @@ export class SeatChanges {
 
   #replaceNext(replacing: Replacing): void {
     const host = this.#host;
-    const { member } = replacing;
+    const { member, next } = replacing;
     if (member.inSync) {
-      if (this.#canSpare(member)) {
+      if (next !== null && this.#canSpare(member)) {
         host.leave(member, Leaving.Replaced);
         return;
       }
-      // Somebody else went meanwhile: it is needed, and used again.
+      // Somebody else went meanwhile: it is needed, and used again. Or a seat that joined has come to count.
       if (member.leaving === Leaving.Replaced) member.leaving = null;
       this.#replacing = null;
-      replacing.done(`there are not enough copies without ${member.name}`);
+      replacing.done(
+        next === null
+          ? `the seat of ${member.name} counts`
+          : `there are not enough copies without ${member.name}`,
+      );
       return;
     }
     host.endPass(member, Leaving.Replaced);
     if (member.outstanding > 0 || host.isBusy) return;
-    const entry: MemberEntry = { node: replacing.next, state: "stale", since: 0 };
+    if (next === null) {
+      this.#giveUpNext(replacing);
+      return;
+    }
+    const entry: MemberEntry = { node: next, state: "stale", since: 0 };
     const members = host.record.members.map((one, seat) => (seat === member.index ? entry : one));
     host.propose({ members }, () => {
       host.unseat(member);
       this.#replacing = null;
       host.seat(entry, member.index);
       replacing.done(null);
+    });
+  }
+
+  #giveUpNext({ member, done }: Replacing): void {
+    const host = this.#host;
+    const { members, domains } = host.record;
+    const change = {
+      members: members.slice(0, -1),
+      seats: members.length - 1,
+      ...(domains === undefined ? {} : { domains: domains.slice(0, -1) }),
+    };
+    host.propose(change, () => {
+      host.unseat(member);
+      this.#replacing = null;
+      host.seatGone();
+      done(null);
     });
   }
 

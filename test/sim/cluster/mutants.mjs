@@ -273,8 +273,9 @@ export const CLUSTER_MUTANTS = [
   {
     name: "a node in another's seat is owed only what is written from now on",
     file: "lib/replica/owner/seat-changes.ts",
-    find: '{ node: replacing.next, state: "stale", since: 0 }',
-    replace: '{ node: replacing.next, state: "stale", since: host.record.generation + 1 }',
+    find: 'const entry: MemberEntry = { node: next, state: "stale", since: 0 };\n    const members = host.record.members.map(',
+    replace:
+      'const entry: MemberEntry = { node: next, state: "stale", since: host.record.generation + 1 };\n    const members = host.record.members.map(',
     invariant: "I15: a member that is new lacks everything",
     subject: "volume",
     focus: "replace",

@@ -8,6 +8,7 @@ import {
   type ClusterRecord,
   decodeClusterRecord,
   encodeClusterRecord,
+  isJoining,
 } from "../../../lib/replica/owner/record.js";
 import { ReplicaSet } from "../../../lib/replica/owner/replica-set.js";
 import type { SimPool } from "../memory.js";
@@ -279,10 +280,17 @@ export class VolumeOwner {
     const set = this.#set;
     if (set === null) return false;
     const { members } = set.record;
+    const { nameOf } = this.#environment;
+    const joining = isJoining(set.record) ? members.at(-1)!.node : null;
+    if (joining !== null && this.#random.chance(0.3)) {
+      set.replace(joining, null, (why) =>
+        this.say(`the seat of ${nameOf(joining)} is given up: ${why ?? "done"}`),
+      );
+      return true;
+    }
     const spare = this.#at.nodes.find(({ id }) => members.every(({ node }) => node !== id));
     if (spare === undefined) return false;
     const old = this.#random.pick(members).node;
-    const { nameOf } = this.#environment;
     set.replace(old, spare.id, (refusal) => {
       this.say(`${nameOf(old)} replaced by ${nameOf(spare.id)}: ${refusal ?? "done"}`);
       if (refusal === null) this.replaced++;

@@ -295,26 +295,40 @@ void t.test(
   },
 );
 
-void t.test("a seat whose node is lost while it joins goes to another one", async (t) => {
+void t.test("a seat whose node is lost while it joins holds nobody up, and is given up", async (t) => {
   const { cluster, set } = threeOfFour(2, 1);
   fill(cluster, set);
-  // The third leaves for good, and its node is free again.
-  let refusal: string | null | undefined;
+  const fourth = cluster.node(FOURTH);
+  fourth.script = (op) => (op.kind === ExtentOpKind.Flush ? "hold" : null);
   grow(set, FOURTH);
-  cluster.node(FOURTH).down = true;
-  cluster.node(FOURTH).kill();
-  cluster.pass(2000);
-  t.equal(seatsOf(set.record), 3);
-  set.replace(FOURTH, THIRD, (why) => {
-    refusal = why;
-  });
-  t.match(refusal, /a member already/);
+  for (let i = 0; i < 400 && set.members[3]?.pass?.isWaitedFor !== true; i++) cluster.engine.advance(10);
+  t.ok(set.members[3]?.pass?.isWaitedFor, "it is about to count");
+  const giveUp = (node: string): string | null | undefined => {
+    let refusal: string | null | undefined;
+    set.replace(node, null, (why) => {
+      refusal = why;
+    });
+    cluster.pass(1000);
+    return refusal;
+  };
+  t.match(giveUp(SECOND), /the seat of n2 counts/);
   const written = cluster.write(set, 0, 1, [5]);
-  cluster.pass(100);
-  t.equal(written.status, Status.Ok, "nobody waits for it");
-  cluster.node(FOURTH).down = false;
+  t.equal(giveUp(FOURTH), undefined, "it has a part of something");
+  fourth.down = true;
+  fourth.kill();
+  cluster.pass(2000);
+  t.equal(written.status, Status.Ok);
+  t.same([set.record.members.length, seatsOf(set.record)], [3, 3]);
+  fourth.down = false;
+  fourth.script = () => null;
+  cluster.pass(500);
+  t.equal(fill(cluster, set, 2), undefined);
+  copiesAreWhere(t, cluster, set.record, 2);
+  t.equal(grow(set, FOURTH).refusal, undefined);
   cluster.pass(8000);
-  t.equal(seatsOf(set.record), 4);
+  t.equal(seatsOf(set.record), 4, "it may come again");
+  copiesAreWhere(t, cluster, set.record, 2);
+  t.match(giveUp(FOURTH), /the seat of n4 counts/);
 });
 
 void t.test("who cannot get a seat is told why", async (t) => {
