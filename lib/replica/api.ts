@@ -47,7 +47,7 @@ export interface NodeGreeting {
   readonly incarnation: number;
   /** Differs from the one before when what was not flushed may be gone. */
   readonly bootId: string;
-  /** The device may miss acknowledged writes (DESIGN "lossy"), until `reconciled` is sent. */
+  /** The device may miss acknowledged writes (DESIGN "lossy"), until `reconciled` is sent. As it was at the opening. */
   readonly lossy: boolean;
   readonly extentBlocks: number;
   /** Requests, and bytes of payload in either direction, that may be unanswered at a time. */
@@ -150,12 +150,15 @@ export interface ReplicaSession extends ExtentIo, AcceptorPeer, LeasePeer {
 
   /** As `submit`, for background copies: what is written may be compressed on its way, if the node knows how. */
   copy(op: ExtentOp): void;
-  /** All extents of a volume that the node holds, visited in no order, then `done`. Needs the promise of `epoch`. */
+  /**
+   * All extents of a volume that the node holds, visited in no order, then `done`. Needs the promise of `epoch`. `isWhole`:
+   * the list is complete, and what a power loss may have taken of the volume has been put right, whatever the greeting said.
+   */
   inventory(
     volume: number,
     epoch: number,
     visit: (entry: InventoryEntry) => void,
-    done: (complete: boolean) => void,
+    done: (complete: boolean, isWhole: boolean) => void,
   ): void;
   /**
    * All writes of these extents up to `sequence` are complete on all in-sync members. Only a hint: nothing is

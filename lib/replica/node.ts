@@ -160,6 +160,11 @@ export class NodeCore implements LeaseClient {
 
   // ---- Sessions ----------------------------------------------------------------------------------------
 
+  /** The device may miss acknowledged writes of the volume. Of others it may still when this is put right. */
+  isLossyIn(volume: number): boolean {
+    return this.#lossyVolumes.has(volume);
+  }
+
   greeting(): NodeGreeting {
     const { incarnation, bootId, lossy } = this.#store.identity;
     return {

@@ -48,6 +48,7 @@ import {
   getEntries,
   getU64,
   HEADER_BYTES,
+  INVENTORY_WHOLE,
   Message,
   MessageKind,
   putEntries,
@@ -460,6 +461,7 @@ export class ServedSession implements LinkOwner, PoolWaiter {
     const { entries } = this.#inventory;
     const page = entries.slice(m.detail, m.detail + this.#node.inventoryPage);
     answer.detail = entries.length;
+    if (!this.#node.isLossyIn(m.volume)) answer.flags |= INVENTORY_WHOLE;
     if (m.detail + page.length >= entries.length) this.#inventory = null;
     this.#reply(answer, Status.Ok, page.length * INVENTORY_ENTRY_BYTES, (view) => {
       page.forEach((entry, i) => {

@@ -53,6 +53,7 @@ import {
   getEntries,
   getU64,
   HEADER_BYTES,
+  INVENTORY_WHOLE,
   Message,
   MessageKind,
   PACKED_CRC_BYTES,
@@ -100,7 +101,7 @@ interface Listing {
   readonly volume: number;
   readonly epoch: number;
   readonly visit: (entry: InventoryEntry) => void;
-  readonly done: (complete: boolean) => void;
+  readonly done: (complete: boolean, isWhole: boolean) => void;
 }
 
 const NO_BODY = new DataView(new ArrayBuffer(0));
@@ -454,10 +455,10 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     volume: number,
     epoch: number,
     visit: (entry: InventoryEntry) => void,
-    done: (complete: boolean) => void,
+    done: (complete: boolean, isWhole: boolean) => void,
   ): void {
     if (this.#lost) {
-      this.#environment.ticker.atTickEnd({ tick: () => done(false) });
+      this.#environment.ticker.atTickEnd({ tick: () => done(false, false) });
       return;
     }
     this.#listings.push({ volume, epoch, visit, done });
@@ -476,23 +477,23 @@ export class NodeSession implements ReplicaSession, LinkOwner {
       // The end of the session ends all of them.
       if (answer === null) return null;
       if (answer.status !== Status.Ok) {
-        this.#listed(false);
+        this.#listed(false, false);
         return null;
       }
       if (body.byteLength % INVENTORY_ENTRY_BYTES !== 0) return "an inventory of the wrong length";
       for (let at = 0; at < body.byteLength; at += INVENTORY_ENTRY_BYTES) visit(getInventoryEntry(body, at));
       const next = cursor + body.byteLength / INVENTORY_ENTRY_BYTES;
-      if (next >= answer.detail) this.#listed(true);
+      if (next >= answer.detail) this.#listed(true, (answer.flags & INVENTORY_WHOLE) !== 0);
       else if (body.byteLength === 0) return "an inventory that does not end";
       else this.#listPage(next);
       return null;
     });
   }
 
-  #listed(complete: boolean): void {
+  #listed(complete: boolean, isWhole: boolean): void {
     const { done } = this.#listings.shift()!;
     if (this.#listings.length > 0) this.#listPage(0);
-    done(complete);
+    done(complete, isWhole);
   }
 
   stable(
@@ -668,7 +669,7 @@ export class NodeSession implements ReplicaSession, LinkOwner {
     this.#controls.clear();
     for (const control of controls) control.answered!(null, NO_BODY);
     this.#refuseWaiting();
-    for (const { done } of this.#listings.splice(0)) done(false);
+    for (const { done } of this.#listings.splice(0)) done(false, false);
     this.#listener.sessionLost(this, reason);
   }
 

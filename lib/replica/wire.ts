@@ -47,6 +47,8 @@ export const FLAG_PACKED = 0x8000;
 
 /** Bit of the kind that marks an answer. */
 export const ANSWER = 0x80;
+/** Flag of an answer to Inventory: nothing of the volume is missing that a power loss may have taken. */
+export const INVENTORY_WHOLE = 1;
 
 const KINDS: ReadonlySet<number> = new Set(Object.values(MessageKind));
 

@@ -24,7 +24,7 @@ import {
   SILENCE_MAX_MS,
   SUPERVISE_MS,
 } from "./limits.js";
-import type { Activated } from "./owned-record.js";
+import type { Activated, MemberLife } from "./owned-record.js";
 import {
   absenceMeansZeros,
   type ClusterRecord,
@@ -39,9 +39,7 @@ export type ActivationOutcome =
   | { readonly kind: "impossible"; readonly why: string };
 
 /** What one in-sync member has said. */
-interface Heard {
-  readonly bootId: string;
-  readonly lossy: boolean;
+interface Heard extends MemberLife {
   readonly entries: readonly InventoryEntry[];
 }
 
@@ -196,18 +194,20 @@ export class Activation implements SessionListener {
 
   #list(session: ReplicaSession, ballot: Ballot): void {
     const entries: InventoryEntry[] = [];
-    const { bootId, lossy } = session.greeting!;
     session.inventory(
       this.#volume,
       ballot.epoch,
       (entry) => entries.push(entry),
-      (complete) => {
+      (complete, isWhole) => {
         if (!this.#isCurrent(session, ballot)) return;
         if (!complete) {
           this.#askLater(session, ballot);
           return;
         }
-        this.#members.set(session.node, { bootId, lossy, entries });
+        const { bootId, incarnation, lossy } = session.greeting!;
+        // The greeting is of the session's begin. What was lost then may have been put right since, by another owner.
+        const life = { bootId, incarnation, lossy: lossy && !isWhole };
+        this.#members.set(session.node, { ...life, entries });
         this.#proceed();
       },
     );

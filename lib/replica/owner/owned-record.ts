@@ -2,13 +2,21 @@
 import type { Ballot } from "../api.js";
 import type { ClusterRecord } from "./record.js";
 
+/** The life of a node that took part in an activation, as it was then. */
+export interface MemberLife {
+  readonly bootId: string;
+  readonly incarnation: number;
+  /** It may lack something of the volume from before a power loss. */
+  readonly lossy: boolean;
+}
+
 /** What an activation has found out. */
 export interface Activated {
   readonly ballot: Ballot;
   /** Chosen under `ballot`. */
   readonly record: ClusterRecord;
   /** Of the in-sync members that took part: the life of the node that did. */
-  readonly lives: ReadonlyMap<string, { readonly bootId: string; readonly lossy: boolean }>;
+  readonly lives: ReadonlyMap<string, MemberLife>;
   /** Extents in which the in-sync members may differ. */
   readonly reconcile: ReadonlySet<number>;
   /** Extents that any of them has: no other one exists. */

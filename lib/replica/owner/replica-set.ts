@@ -30,7 +30,7 @@ import {
   SUPERVISE_MS,
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
-import type { Activated, Amendment } from "./owned-record.js";
+import type { Activated, Amendment, MemberLife } from "./owned-record.js";
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry, seatsOf } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
@@ -239,9 +239,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   /** `life`: in which it has what it was sent; null: none. */
-  #meet(member: Member, life: { readonly bootId: string; readonly lossy: boolean } | null): void {
+  #meet(member: Member, life: MemberLife | null): void {
     if (life !== null) {
       member.bootId = life.bootId;
+      member.incarnation = life.incarnation;
       member.lossy = life.lossy;
     }
     const { links, clock } = this.environment;

@@ -109,8 +109,24 @@ t.test("LOSSY ends when the owner has reconciled every volume that was ever let 
   bench.engine.advance(50);
   t.equal(done, false, "not by one who has no promise");
   bench.promise(session, 1, 11);
+  const isWhole = (): boolean | null => {
+    let said: boolean | null = null;
+    session.inventory(
+      VOLUME,
+      1,
+      () => undefined,
+      (complete, whole) => {
+        said = complete && whole;
+      },
+    );
+    bench.engine.advance(50);
+    return said;
+  };
+  t.equal(isWhole(), false);
   tell();
   bench.engine.advance(10_000);
   t.equal(done, true);
+  t.equal(isWhole(), true, "an inventory says so, whatever the greeting of the session was");
+  t.equal(session.greeting?.lossy, true);
   t.equal(bench.connect(33).session.greeting?.lossy, false);
 });

@@ -186,6 +186,21 @@ t.test("an extent that is asked for is reconciled before others, and answers onl
   t.ok(order.indexOf(17) <= 1, `${order.slice(0, 4).join(" ")} …: after the one that was being done`);
 });
 
+t.test("a copy that was put right since its greeting is believed before one that was not", async (t) => {
+  const made = cluster(RELEASED, 2);
+  const [a, b] = made.nodes;
+  a!.put(2, [1, 1], 4, true);
+  b!.put(2, [2, 2], 4, true);
+  a!.lossy = true;
+  b!.lossy = true;
+  made.connect();
+  // By another owner, while the session with this one lives on.
+  b!.lossy = false;
+  made.own(made.activate());
+  made.pass(100);
+  for (const node of made.nodes) t.same(node.fills(2).slice(0, 2), [2, 2]);
+});
+
 t.test(
   "a whole copy is believed before one that lost its power, for the whole extent; then LOSSY ends",
   async (t) => {

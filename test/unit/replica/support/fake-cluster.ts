@@ -214,7 +214,9 @@ export class FakeCluster {
       {
         ballot: { epoch: record.epoch, owner: 99 },
         record,
-        lives: new Map(this.nodes.map(({ id, bootId, lossy }) => [id, { bootId, lossy }])),
+        lives: new Map(
+          this.nodes.map(({ id, bootId, incarnation, lossy }) => [id, { bootId, incarnation, lossy }]),
+        ),
         reconcile: new Set(reconcile),
         extents: new Set(),
         sequence: 0,

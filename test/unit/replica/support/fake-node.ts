@@ -309,18 +309,18 @@ export class FakeSession implements ReplicaSession {
     _volume: number,
     epoch: number,
     visit: (entry: InventoryEntry) => void,
-    done: (complete: boolean) => void,
+    done: (complete: boolean, isWhole: boolean) => void,
   ): void {
     this.#ask(
-      () => done(false),
+      () => done(false, false),
       () => {
         if (!this.#fake.gateOpen || epoch !== this.#fake.promised.epoch) {
-          done(false);
+          done(false, false);
           return;
         }
         for (const [extent, { generation, created, hot }] of this.#fake.extents)
           visit({ layer: 0, extent, generation, created, hot });
-        done(true);
+        done(true, !this.#fake.lossy);
       },
     );
   }
