@@ -4,8 +4,11 @@
  */
 
 import type { ExtentIo, ExtentOp } from "../../../lib/core/extent-io.js";
+import type { RecordAcceptor } from "../../../lib/replica/acceptor.js";
 import type { AcceptedRecord, AcceptorPeer, Ballot, LeasePeer } from "../../../lib/replica/api.js";
+import type { Stability } from "../../../lib/store/api.js";
 import { Violation } from "../violation.js";
+import type { CopyRules } from "./copy-rules.js";
 
 /** Layer of operations that nobody may execute: they carry something wrong. */
 export const FORGED_LAYER = 99;
@@ -21,6 +24,8 @@ export class ClusterChecks {
   readonly #majority: number;
   /** Per node and volume: the highest epoch that an asker was told to be promised. */
   readonly #promised = new Map<string, number>();
+  /** Per node and volume: the highest epoch that it has promised, whoever has heard of it. */
+  readonly #fenced = new Map<string, number>();
   /** Per node: operations that its store has now. */
   readonly #inStore = new Map<number, Set<ExtentOp>>();
   /** Per volume and (epoch, generation): who has accepted what. */
@@ -31,6 +36,8 @@ export class ClusterChecks {
   readonly #serving = new Map<number, number>();
   /** Nodes on which something runs that is not the device that the cluster knows. */
   readonly #impostors = new Set<number>();
+  /** What must hold of copies; null: owners are not what keeps it. */
+  rules: CopyRules | null = null;
   promises = 0;
   accepts = 0;
   executed = 0;
@@ -44,6 +51,7 @@ export class ClusterChecks {
 
   /** A node's process has begun: its store is empty of operations; what it has stored may not be older. */
   nodeStarted(node: number, promisedOf: (volume: number) => number): void {
+    this.rules?.holdings.died(node, this.#inStore.get(node) ?? []);
     this.#inStore.set(node, new Set());
     if (this.#impostors.has(node)) return;
     for (const [key, epoch] of this.#promised) {
@@ -63,6 +71,11 @@ export class ClusterChecks {
     if (this.#impostors.has(node)) throw new Violation("I14", `an old backup of node ${node} ${what}`);
   }
 
+  /** What the node had not made stable may be gone. */
+  powerLost(node: number): void {
+    this.rules?.holdings.powerLost(node);
+  }
+
   /** The store of a node, watched. */
   watch(node: number, store: ExtentIo): ExtentIo["submit"] {
     const inStore = this.#inStore.get(node)!;
@@ -75,10 +88,12 @@ export class ClusterChecks {
         throw new Violation("I9", `node ${node} executed epoch ${op.epoch} after it promised ${promised}`);
       this.executed++;
       inStore.add(op);
+      const ended = this.rules?.holdings.submitted(node, op) ?? null;
       const { listener } = op;
       op.listener = {
         extentDone: (done) => {
           inStore.delete(op);
+          ended?.();
           op.listener = listener;
           listener.extentDone(done);
         },
@@ -92,7 +107,10 @@ export class ClusterChecks {
     this.promises++;
     const key = `${node}/${volume}`;
     this.#promised.set(key, Math.max(ballot.epoch, this.#promised.get(key) ?? 0));
-    if (!sameLife) return;
+    if (sameLife) this.#nothingOlderIn(node, volume, ballot);
+  }
+
+  #nothingOlderIn(node: number, volume: number, ballot: Ballot): void {
     this.#notAnImpostor(node, "promised");
     for (const op of this.#inStore.get(node) ?? []) {
       if (op.volume === volume && op.epoch < ballot.epoch)
@@ -101,6 +119,35 @@ export class ClusterChecks {
           `node ${node} promised ${ballot.epoch} while epoch ${op.epoch} was in its store`,
         );
     }
+  }
+
+  /** A node's acceptor, watched: nothing older is in the store when a promise is about to be answered. */
+  watchPromises(node: number, acceptor: RecordAcceptor): RecordAcceptor {
+    const promise: RecordAcceptor["promise"] = (volume, ballot, done) => {
+      acceptor.promise(volume, ballot, (answer) => {
+        if (answer.kind === "promised") this.#nodePromised(node, volume, ballot);
+        done(answer);
+      });
+    };
+    return withOther(acceptor, { promise });
+  }
+
+  #nodePromised(node: number, volume: number, ballot: Ballot): void {
+    if (this.rules?.holdings.of(node, volume) === undefined) return;
+    const key = `${node}/${volume}`;
+    this.#fenced.set(key, Math.max(ballot.epoch, this.#fenced.get(key) ?? 0));
+    this.#nothingOlderIn(node, volume, ballot);
+  }
+
+  /** What says which extents of a node may cool, watched. */
+  watchStability(node: number, stability: Stability): Stability {
+    return {
+      isStable: (volume, layer, extent) => {
+        const is = stability.isStable(volume, layer, extent);
+        if (is) this.rules?.cooling(volume, node, extent);
+        return is;
+      },
+    };
   }
 
   // ---- Records -----------------------------------------------------------------------------------------
@@ -119,10 +166,12 @@ export class ClusterChecks {
       throw new Violation("I11", `two records have epoch ${epoch} and generation ${record.generation}`);
     heard.acceptedBy.add(`${set}/${node}`);
     const ofSet = [...heard.acceptedBy].filter((one) => one.startsWith(`${set}/`));
-    if (ofSet.length >= this.#majority) this.#nowChosen(volume, epoch, record.generation);
+    if (ofSet.length >= this.#majority) this.#nowChosen(volume, record);
   }
 
-  #nowChosen(volume: number, epoch: number, generation: number): void {
+  #nowChosen(volume: number, record: AcceptedRecord): void {
+    const { generation } = record;
+    const { epoch } = record.ballot;
     const before = this.#chosen.get(volume);
     if (before !== undefined) {
       if (epoch > before.epoch && generation <= before.generation)
@@ -133,6 +182,7 @@ export class ClusterChecks {
       if (epoch < before.epoch || (epoch === before.epoch && generation <= before.generation)) return;
     }
     this.#chosen.set(volume, { epoch, generation });
+    this.rules?.chosen(volume, record);
   }
 
   /** What is known to be chosen now; taken when phase 1 begins, compared when it has ended. */
@@ -167,6 +217,12 @@ export class ClusterChecks {
    */
   servingBegan(volume: number, epoch: number): void {
     this.#serving.set(volume, Math.max(epoch, this.#serving.get(volume) ?? 0));
+    this.rules?.activated(volume, epoch, (node) => this.#fenced.get(`${node}/${volume}`) ?? 0);
+  }
+
+  /** The newest epoch of the volume that has begun to serve. */
+  newestServing(volume: number): number {
+    return this.#serving.get(volume) ?? 0;
   }
 
   /** An owner has answered a client. */
@@ -176,6 +232,18 @@ export class ClusterChecks {
     if (epoch < newest)
       throw new Violation("FENCE", `epoch ${epoch} answered a client while ${newest} was serving`);
   }
+}
+
+/** `target` with other methods in the place of some; everything else is its own. */
+export function withOther<T extends object>(target: T, other: Partial<T>): T {
+  return new Proxy(target, {
+    get: (_target, name) => {
+      const replaced: unknown = Reflect.get(other, name);
+      if (replaced !== undefined) return replaced;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
 }
 
 /** A node as the checks know it: one life of it after the other. */

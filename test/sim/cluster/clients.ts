@@ -68,7 +68,9 @@ export class VolumeClients {
   }
 
   #next(set: ReplicaSet): void {
-    if (this.#owner.set !== set || this.#owner.quiet) return;
+    if (this.#owner.set !== set) return;
+    this.#owner.look();
+    if (this.#owner.quiet) return;
     const { habits } = this.#registers;
     if (habits.isResting) this.#later(REST_MS, set);
     else this.#ask(set, this.#kindOf(habits.shares));
@@ -111,7 +113,11 @@ export class VolumeClients {
     if (kind === "flush") {
       const client = this.#take(set);
       client.op.kind = ExtentOpKind.Flush;
-      this.#submit(client, this.#registers.beginFlush());
+      const flushed = this.#registers.beginFlush();
+      this.#submit(client, () => {
+        flushed();
+        this.#at.checks.rules?.flushed(this.#owner.volume, client.set!.epoch);
+      });
       return;
     }
     const { inUse, isNarrow } = this.#registers.habits;
@@ -155,7 +161,12 @@ export class VolumeClients {
     }
     // Freeing says nothing of FUA: a flush makes it stable.
     const isStable = (op.flags & ExtentFlag.Fua) !== 0 && op.kind !== ExtentOpKind.Free;
-    this.#submit(client, registers.beginWrite(first, op.blocks, id, isStable));
+    const done = registers.beginWrite(first, op.blocks, id, isStable);
+    const { blocks } = op;
+    this.#submit(client, () => {
+      done();
+      this.#at.checks.rules?.acknowledged(this.#owner.volume, client.set!.epoch, first, blocks, id, isZero);
+    });
   }
 
   #read(client: Client, first: number): void {
@@ -188,6 +199,7 @@ export class VolumeClients {
       );
     if (op.status === Status.Ok) {
       this.#at.checks.answered(this.#owner.volume, set.epoch);
+      if (!set.mayAnswer) throw new Violation("FENCE", `epoch ${set.epoch} answered although it may not`);
       client.answered();
     } else if (op.status !== Status.Shutdown && !this.#mayFail(op, set)) {
       throw new Violation("I13", `operation ${op.kind} failed with status ${op.status}`);

@@ -3,7 +3,7 @@
 import { CLUSTER_ROOMS, Tally } from "../tally.js";
 import { optionsOf, toldOfMisuse, UsageError } from "../usage.js";
 import { runCluster } from "./run.js";
-import { SCENES, type SceneName } from "./scenes.js";
+import { ALL_SCENES, type SceneName } from "./scenes.js";
 import { type Common, type Failure, runOnProcesses, type ShareResult } from "./seeds.js";
 
 const COMMAND = "node dist/test/sim/cluster/main.js";
@@ -18,7 +18,7 @@ many seeds, from --from or from a number that the time gives, until --seeds or -
 runs over runs.
 --fault-ms is the virtual time with faults; drawn from the seed when it is not given. --subject says who owns the volumes:
 the simple owner that tests the protocol (probe), or the real one (volume). --focus plays one scene only:
-${SCENES.join(", ")}.
+${ALL_SCENES.join(", ")}.
 --config-changes has config nodes lost and replaced meanwhile (with the real owner). Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
 
 const OPTIONS = {
@@ -64,8 +64,8 @@ async function execute(values: Values, print: Print): Promise<number> {
 }
 
 function focusOf(name: string): SceneName {
-  const scene = SCENES.find((known) => known === name);
-  if (scene === undefined) throw new UsageError(`'${name}' is no scene; there are ${SCENES.join(", ")}`);
+  const scene = ALL_SCENES.find((known) => known === name);
+  if (scene === undefined) throw new UsageError(`'${name}' is no scene; there are ${ALL_SCENES.join(", ")}`);
   return scene;
 }
 

@@ -1,6 +1,6 @@
 /** A gateway of the simulated cluster: one process with its links and its lease, and the volumes that it may own. */
 import { LZ4 } from "../../../lib/cluster/lz4.js";
-import type { NodeId } from "../../../lib/replica/api.js";
+import type { NodeId, PeerId } from "../../../lib/replica/api.js";
 import { LeaseKeeper } from "../../../lib/replica/lease.js";
 import type { OwnerEnvironment } from "../../../lib/replica/owner/api.js";
 import { PeerLinks } from "../../../lib/replica/owner/peer-links.js";
@@ -17,6 +17,10 @@ import { VolumeOwner, volumeNumber } from "./volume-owner.js";
 
 /** What a run tells its gateways, and hears of them. */
 export interface GatewayHost extends ProbeHost {
+  /** Most ms after which a gateway wants a volume back that it has lost. */
+  readonly patienceMs: number;
+  /** How often changes of a volume need more copies than one. */
+  readonly manyNeeded: number;
   /** One for each volume. */
   readonly clients: readonly VolumeRegisters[];
   /** Node of which single blocks may be lost; −1: none. */
@@ -25,6 +29,8 @@ export interface GatewayHost extends ProbeHost {
   readonly spares: number;
   /** Somebody serves volume number `index`, as far as he knows. */
   isVolumeServed(index: number): boolean;
+  /** Somebody has begun to serve a volume. */
+  servingBegan(volume: number): void;
   /** A member has joined the in-sync ones of a volume. */
   joined(): void;
 }
@@ -32,6 +38,7 @@ export interface GatewayHost extends ProbeHost {
 export class Gateway {
   readonly process: SimProcess;
   readonly host: number;
+  readonly peerId: PeerId;
   readonly volumes: readonly VolumeOwner[];
   readonly #links: PeerLinks;
   readonly #lease: LeaseKeeper;
@@ -41,6 +48,7 @@ export class Gateway {
     this.process = process;
     const random = at.world.random.fork("owner");
     const peer = 1 + random.u32() * 2 ** 16 + random.below(2 ** 16);
+    this.peerId = peer;
     const { checksums } = simMemory();
     const link = { pool, clock: process, ticker: process, checksums, packing: new Packing(LZ4) };
     const ids = at.nodes.map(({ id }) => id);

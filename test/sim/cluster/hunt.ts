@@ -6,10 +6,10 @@
  */
 import { takeNativeChecksums } from "../native.js";
 import { runCluster } from "./run.js";
-import { SCENES } from "./scenes.js";
+import { ALL_SCENES } from "./scenes.js";
 
 const [, , seedsMax, secondsMax, subject, scene] = process.argv;
-const focus = SCENES.find((name) => name === scene);
+const focus = ALL_SCENES.find((name) => name === scene);
 let events = 0;
 let found: { readonly seed: number; readonly invariant: string; readonly message: string } | null = null;
 let seed = 0;

@@ -11,7 +11,8 @@ export const CLUSTER_MUTANTS = [
     find: "if (this.#state !== GateState.Draining || this.#inFlight > 0) return;",
     replace: "if (this.#state !== GateState.Draining) return;",
     invariant: "I9: nothing older is applied after a promise was answered",
-    subject: "probe",
+    subject: "volume",
+    focus: "take-over",
   },
   {
     name: "a promise is in memory only",
@@ -51,7 +52,8 @@ export const CLUSTER_MUTANTS = [
     find: "return this.isOpen && this.#ballot.epoch === epoch && this.#ballot.owner === owner;",
     replace: "return this.isOpen && this.#ballot.owner === owner;",
     invariant: "I9, I14: a message of another epoch changes nothing",
-    subject: "probe",
+    subject: "volume",
+    focus: "strangers",
   },
   {
     name: "a gate lets any owner in",
@@ -59,7 +61,8 @@ export const CLUSTER_MUTANTS = [
     find: "return this.isOpen && this.#ballot.epoch === epoch && this.#ballot.owner === owner;",
     replace: "return this.isOpen && this.#ballot.epoch === epoch;",
     invariant: "I14: a message of another owner changes nothing",
-    subject: "probe",
+    subject: "volume",
+    focus: "strangers",
   },
   {
     name: "a node greets who looks for another node",
@@ -67,7 +70,8 @@ export const CLUSTER_MUTANTS = [
     find: " || hello.node !== this.#node.id;",
     replace: ";",
     invariant: "I14: a message for another node changes nothing",
-    subject: "probe",
+    subject: "volume",
+    focus: "strangers",
   },
   {
     name: "a node greets another cluster",
@@ -75,7 +79,8 @@ export const CLUSTER_MUTANTS = [
     find: "!sameId(hello.cluster, this.#node.cluster) || ",
     replace: "",
     invariant: "I14: a message of another cluster changes nothing",
-    subject: "probe",
+    subject: "volume",
+    focus: "strangers",
   },
   {
     name: "an old backup is taken for its device",
@@ -146,7 +151,7 @@ export const CLUSTER_MUTANTS = [
     replace: "    if (left > LEASE_WAIT_MS) return;",
     invariant: "fencing: nobody answers for an epoch after a newer one has begun to serve",
     subject: "volume",
-    focus: "stopped-owner",
+    focus: "take-over",
   },
   {
     name: "a write is acknowledged before the record without the member is chosen",
@@ -155,6 +160,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (!member.required || member.leaving !== null || !isAskedOf(flight.op, member)) continue;",
     invariant: "I3: what was acknowledged is on every member that the record calls in sync",
     subject: "volume",
+    focus: "away",
   },
   {
     name: "members that took no part in an activation stay in sync",
@@ -163,6 +169,7 @@ export const CLUSTER_MUTANTS = [
     replace: 'entry.state === "insync" && heard.size === 0',
     invariant: "I10: every in-sync member of the record that is chosen has answered",
     subject: "volume",
+    focus: "split",
   },
   {
     name: "an activation does not look for hot extents",
@@ -261,6 +268,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (count - wanting.length >= 1) return wanting;",
     invariant: "I13: every extent keeps as many copies as changes need",
     subject: "volume",
+    focus: "away",
   },
   {
     name: "an activation goes on without a copy of every extent",
@@ -296,6 +304,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (promised[i]! < 0) this.#client.promised(volume, promised[i]!);",
     invariant: "fencing: nobody answers for an epoch after a newer one has begun to serve",
     subject: "volume",
+    focus: "take-over",
   },
   {
     name: "an owner that lets go flushes on",
@@ -331,7 +340,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only with every change",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "slow-source",
   },
   {
     name: "a resync does not look at lives of extents",
@@ -350,15 +359,6 @@ export const CLUSTER_MUTANTS = [
     invariant: "I15: what was stamped since it left is compared",
     subject: "volume",
     focus: "away",
-  },
-  {
-    name: "a reconcile counts although a member left on the way",
-    file: "lib/replica/owner/background.ts",
-    find: "if (!equal || host.over || host.generation !== generation) {",
-    replace: "if (!equal || host.over) {",
-    invariant: "I15: a reconcile stamps all under the generation of its end",
-    subject: "volume",
-    focus: "half-written",
   },
   {
     name: "extents in doubt are told to be stable",
@@ -430,16 +430,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I12: in sync only with every change",
     subject: "volume",
-    focus: "failed-resync",
-  },
-  {
-    name: "changes and flushes that are open do not go to a member in its final flush",
-    file: "lib/replica/owner/background.ts",
-    find: "host.deck.addressAll(member);",
-    replace: "",
-    invariant: "I6: a flush means that all in-sync members have it",
-    subject: "volume",
-    focus: "joining",
+    focus: "short-lease",
   },
   {
     name: "a member may come back with an older life after its final flush",
@@ -457,6 +448,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (flight.inFlight > 8 && flight.op.extent === this.exclusive) {",
     invariant: "I7: nothing is in flight to an extent that is copied",
     subject: "volume",
+    focus: "failed-resync",
   },
   {
     name: "a session is opened under a number that was used",
@@ -465,6 +457,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (number < 0) return false;",
     invariant: "I14: an old session is refused",
     subject: "volume",
+    focus: "strangers",
   },
   {
     name: "the sources of a resync may be in doubt",
@@ -482,7 +475,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (member.pass !== null)\n      this.endPass",
     invariant: "I10: a record that may be chosen is not taken back",
     subject: "volume",
-    focus: "joining",
+    focus: "proposed",
   },
   {
     name: "what is open while people change the record is not sent again",
@@ -601,6 +594,16 @@ export const CLUSTER_MUTANTS = [
     invariant: "I7: rot that nobody reads is repaired",
     subject: "volume",
     focus: "sick",
+  },
+  {
+    name: "a member counts as LOSSY as long as the session lives that it said so in",
+    file: "lib/replica/owner/activation.ts",
+    find: "lossy: lossy && !isWhole",
+    replace: "lossy",
+    invariant:
+      "I1: a member that has everything is believed before one that a power loss took something from",
+    subject: "volume",
+    focus: "lives",
   },
   ...CONFIG_MUTANTS,
 ];

@@ -64,6 +64,8 @@ export class SimNetwork {
   /** From × HOSTS_MAX + to. */
   readonly #blocked = new Set<number>();
   readonly #ends = new Set<SimEnd>();
+  /** Connections that were broken, or more. */
+  breaks = 0;
 
   constructor(world: SimWorld, options: NetworkOptions) {
     this.world = world;
@@ -113,6 +115,7 @@ export class SimNetwork {
     const ends = [...this.#ends].filter(({ station }) => host === undefined || station.host === host);
     if (ends.length === 0) return false;
     const end = this.random.pick(ends);
+    this.breaks++;
     if (!inHalves) {
       end.breakSoon();
       end.other.breakSoon();
@@ -120,6 +123,16 @@ export class SimNetwork {
       this.#breakInHalves(end);
     }
     return true;
+  }
+
+  /** Every connection between the two hosts breaks, whoever has made it. */
+  breakBetween(a: number, b: number): void {
+    this.breaks++;
+    for (const end of [...this.#ends]) {
+      if (end.station.host !== a || end.other.station.host !== b) continue;
+      end.breakSoon();
+      end.other.breakSoon();
+    }
   }
 
   /**

@@ -31,7 +31,7 @@ import { SimDevice } from "../device.js";
 import type { DeviceImage } from "../device-pages.js";
 import { CLUSTER_POOL_START, SimPool, simMemory } from "../memory.js";
 import type { SimProcess, SimWorld } from "../world.js";
-import type { ClusterChecks } from "./checks.js";
+import { type ClusterChecks, withOther } from "./checks.js";
 import type { Server, SimNetwork } from "./network.js";
 
 export const CLUSTER_ID = Uint8Array.from({ length: 16 }, (_, i) => 0xc0 + i);
@@ -43,6 +43,7 @@ export const STATION_POOL_BYTES = 4 * MIB;
 export const EXTENT_BLOCKS = 16;
 /** Bytes per second that a node's scrub reads. */
 export const SCRUB_PACE = 1024 * MIB;
+const FIRST_BOOT = 1;
 
 export interface NodeHostOptions {
   readonly configNodes: number;
@@ -75,7 +76,7 @@ export class NodeHost {
   readonly #network: SimNetwork;
   readonly #checks: ClusterChecks;
   readonly #options: NodeHostOptions;
-  #boot = 1;
+  #boot = FIRST_BOOT;
   process: SimProcess | null = null;
   core: NodeCore | null = null;
   store: MemberStore | null = null;
@@ -134,6 +135,15 @@ export class NodeHost {
   /** Its seat among config nodes that change; null: it is dead, or they do not. */
   get seat(): ConfigSeat | null {
     return this.alive ? this.#seat : null;
+  }
+
+  /** Counts its power losses. */
+  get boot(): number {
+    return this.#boot;
+  }
+
+  get isFirstBoot(): boolean {
+    return this.#boot === FIRST_BOOT;
   }
 
   get alive(): boolean {
@@ -201,7 +211,7 @@ export class NodeHost {
     const environment = this.#environment(process, pool);
     const options = {
       path: `node${this.index}`,
-      stability,
+      stability: this.#checks.watchStability(this.index, stability),
       preHotSlots: 2,
       coolAfterMs: 500,
       checkpointBatch: 4,
@@ -225,17 +235,13 @@ export class NodeHost {
     store: MemberStore,
     stability: StabilityMap,
   ): void {
-    const acceptor = new RecordAcceptor(store, { nameOf: this.#options.nameOf });
+    const acceptor = this.#checks.watchPromises(
+      this.index,
+      new RecordAcceptor(store, { nameOf: this.#options.nameOf }),
+    );
     this.#checks.nodeStarted(this.index, (volume) => acceptor.state(volume).promised.epoch);
     const submit = this.#checks.watch(this.index, store);
-    // Everything is the store's own but `submit`, which is watched.
-    const watched: MemberStore = new Proxy(store, {
-      get: (target, name) => {
-        if (name === "submit") return submit;
-        const value: unknown = Reflect.get(target, name);
-        return typeof value === "function" ? value.bind(target) : value;
-      },
-    });
+    const watched: MemberStore = withOther(store, { submit });
     const { checksums } = environment;
     // One node is of a version that does not know it.
     const packing = this.index === 1 ? {} : { packing: new Packing(LZ4) };
@@ -256,6 +262,11 @@ export class NodeHost {
       core,
     );
     core.useLease(lease);
+    const putRight = core.reconciled.bind(core);
+    core.reconciled = (volume) => {
+      this.#checks.rules?.putRight(volume, this);
+      putRight(volume);
+    };
     const register = new RecordRegister(process, config);
     const registration = new DeviceRegistration({
       store,
@@ -375,6 +386,7 @@ export class NodeHost {
   /** The host goes dark: its peers hear nothing until it is back, and what was not synced may be gone. */
   powerLoss(): void {
     this.#die(false);
+    this.#checks.powerLost(this.index);
     this.device.powerLoss();
     this.#boot++;
   }

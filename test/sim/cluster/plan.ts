@@ -1,6 +1,7 @@
 /** What one run of the simulated cluster is like: drawn from its seed, apart from everything that happens in it. */
 import { INVENTORY_PAGE } from "../../../lib/replica/limits.js";
 import type { Prng } from "../prng.js";
+import { DIRECTED_SCENES } from "./directed.js";
 import { SCENES, type SceneName } from "./scenes.js";
 
 /** How one node's device is unwell in a run. */
@@ -20,11 +21,20 @@ export interface RunPlan {
   /** Nobody loses power: then whatever was acknowledged must be there. */
   readonly hasPower: boolean;
   readonly sickness: Sickness;
+  /** Most ms after which a gateway wants a volume back that it has lost. */
+  readonly patienceMs: number;
+  /** How often changes need more copies than one. */
+  readonly manyNeeded: number;
   /** What may happen; one of them after the other, drawn anew each time. */
   readonly scenes: readonly SceneName[];
   /** Virtual time with faults. */
   readonly faultMs: number;
 }
+
+const PATIENCE_MS = 12_000;
+const LONG_PATIENCE_MS = 40_000;
+/** How often a run has a scene of directed.ts. */
+const DIRECTED_CHANCE = 0.2;
 
 /** A run of one focus has its scene only, and what that scene needs. */
 export function planOf(random: Prng, focus?: SceneName): RunPlan {
@@ -57,8 +67,10 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     sickness: nodes > 1 ? sickness : "none",
     scenes: scenes.length === 0 ? [one] : scenes,
     faultMs: random.pick([1000, 1000, 1000, 6000, 12_000]),
+    patienceMs: PATIENCE_MS,
+    manyNeeded: 0.5,
   };
-  if (focus === undefined) return plan;
+  if (focus === undefined) return withDirected(plan, random.fork("directed"));
   const [more, config] = random.pick([
     [2, 1],
     [3, 1],
@@ -75,10 +87,19 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     spares: isGrowing ? random.pick([1, 2, 2]) : 0,
     configNodes: config,
     scenes: [focus],
+    manyNeeded: 0.2,
+    patienceMs: random.fork("patience").pick([PATIENCE_MS, LONG_PATIENCE_MS]),
     volumes: 1,
     hasPower: needsPower ? false : isGrowing ? random.chance(0.2) : plan.hasPower,
     sickness: needsPower || focus !== "sick" ? "none" : random.pick(["rot", "eio", "full"]),
   };
+}
+
+/** In some runs the scenes are, or have among them, one that is played by hand. */
+function withDirected(plan: RunPlan, random: Prng): RunPlan {
+  if (!random.chance(DIRECTED_CHANCE)) return plan;
+  const one = random.pick(DIRECTED_SCENES);
+  return { ...plan, scenes: random.chance(0.5) ? [one] : [...plan.scenes, one] };
 }
 
 const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set(["blackout", "lossy", "lives", "joining"]);

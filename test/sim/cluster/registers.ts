@@ -145,6 +145,17 @@ export class VolumeRegisters {
     if (id > this.#invoked[register]!) this.#wrong(register, id, "before it was asked for");
   }
 
+  /** Whether nothing that must not be missed any more is missing where `id` is the newest one. */
+  isStillGood(register: number, id: number): boolean {
+    const floor = this.#floor[register]!;
+    return id === ZEROS ? floor === 0 || this.#zeroed[register]! >= floor : id >= floor;
+  }
+
+  /** Somebody asked for zeros after write `id`. */
+  wasZeroedAfter(register: number, id: number): boolean {
+    return this.#zeroed[register]! > id;
+  }
+
   #wrong(register: number, id: number, why: string): never {
     throw new Violation("I3", `register ${register} of volume ${this.index} showed ${id} ${why}`);
   }

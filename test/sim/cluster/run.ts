@@ -7,9 +7,11 @@ import { SimWorld, type TraceSink } from "../world.js";
 import { ClusterChecks } from "./checks.js";
 import { ConfigScene, KnownSets, planWithSpares } from "./config-scene.js";
 import { copiesDiffer } from "./copies.js";
+import { CopyRules } from "./copy-rules.js";
 import { nameUnlessDecision } from "./decider.js";
 import { Faults, OWNER_HOST, OWNERS, type Owner, type Stage } from "./faults.js";
 import { Gateway, type GatewayHost } from "./gateway.js";
+import { Holdings } from "./holdings.js";
 import { SimNetwork } from "./network.js";
 import { NodeHost, SCRUB_PACE, stationPool } from "./node-host.js";
 import { planOf, type RunPlan } from "./plan.js";
@@ -17,7 +19,7 @@ import { ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
 import { VolumeRegisters } from "./registers.js";
 import { type SceneName, Scenes } from "./scenes.js";
 import { Stranger } from "./stranger.js";
-import { clusterNameOf, type VolumeOwner } from "./volume-owner.js";
+import { clusterNameOf, type VolumeOwner, volumeNumber } from "./volume-owner.js";
 
 export interface ClusterRunOptions {
   readonly seed: number;
@@ -65,6 +67,8 @@ const PEACE_AMENDS = 3;
 const PEACE_AMENDS_US = 10_000;
 /** Within this time somebody serves before a scene begins; else it begins all the same. */
 const SERVED_US = 8_000_000;
+/** After this time every gateway has wanted the volumes once. */
+const CONTEST_US = 2_000_000;
 /** A scene begins at most so long after somebody serves. */
 const BEFORE_SCENE_MS = 400;
 /** How often what a scene has blocked is free again when it is over. */
@@ -125,6 +129,7 @@ class ClusterRun implements Stage {
       { length: plan.nodes },
       (_, index) => new NodeHost(this.world, arena, this.network, this.#checks, index, host),
     );
+    if (subject === "volume") this.#checks.rules = this.#rules();
     this.sickNode = subject === "volume" && plan.sickness !== "none" ? this.random.below(plan.nodes) : -1;
     for (let i = 0; i < OWNERS; i++) this.owners.push(null);
     this.stranger = new Stranger(
@@ -137,6 +142,13 @@ class ClusterRun implements Stage {
     this.#faults = new Faults(this);
     this.#scenes = new Scenes(this.#faults);
     this.#config = this.#configScene(later);
+  }
+
+  #rules(): CopyRules {
+    const { clients, nodes } = this;
+    const holdings = new Holdings(nodes.length, clients.length, volumeNumber(0));
+    const registers = new Map(clients.map((one) => [volumeNumber(one.index), one]));
+    return new CopyRules(holdings, nodes, registers);
   }
 
   #configScene(random: Prng): ConfigScene | null {
@@ -237,12 +249,15 @@ class ClusterRun implements Stage {
       checks: this.#checks,
       nodes: this.nodes,
       configNodes: this.plan.configNodes,
+      patienceMs: this.plan.patienceMs,
+      manyNeeded: this.plan.manyNeeded,
       ...(this.#sets === null ? {} : { sets: this.#sets }),
       registers: this.probed,
       clients: this.clients,
       sickNode: this.plan.sickness === "full" ? -1 : this.sickNode,
       spares: this.plan.spares,
       isVolumeServed: (volume) => this.#served(volume) !== undefined,
+      servingBegan: (volume) => this.#noOlderMayAnswer(volume),
       joined: () => this.#scenes.joined(),
     };
     const owner =
@@ -277,6 +292,22 @@ class ClusterRun implements Stage {
     return undefined;
   }
 
+  /** Nobody may answer for an epoch after a newer one has begun to serve, whether he is asked for anything or not. */
+  #noOlderMayAnswer(volume: number): void {
+    const newest = this.#checks.newestServing(volume);
+    for (const owner of this.owners) {
+      if (!(owner instanceof Gateway) || !owner.process.alive) continue;
+      const set = owner.volumes.find((one) => one.volume === volume)?.set ?? null;
+      if (set !== null && set.epoch < newest && set.mayAnswer)
+        throw new Violation("FENCE", `epoch ${set.epoch} may answer although ${newest} is serving`);
+    }
+  }
+
+  /** Somebody else wants a volume: whoever serves it has not long to go. */
+  #isWanted(): boolean {
+    return this.#faults.volumes().some(({ activating }) => activating);
+  }
+
   #isServed(): boolean {
     if (this.clients.length === 0) return this.owners.some((owner) => owner?.serving === true);
     return this.clients.every((_, index) => this.#served(index) !== undefined);
@@ -295,9 +326,11 @@ class ClusterRun implements Stage {
   // ---- Faults ------------------------------------------------------------------------------------------
 
   #storm(): void {
+    // Owners that both want a volume from the start fence each other in the midst of whatever begins too early.
+    if (this.clients.length > 0) this.#stepFor(CONTEST_US);
     const until = this.world.nowUs + this.#faultUs;
     while (this.world.nowUs < until) {
-      this.#stepUntil(() => this.#isServed(), SERVED_US);
+      this.#stepUntil(() => this.#isServed() && !this.#isWanted(), SERVED_US);
       this.#scenes.atWork();
       this.#stepFor(1000 * this.random.below(BEFORE_SCENE_MS));
       const ms = this.#scenes.play(this.random.pick(this.plan.scenes));

@@ -4,7 +4,7 @@
  */
 import { ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.js";
 import { Status } from "../../../lib/core/status.js";
-import type { ReplicaSession, SessionListener } from "../../../lib/replica/api.js";
+import type { PeerId, ReplicaSession, SessionListener } from "../../../lib/replica/api.js";
 import { NodeSession } from "../../../lib/replica/session.js";
 import { simMemory } from "../memory.js";
 import type { Prng } from "../prng.js";
@@ -15,8 +15,12 @@ import type { SimNetwork, Station } from "./network.js";
 import { CLUSTER_ID, type NodeHost, stationPool } from "./node-host.js";
 import { PROBE_VOLUME } from "./probe-owner.js";
 
-/** Sessions of the stranger end by themselves after this time. */
+/** Sessions of the stranger end by themselves after this time; soon where an owner is kept out meanwhile. */
 const LIFE_MS = 3000;
+const SHORT_LIFE_MS = 200;
+/** No owner has come so far. */
+const NUMBER_MAX = 2 ** 40;
+const FAR_EPOCH = 2 ** 30;
 
 export class Stranger {
   readonly #world: SimWorld;
@@ -78,15 +82,80 @@ export class Stranger {
     });
   }
 
+  /** As an owner, over a session that is newer than all of his, for an epoch that nobody has ever had. */
+  pretend(peer: PeerId, epoch: number): void {
+    const target = this.#random.pick(this.#nodes);
+    const listener: SessionListener = {
+      sessionOpened: (session) => {
+        this.#submit(session, () => FAR_EPOCH + epoch + this.#random.below(3));
+      },
+      sessionLost: () => undefined,
+    };
+    this.#dial(target, { peer, number: NUMBER_MAX }, listener, SHORT_LIFE_MS);
+  }
+
+  /** Twice as the same peer, the second time with a number that is not higher than the first one. */
+  repeat(): void {
+    const target = this.#random.pick(this.#nodes);
+    const peer = 1 + this.#random.u32();
+    const number = this.#random.between(1, 3);
+    const { life } = target;
+    const { breaks } = this.#network;
+    let isOpen = false;
+    const second: SessionListener = {
+      sessionOpened: () => {
+        const isDisturbed = !target.serving || target.life !== life || this.#network.breaks !== breaks;
+        if (isOpen && !isDisturbed)
+          throw new Violation("I14", `node ${target.index} greeted a number that was used`);
+      },
+      sessionLost: () => {
+        this.refused++;
+      },
+    };
+    const first: SessionListener = {
+      sessionOpened: () => {
+        isOpen = true;
+        const again = this.#random.between(1, number);
+        this.#dial(target, { peer, number: again }, second, SHORT_LIFE_MS);
+      },
+      sessionLost: () => {
+        isOpen = false;
+      },
+    };
+    this.#dial(target, { peer, number }, first, 2 * LIFE_MS);
+  }
+
+  #dial(
+    target: NodeHost,
+    as: { readonly peer: PeerId; readonly number: number },
+    listener: SessionListener,
+    lifeMs: number,
+  ): void {
+    const process = this.#process!;
+    const station = this.#station!;
+    const { pool } = station;
+    const link = { pool, clock: process, ticker: process, checksums: simMemory().checksums };
+    const options = { cluster: CLUSTER_ID, node: target.id, ...as };
+    this.#network.of(station).dial(target.id, (stream) => {
+      if (stream === null) return;
+      const session = new NodeSession(link, options, stream, listener);
+      process.setTimer(lifeMs, () => session.close());
+    });
+  }
+
   /** Operations for an epoch that was promised to somebody else, or to nobody. */
   #operate(session: ReplicaSession, epoch: number): void {
+    this.#submit(session, () => epoch + this.#random.below(3) - 1);
+  }
+
+  #submit(session: ReplicaSession, epochOf: () => number): void {
     for (const kind of [ExtentOpKind.Zero, ExtentOpKind.Free, ExtentOpKind.Map, ExtentOpKind.Flush]) {
       const op = new ExtentOp();
       op.kind = kind;
       op.volume = PROBE_VOLUME;
       op.layer = FORGED_LAYER;
       op.blocks = 1;
-      op.epoch = epoch + this.#random.below(3) - 1;
+      op.epoch = epochOf();
       op.generation = 2 ** 40;
       op.listener = {
         extentDone: () => {

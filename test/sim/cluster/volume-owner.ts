@@ -1,9 +1,12 @@
 /** One volume in a simulated gateway: the real owner (lib/replica/owner), and clients who read and write through it. */
 import { epoch, generation, volumeId } from "../../../lib/core/ids.js";
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import type { NodeId } from "../../../lib/replica/api.js";
 import type { LeaseKeeper } from "../../../lib/replica/lease.js";
 import { Activation } from "../../../lib/replica/owner/activation.js";
 import type { OwnerEnvironment, OwnerEvents } from "../../../lib/replica/owner/api.js";
+import { Leaving } from "../../../lib/replica/owner/member.js";
+import type { Activated } from "../../../lib/replica/owner/owned-record.js";
 import {
   type ClusterRecord,
   decodeClusterRecord,
@@ -16,7 +19,7 @@ import type { Prng } from "../prng.js";
 import type { SimProcess } from "../world.js";
 import { VolumeClients } from "./clients.js";
 import type { GatewayHost } from "./gateway.js";
-import { EXTENT_BLOCKS } from "./node-host.js";
+import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { PROBE_VOLUME } from "./probe-owner.js";
 import { VOLUME_EXTENTS, type VolumeRegisters } from "./registers.js";
 
@@ -53,6 +56,8 @@ export class VolumeOwner {
   #set: ReplicaSet | null = null;
   #releasing: ReplicaSet | null = null;
   #epoch = 0;
+  /** Extents that the activation found in doubt, until they are reconciled. */
+  #unsettled: Activated | null = null;
   quiet = false;
   rebuilt = 0;
   shrunk = 0;
@@ -124,6 +129,26 @@ export class VolumeOwner {
     this.#later(this.#random.below(FIRST_ACTIVATION_MS), () => this.activate());
   }
 
+  /** Looks whether what was in doubt at the activation is reconciled, and whether it is well. */
+  look(): void {
+    const set = this.#set;
+    const activated = this.#unsettled;
+    if (set === null || activated === null || set.work.reconcile > 0) return;
+    this.#unsettled = null;
+    const { rules } = this.#at.checks;
+    const open = new Set(set.deck.openChanges());
+    rules?.copiesAreEqual(this.volume, open, "I7", "all is reconciled");
+    const isOfThen = ({ id, store }: NodeHost): boolean =>
+      activated.lives.get(id)?.bootId === store?.identity.bootId;
+    const { generation } = activated.record;
+    rules?.reconciled(
+      this.volume,
+      generation,
+      [...activated.reconcile].filter((one) => !open.has(one)),
+      isOfThen,
+    );
+  }
+
   #later(ms: number, run: () => void): void {
     this.#station.process.setTimer(ms, run);
   }
@@ -159,6 +184,9 @@ export class VolumeOwner {
       );
       this.say(`serves epoch ${this.#epoch}, generation ${at}: ${states.join(", ")}`);
       this.#at.checks.servingBegan(this.volume, this.#epoch);
+      this.#at.servingBegan(this.volume);
+      this.#at.checks.rules?.copiesAreEqual(this.volume, activated.reconcile, "I7", "an owner begins");
+      this.#unsettled = activated;
       this.#station.lease.renewNow();
       this.clients.serve(set);
     });
@@ -197,7 +225,7 @@ export class VolumeOwner {
       readOnly: false,
       policy: {
         replicas,
-        minReplicas: this.#random.chance(0.5) ? Math.floor(replicas / 2) + 1 : 1,
+        minReplicas: this.#random.chance(this.#at.manyNeeded) ? Math.floor(replicas / 2) + 1 : 1,
         stripeCount: 1,
         stripeUnit: BLOCK_BYTES,
         onFull: "wait",
@@ -223,15 +251,23 @@ export class VolumeOwner {
       left: (node, reason) => {
         this.say(`${this.#environment.nameOf(node)} left: ${reason}`);
         this.shrunk++;
+        if (reason === Leaving.Rebooted) this.#at.checks.rules?.tookOutAsNotWhole(this.volume, node);
       },
       joined: (node) => {
         this.say(`${this.#environment.nameOf(node)} joined`);
         this.rebuilt++;
+        this.#checkJoined(node);
         this.#at.joined();
       },
       repaired: () => undefined,
       unrepairable: () => undefined,
     };
+  }
+
+  #checkJoined(node: NodeId): void {
+    const set = this.#set;
+    if (set === null || set.work.reconcile > 0) return;
+    this.#at.checks.rules?.joined(this.volume, node, new Set(set.deck.openChanges()));
   }
 
   /** Before the renewal that says so counts (LeaseClient). */
@@ -246,7 +282,7 @@ export class VolumeOwner {
     this.#set = null;
     this.#later(0, () => {
       set.close(() => {
-        this.#later(2000 + this.#random.below(12_000), () => this.activate());
+        this.#later(2000 + this.#random.below(this.#at.patienceMs), () => this.activate());
       });
     });
   }

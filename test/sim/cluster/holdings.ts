@@ -1,0 +1,148 @@
+/**
+ * What each node has of the run's volumes, block by block, as its store has said: which write was done last, under
+ * which generation, and which one a Flush or FUA has made stable. So the checker knows at once what clients may find
+ * only much later, or never, because somebody happens to write the block again.
+ *
+ * Invariants
+ *  1. What is not certain is UNKNOWN, until the next change: of operations that failed or were open when a process
+ *     ended, and what was not stable when power was lost.
+ *  2. Nothing is known but what stores were asked and have answered.
+ */
+import { ExtentFlag, type ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.js";
+import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import { Status } from "../../../lib/core/status.js";
+import { simMemory } from "../memory.js";
+import { EXTENT_BLOCKS } from "./node-host.js";
+import { REGISTERS } from "./registers.js";
+
+/** Content of a block of zeros, or of none. */
+export const ZEROS = 0;
+export const UNKNOWN = -1;
+
+/** What one node has of one volume. */
+export class Holding {
+  /** By register: number of the write that it shows. */
+  readonly shows = new Float64Array(REGISTERS);
+  /** Number of the write that it shows at least, whatever happens to the node's power. */
+  readonly stable = new Float64Array(REGISTERS);
+  /** Highest generation under which it was changed or stamped. */
+  readonly under = new Float64Array(REGISTERS);
+  /** Order of changes, and that of the one that is stable. */
+  readonly #changed = new Float64Array(REGISTERS);
+  readonly #stableChange = new Float64Array(REGISTERS);
+  #changes = 0;
+
+  #set(register: number, shows: number): void {
+    this.shows[register] = shows;
+    this.#changed[register] = ++this.#changes;
+  }
+
+  /** The operation's blocks may have been changed, or not. */
+  doubt(op: ExtentOp): void {
+    for (const register of registersOf(op)) this.#set(register, UNKNOWN);
+  }
+
+  done(op: ExtentOp): void {
+    const { words } = simMemory();
+    const { kind } = op;
+    const first = firstOf(op);
+    for (const register of registersOf(op)) {
+      this.under[register] = Math.max(this.under[register]!, op.generation);
+      if (kind === ExtentOpKind.Stamp) continue;
+      const at = op.memory + (register - first) * BLOCK_BYTES;
+      this.#set(register, kind === ExtentOpKind.Write ? words[at >>> 2]! : ZEROS);
+      // Freeing says nothing of FUA.
+      if ((op.flags & ExtentFlag.Fua) === 0 || kind === ExtentOpKind.Free) continue;
+      this.stable[register] = this.shows[register]!;
+      this.#stableChange[register] = this.#changes;
+    }
+  }
+
+  /** A Flush begins; what is to be called when it was done. */
+  flush(): () => void {
+    const shows = this.shows.slice();
+    const changed = this.#changed.slice();
+    return () => {
+      for (let register = 0; register < REGISTERS; register++) {
+        if (changed[register]! < this.#stableChange[register]!) continue;
+        this.stable[register] = shows[register]!;
+        this.#stableChange[register] = changed[register]!;
+      }
+    };
+  }
+
+  powerLost(): void {
+    for (let register = 0; register < REGISTERS; register++) {
+      if (this.#changed[register] !== this.#stableChange[register]) this.#set(register, UNKNOWN);
+    }
+  }
+}
+
+function firstOf(op: ExtentOp): number {
+  return op.extent * EXTENT_BLOCKS + (isOfAll(op) ? 0 : op.block);
+}
+
+function isOfAll({ kind }: ExtentOp): boolean {
+  return kind === ExtentOpKind.Free || kind === ExtentOpKind.Stamp;
+}
+
+function* registersOf(op: ExtentOp): Iterable<number> {
+  const first = firstOf(op);
+  const end = first + (isOfAll(op) ? EXTENT_BLOCKS : op.blocks);
+  for (let register = first; register < end; register++) yield register;
+}
+
+function isChange({ kind }: ExtentOp): boolean {
+  return (
+    kind === ExtentOpKind.Write ||
+    kind === ExtentOpKind.Zero ||
+    kind === ExtentOpKind.Free ||
+    kind === ExtentOpKind.Stamp
+  );
+}
+
+/** Of all nodes and volumes of a run. */
+export class Holdings {
+  readonly #firstVolume: number;
+  /** By node, then by volume. */
+  readonly #all: readonly (readonly Holding[])[];
+
+  /** `firstVolume`: number of the first of `volumes`. */
+  constructor(nodes: number, volumes: number, firstVolume: number) {
+    this.#firstVolume = firstVolume;
+    this.#all = Array.from({ length: nodes }, () => Array.from({ length: volumes }, () => new Holding()));
+  }
+
+  /** `volume`: its number. Undefined: it is none of the run's. */
+  of(node: number, volume: number): Holding | undefined {
+    return this.#all[node]?.[volume - this.#firstVolume];
+  }
+
+  /** A node's store was given an operation; what is to be called when it has answered. */
+  submitted(node: number, op: ExtentOp): (() => void) | null {
+    const holding = this.of(node, op.volume);
+    if (holding === undefined) return null;
+    if (op.kind === ExtentOpKind.Flush) {
+      const done = holding.flush();
+      return () => {
+        if (op.status === Status.Ok) done();
+      };
+    }
+    if (!isChange(op)) return null;
+    return () => {
+      if (op.status === Status.Ok) holding.done(op);
+      else if (op.kind !== ExtentOpKind.Stamp) holding.doubt(op);
+    };
+  }
+
+  /** The node's process has ended with these operations in its store. */
+  died(node: number, inStore: Iterable<ExtentOp>): void {
+    for (const op of inStore) {
+      if (isChange(op) && op.kind !== ExtentOpKind.Stamp) this.of(node, op.volume)?.doubt(op);
+    }
+  }
+
+  powerLost(node: number): void {
+    for (const holding of this.#all[node]!) holding.powerLost();
+  }
+}
