@@ -19,6 +19,8 @@ interface Chosen {
   readonly record: ClusterRecord;
   readonly holders: Holders;
   readonly inSync: readonly { readonly node: NodeHost; readonly seat: number }[];
+  /** By node, how often it had lost its power when this came to be known. */
+  readonly boots: readonly number[];
 }
 
 export class CopyRules {
@@ -52,7 +54,8 @@ export class CopyRules {
       const node = this.#nodes.find((one) => one.id === id);
       return state === "insync" && node !== undefined ? [{ node, seat }] : [];
     });
-    const next: Chosen = { epoch: ballot.epoch, record, holders, inSync };
+    const boots = this.#nodes.map(({ boot }) => boot);
+    const next: Chosen = { epoch: ballot.epoch, record, holders, inSync, boots };
     const before = this.#chosen.get(volume) ?? [];
     const last = before.at(-1);
     this.#everyExtentHasACopy(next);
@@ -79,10 +82,11 @@ export class CopyRules {
     }
   }
 
+  /** A member that joins has been flushed some time after the record before: if it lost power since, who knows. */
   #noteBoots(volume: number, last: Chosen | undefined, next: Chosen): void {
     for (const { node } of next.inSync) {
       if (last?.inSync.some((one) => one.node === node) === true) continue;
-      this.#bootInSync.set(`${volume}/${node.index}`, node.boot);
+      this.#bootInSync.set(`${volume}/${node.index}`, (last ?? next).boots[node.index]!);
     }
   }
 

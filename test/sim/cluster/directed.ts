@@ -5,11 +5,22 @@
 
 import type { Member } from "../../../lib/replica/owner/member.js";
 import { PassStage } from "../../../lib/replica/owner/resync-pass.js";
+import { OWNER_HOST, OWNERS } from "./faults.js";
 import type { NodeHost } from "./node-host.js";
 import { allExtents } from "./registers.js";
-import { BURST_MAX, LOOK_MS, MOSTLY_WRITES, READS_ONLY, SceneHelp } from "./scene-help.js";
+import { BURST_MAX, LOOK_MS, MOSTLY_READS, MOSTLY_WRITES, READS_ONLY, SceneHelp } from "./scene-help.js";
 
-export const DIRECTED_SCENES = ["strangers", "take-over", "proposed", "short-lease", "slow-source"] as const;
+export const DIRECTED_SCENES = [
+  "strangers",
+  "take-over",
+  "proposed",
+  "short-lease",
+  "slow-source",
+  "left-behind",
+  "in-doubt",
+  "broken-resync",
+  "listing",
+] as const;
 export type DirectedScene = (typeof DIRECTED_SCENES)[number];
 
 /** Between two strangers. */
@@ -24,6 +35,10 @@ export class DirectedScenes extends SceneHelp {
       proposed: () => this.#proposed(),
       "short-lease": () => this.#shortLease(),
       "slow-source": () => this.#slowSource(),
+      "left-behind": () => this.#leftBehind(),
+      "in-doubt": () => this.#inDoubt(),
+      "broken-resync": () => this.#brokenResync(),
+      listing: () => this.#listing(),
     };
     return scenes[name]();
   }
@@ -121,25 +136,26 @@ export class DirectedScenes extends SceneHelp {
   }
 
   /**
-   * A member gets everything from others, of which the first one is reached anew all the time, before it has done what
-   * it was sent, while another one is slow to answer.
+   * A member gets everything from others. The first one of them is reached anew before it has done what it was sent, while
+   * what another one says comes late: so the copying waits for that one, and then begins with the first.
    */
   #slowSource(): number {
     const faults = this.faults;
     const host = this.ownerHost;
     const ms = this.between(1100, 1600);
-    const node = faults.anyNode();
-    this.cut(node, ms);
+    this.cut(faults.anyNode(), ms);
     this.burst(this.between(50, 300), MOSTLY_WRITES, () =>
-      this.atWork({ pauseMs: 20, shares: MOSTLY_WRITES, inUse: this.some(0.4) }),
+      this.atWork({ pauseMs: 20, shares: MOSTLY_WRITES, inUse: this.some(0.3) }),
     );
     this.#whenStage(ms + 2000, PassStage.Copying, ({ node: id }) => {
-      const others = faults.stage.nodes.filter((one) => one.id !== id);
-      const first = others.shift();
+      const [first, ...others] = faults.stage.nodes.filter((one) => one.id !== id);
       if (first === undefined) return;
-      for (const slow of others) faults.slowDevice(slow, 2000);
-      for (let at = 0; at < 2000; at += this.between(150, 500))
-        faults.after(at, () => this.#reachAnew(host, first));
+      for (let at = 0; at < 2500; at += 1000 + this.random.below(300)) {
+        faults.after(at, () => {
+          for (const late of others) faults.blockFor(late.index, host, this.between(400, 900));
+          this.#reachAnew(host, first);
+        });
+      }
     });
     return ms + 4500;
   }
@@ -147,8 +163,93 @@ export class DirectedScenes extends SceneHelp {
   /** What is sent to the node is lost with its connection. */
   #reachAnew(host: number, node: NodeHost): void {
     const { faults } = this;
-    if (this.random.chance(0.5)) this.hurry(6);
     faults.blockFor(host, node.index, 25);
+    this.hurry(12);
     faults.after(this.between(2, 20), () => faults.stage.network.breakBetween(host, node.index));
+  }
+
+  /** While nothing is hot, changes reach one member only, and their owner is gone. `then`: what happens to that member. */
+  #onOneOnly(then: (node: NodeHost, next: number) => void): number {
+    const faults = this.faults;
+    const { nodes } = faults.stage;
+    const cutMs = this.between(60, 400);
+    const rest = this.rest(() => {
+      const host = this.ownerHost;
+      const node = faults.anyNode();
+      for (const other of nodes) if (other !== node) faults.blockFor(host, other.index, cutMs + 50);
+      this.burst(cutMs - 20, MOSTLY_WRITES);
+      faults.after(cutMs, () => {
+        const index = host - OWNER_HOST;
+        faults.act("owner", () => faults.killOwner(index, this.between(6000, 9000)));
+        faults.takeOver();
+        then(node, OWNER_HOST + ((index + 1) % OWNERS));
+      });
+    });
+    return rest + cutMs;
+  }
+
+  /** The only member that has what was not answered comes back to a volume that is owned again. */
+  #leftBehind(): number {
+    const faults = this.faults;
+    const ms = this.#onOneOnly((node, next) => {
+      faults.isolate(node.index, this.between(4800, 6500), 3);
+      faults.stage.network.breakBetween(next, node.index);
+      faults.after(4000, () => this.atWork({ shares: MOSTLY_READS }));
+    });
+    return ms + 9000;
+  }
+
+  /** The next owner finds members that differ, and cannot make them equal for a while. */
+  #inDoubt(): number {
+    const faults = this.faults;
+    const ms = this.#onOneOnly((_node, next) => {
+      this.#whenServed(next, 7000, () => {
+        faults.blockFor(faults.anyNode().index, next, this.between(1500, 4000));
+        this.clients({ isResting: this.random.chance(0.5) });
+      });
+    });
+    faults.after(ms + 8000, () => this.atWork());
+    return ms + 9000;
+  }
+
+  /** `then` once, when the gateway on `host` serves; within `ms`, or never. */
+  #whenServed(host: number, ms: number, then: () => void): void {
+    if (ms <= 0) return;
+    if (this.faults.stage.owners[host - OWNER_HOST]?.serving === true) then();
+    else this.faults.after(LOOK_MS, () => this.#whenServed(host, ms - LOOK_MS, then));
+  }
+
+  /** A resync is broken off, of what was changed before the record was. */
+  #brokenResync(): number {
+    const faults = this.faults;
+    const host = this.ownerHost;
+    const node = faults.anyNode();
+    const ms = this.between(1800, 2400);
+    this.cut(node, ms);
+    this.burst(this.between(50, 300), MOSTLY_WRITES, () => this.atWork({ shares: MOSTLY_READS }));
+    faults.after(ms - 200, () => faults.act("amend", () => faults.amend()));
+    faults.after(ms, () => faults.slowDevice(node, 1500));
+    this.#whenStage(ms + 2000, PassStage.Copying, () => {
+      const isSlow = this.random.chance(0.7);
+      faults.after(isSlow ? this.between(5, 400) : 0, () =>
+        faults.stage.network.breakBetween(host, node.index),
+      );
+    });
+    return ms + 4500;
+  }
+
+  /** Places that nobody has changed for long are changed while the lists for a resync are read. */
+  #listing(): number {
+    const ms = this.between(1100, 1600);
+    const node = this.faults.anyNode();
+    const rest = this.rest(() => {
+      this.cut(node, ms);
+      this.burst(this.between(20, 100), MOSTLY_WRITES);
+      this.#whenStage(ms + 2000, PassStage.Listing, () => {
+        this.atWork({ pauseMs: 60, shares: MOSTLY_WRITES, inUse: allExtents() });
+        this.hurry(12);
+      });
+    });
+    return rest + ms + 4000;
   }
 }

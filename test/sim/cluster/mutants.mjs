@@ -241,7 +241,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (!theirs.has(extent)) this.owed.add(extent);",
     invariant: "I15: its own hot extents are compared",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "left-behind",
   },
   {
     name: "a member is not waited for between its final flush and the record",
@@ -259,7 +259,7 @@ export const CLUSTER_MUTANTS = [
     replace: "    member.pass = null;\n    member.since = this.generation;\n    this.#passesEnded = true;",
     invariant: "I15: a failed resync keeps the generation that the member left at",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "broken-resync",
   },
   {
     name: "changes go on with as many members as copies are needed",
@@ -331,7 +331,7 @@ export const CLUSTER_MUTANTS = [
     replace: "",
     invariant: "I15: a resync covers what was changed meanwhile",
     subject: "volume",
-    focus: "failed-resync",
+    focus: "listing",
   },
   {
     name: "a resync does not send on what is open when an extent is passed",
@@ -367,7 +367,7 @@ export const CLUSTER_MUTANTS = [
     replace: ") continue;",
     invariant: "I19: cool only when all in-sync members have everything",
     subject: "volume",
-    focus: "half-written",
+    focus: "in-doubt",
   },
   {
     name: "extents with open changes are told to be stable",
@@ -421,7 +421,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (seats === 0) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
-    focus: "half-written",
+    focus: "left-behind",
   },
   {
     name: "a change that a member in resync missed is not owed",

@@ -80,11 +80,12 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
   ] as const);
   // Several seats can be added to a volume of a run about that.
   const isGrowing = focus === "grow";
+  const needsSpares = isGrowing || focus === "replace";
   const needsPower = NEEDS_POWER_LOSS.has(focus);
   return {
     ...plan,
-    nodes: isGrowing ? Math.max(4, more) : more,
-    spares: isGrowing ? random.pick([1, 2, 2]) : 0,
+    nodes: needsSpares ? Math.max(4, more) : more,
+    spares: isGrowing ? random.pick([1, 2, 2]) : Number(needsSpares),
     configNodes: config,
     scenes: [focus],
     manyNeeded: 0.2,

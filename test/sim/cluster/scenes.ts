@@ -292,7 +292,10 @@ export class Scenes extends SceneHelp {
   #oneLost(wasCalm: boolean): void {
     const faults = this.faults;
     const { nodes } = faults.stage;
-    faults.act("power", () => faults.powerLoss([faults.anyNode()], wasCalm));
+    const node = faults.anyNode();
+    faults.act("power", () => faults.powerLoss([node], wasCalm));
+    // It gets back slowly what it lacks, while the next owner's clients flush.
+    if (this.random.chance(0.5)) faults.after(3000, () => faults.slowDevice(node, 3000));
     const index = Math.max(0, faults.serving());
     if (this.random.chance(0.6)) faults.killOwner(index);
     if (this.random.chance(0.7)) faults.after(this.random.below(200), () => faults.takeOver());
@@ -307,13 +310,10 @@ export class Scenes extends SceneHelp {
     const faults = this.faults;
     const { nodes } = faults.stage;
     const left = faults.anyNode();
-    faults.act("power", () =>
-      faults.powerLoss(
-        nodes.filter((node) => node !== left),
-        wasCalm,
-      ),
-    );
-    faults.isolate(left.index, this.between(3000, 6500), 3);
+    const members = new Set(faults.servingVolume()?.record?.members.map(({ node }) => node));
+    const losers = nodes.filter((node) => node !== left && members.has(node.id));
+    faults.act("power", () => faults.powerLoss(losers, wasCalm));
+    faults.isolate(left.index, this.between(6000, 9500), 3);
     faults.killOwner(Math.max(0, faults.serving()), 50);
     faults.after(300, () => faults.takeOver());
     this.atWork({ pauseMs: 150, shares: MOSTLY_READS, inUse: allExtents() });
