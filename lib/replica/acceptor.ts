@@ -140,10 +140,10 @@ export class RecordAcceptor {
    * `done(false)`: it is not known whether that is on the device.
    */
   merge(key: number, other: AcceptorState, done: (durable: boolean) => void): void {
-    const work: Work = ({ promised, accepted }) => ({
-      promised: other.promised.epoch > promised.epoch ? other.promised : promised,
-      accepted: newerRecord(accepted, other.accepted),
-    });
+    const work: Work = (own) => {
+      const accepted = newerRecord(own.accepted, other.accepted);
+      return { promised: mergedPromise(own.promised, other.promised, accepted), accepted };
+    };
     this.#do(key, work, done);
   }
 
@@ -219,6 +219,17 @@ export class RecordAcceptor {
 
 function isVolumeKey(key: number): boolean {
   return key <= VOLUME_ID_MAX;
+}
+
+/**
+ * The promise of an acceptor that takes over another one's. Two owners may have asked for one epoch, each with some
+ * acceptors, and one of them may have a majority: who has had a record accepted had one. Of others nobody can tell, so
+ * neither has this vote: it must not make a second majority of the epoch.
+ */
+function mergedPromise(a: Ballot, b: Ballot, accepted: AcceptedRecord | null): Ballot {
+  if (a.epoch !== b.epoch) return a.epoch > b.epoch ? a : b;
+  if (sameBallot(a, b)) return a;
+  return accepted?.ballot.epoch === a.epoch ? accepted.ballot : { epoch: a.epoch, owner: NO_BALLOT.owner };
 }
 
 /** Of two accepted records the one of the higher ballot, or of one ballot the one of the higher generation. */

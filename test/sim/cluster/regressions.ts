@@ -20,4 +20,8 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 265, subject: "volume", focus: "sick" },
     was: "a read waited for a repair of the one copy left that nobody had asked for",
   },
+  {
+    options: { seed: 695_910_878_823, subject: "volume", configChanges: true },
+    was: "a config node that had copied two owners' promises of one epoch gave the second of them a majority",
+  },
 ];

@@ -230,3 +230,51 @@ t.test("random owners: a chosen record is never unseen, and none shares its numb
   );
   t.pass("over three acceptors");
 });
+
+t.test(
+  "who copies the promises of two that asked for one epoch gives neither a second majority of it",
+  async (t) => {
+    const [x, y] = [
+      { epoch: 5, owner: 11 },
+      { epoch: 5, owner: 22 },
+    ] as const;
+    const asked = (b: Bench, ballot: Ballot): string => {
+      let kind = "";
+      b.acceptors[0]!.promise(VOLUME, ballot, (answer) => {
+        kind = answer.kind;
+      });
+      b.engine.settle();
+      return kind;
+    };
+    const older = record(4, 11, 7, "v=old");
+    for (const orders of [
+      [0, 1, 2],
+      [2, 1, 0],
+      [1, 0, 2],
+    ]) {
+      // Whether either has a majority nobody can tell who hears of some acceptors only.
+      const states = [
+        { promised: x, accepted: older },
+        { promised: y, accepted: null },
+        { promised: x, accepted: null },
+      ];
+      const b = bench(1);
+      for (const i of orders) b.acceptors[0]!.merge(VOLUME, states[i]!, () => undefined);
+      b.engine.settle();
+      t.same([asked(b, x), asked(b, y)], ["refused", "refused"], `${orders}`);
+      t.equal(asked(b, { epoch: 6, owner: 22 }), "promised");
+      // Who has had a record accepted had one.
+      const told = bench(1);
+      const accepted = record(5, 11, 8, "v=new");
+      for (const i of orders)
+        told.acceptors[0]!.merge(
+          VOLUME,
+          { ...states[i]!, accepted: i === 0 ? accepted : null },
+          () => undefined,
+        );
+      told.engine.settle();
+      t.same([asked(told, y), asked(told, x)], ["refused", "promised"], `${orders}`);
+      t.equal(text(told.acceptors[0]!.state(VOLUME).accepted), "v=new");
+    }
+  },
+);
