@@ -1,6 +1,9 @@
 /** Disks that are full, and bytes that rot on them. */
 import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { AdminClient } from "../../../../lib/cli/client.js";
+import type { NodeStatusView } from "../../../../lib/cli/cluster/views.js";
 import type { Station } from "../cluster.js";
 import type { MemoryDisk } from "../disk.js";
 import { attach } from "../load.js";
@@ -16,6 +19,11 @@ const ROTTEN_BLOCKS_MAX = 4;
 const LOOKS_MAX = 20_000;
 /** Reads of one rotten block at a time, so that every copy is asked. */
 const READS = 12;
+/** Bytes per second. */
+const SCRUB_PACE = 1024 ** 3;
+const LOOK_MS = 50;
+/** Looks at what a volume's new owner repairs, before the node reads everything once more. */
+const MENDED_LOOKS_MAX = 100;
 
 // ---- Full ------------------------------------------------------------------------------------------------
 
@@ -85,28 +93,49 @@ function rot(stage: Stage, node: Station): Rotten[] {
   }
 }
 
-/** Readers of every copy find what has rotted, and it is put right from another. */
-async function readUntilMended(stage: Stage, node: Station, rotten: readonly Rotten[]): Promise<void> {
-  const client = await attach(stage.at, stage.volume);
+/** The block is not what it was made to be. */
+function isMended(node: Station, { offset, bytes }: Rotten): boolean {
   const file = openSync(join(node.data, "store.0"), "r");
-  const isMended = ({ offset, bytes }: Rotten): boolean => {
+  try {
     const now = Buffer.alloc(BLOCK_BYTES);
     readSync(file, now, 0, BLOCK_BYTES, offset);
     return !now.equals(bytes);
-  };
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Readers of every copy find what has rotted, and it is put right from another. */
+async function readUntilMended(stage: Stage, node: Station, rotten: readonly Rotten[]): Promise<void> {
+  const client = await attach(stage.at, stage.volume);
   try {
     for (const one of rotten) {
       const place = `byte ${one.offset} of ${node.data}`;
       await stage.await(`what has rotted at ${place} (sector ${one.sector}) is put right`, async () => {
         const offset = one.sector * SECTOR_BYTES;
         await Promise.all(Array.from({ length: READS }, () => client.read(offset, BLOCK_BYTES)));
-        return isMended(one);
+        return isMended(node, one);
       });
     }
   } finally {
-    closeSync(file);
     await client.close();
   }
+}
+
+/** Nobody reads it: the node finds what has rotted by itself, and whoever has the volume then puts it right. */
+async function scrubUntilMended(stage: Stage, node: Station, rotten: readonly Rotten[]): Promise<void> {
+  const admin = new AdminClient({ data: node.data });
+  const areMended = (): boolean => rotten.every((one) => isMended(node, one));
+  await stage.await(`what has rotted on ${node.data} is put right though nobody reads it`, async () => {
+    if (areMended()) return true;
+    await admin.ask("POST", "/v1/store/scrub", { pace: SCRUB_PACE });
+    while ((await admin.ask<NodeStatusView>("GET", "/v1/status")).scrub.running) await sleep(LOOK_MS);
+    // Its owner asks the nodes when it has taken the volume.
+    const client = await attach(stage.at, stage.volume);
+    for (let looks = 0; looks < MENDED_LOOKS_MAX && !areMended(); looks++) await sleep(LOOK_MS);
+    await client.close();
+    return areMended();
+  });
 }
 
 async function rottenWhileStopped(stage: Stage): Promise<void> {
@@ -126,7 +155,7 @@ async function rottenWhileRunning(stage: Stage): Promise<void> {
   const rotten = rot(stage, node);
   await stage.during(LOAD_MS);
   await stage.stopLoad();
-  await readUntilMended(stage, node, rotten);
+  await scrubUntilMended(stage, node, rotten);
 }
 
 /** One of the two copies that there are of every page of metadata, of a device that was closed in order. */
