@@ -297,6 +297,7 @@ export class Copier {
     op.sequence = host.nextSequence();
     const status = (yield (resume) => ask.start(member, resume)) as Status;
     member.outstanding--;
+    if (kind === ExtentOpKind.Write || kind === ExtentOpKind.Zero) member.mayKeep(extent);
     if (status !== Status.Ok) host.refused(member, status, op.badBlock);
     return status;
   }

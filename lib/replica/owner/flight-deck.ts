@@ -273,6 +273,7 @@ export class FlightDeck implements FlightOwner {
     const goes = isFlush ? member.required : member.takes(flight.op.extent);
     const isPresent = flight.sentUnder[index] === this.#host.generation;
     states[index] = goes ? PartState.Wait : PartState.None;
+    if (!goes && !isFlush) member.mayKeep(flight.op.extent);
     if (status === Status.Ok) {
       member.leaseLostAt = null;
       if (goes && isPresent) states[index] = PartState.Done;

@@ -84,6 +84,14 @@ export class Member {
     return this.#holders.holds(this.index, extent);
   }
 
+  /**
+   * A change was answered that was sent before the extent became another seat's. It may have made the extent here after
+   * the list was read that was to tell.
+   */
+  mayKeep(extent: number): void {
+    if (!this.holds(extent)) (this.surplus ?? this.listing)?.add(extent);
+  }
+
   /** Whether a change of this extent goes to it. */
   takes(extent: number): boolean {
     return (this.inSync || (this.pass?.takes(extent) ?? false)) && this.holds(extent);
