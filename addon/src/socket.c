@@ -24,7 +24,10 @@ typedef union {
 /* Longer than any address; what is too long for one is refused by number, not by exception. */
 enum { HOST_BYTES_MAX = 4096 };
 
-/* A numeric host, or with port < 0 the path of a unix socket. Length of the address, or -errno. */
+/*
+ * A numeric host, or with port < 0 the path of a unix socket, where a first '@' stands for the zero byte of an
+ * abstract one (unix(7)), as elsewhere on Linux. Length of the address, or -errno.
+ */
 static int address_parse(const char *host, int port, Address *out) {
   memset(out, 0, sizeof *out);
   if (port < 0) {
@@ -32,7 +35,9 @@ static int address_parse(const char *host, int port, Address *out) {
     if (length == 0 || length >= sizeof out->local.sun_path) return -ENAMETOOLONG;
     out->local.sun_family = AF_UNIX;
     memcpy(out->local.sun_path, host, length + 1);
-    return (int)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+    bool is_abstract = host[0] == '@';
+    if (is_abstract) out->local.sun_path[0] = 0;
+    return (int)(offsetof(struct sockaddr_un, sun_path) + length + (is_abstract ? 0 : 1));
   }
   if (inet_pton(AF_INET, host, &out->v4.sin_addr) == 1) {
     out->v4.sin_family = AF_INET;
@@ -48,7 +53,7 @@ static int address_parse(const char *host, int port, Address *out) {
 }
 
 static napi_value address_object(napi_env env, const Address *address) {
-  char host[INET6_ADDRSTRLEN] = "";
+  char host[INET6_ADDRSTRLEN] = "", path[sizeof address->local.sun_path + 1] = "";
   int port = 0;
   const char *family = "tcp";
   napi_value object;
@@ -63,10 +68,12 @@ static napi_value address_object(napi_env env, const Address *address) {
     port = ntohs(address->v6.sin6_port);
   } else {
     family = "unix";
+    memcpy(path, address->local.sun_path, sizeof address->local.sun_path);
+    if (path[0] == 0 && path[1] != 0) path[0] = '@';
   }
   set_value(env, object, "family", make_text(env, family));
   set_value(env, object, "host", make_text(env, host));
-  set_value(env, object, "path", make_text(env, address->any.sa_family == AF_UNIX ? address->local.sun_path : ""));
+  set_value(env, object, "path", make_text(env, path));
   set_number(env, object, "port", port);
   return object;
 }

@@ -6,10 +6,14 @@ import { SILENCE_MAX_MS } from "../replica/limits.js";
 import { addressText } from "../uring/address.js";
 import type { Engine, ListenAddress } from "../uring/api.js";
 import type { ClusterKey } from "./key.js";
+import { nearby } from "./nearby.js";
 import { askNode, type Fault, Purpose, receiveText } from "./prelude.js";
 import type { Talk } from "./talk.js";
 
-export type DialEnvironment = Pick<Engine, "pool" | "clock" | "connect">;
+export interface DialEnvironment extends Pick<Engine, "pool" | "clock" | "connect"> {
+  /** Nodes on this machine are asked over a unix socket first (nearby.ts). */
+  readonly nearby?: boolean;
+}
 export type NodeAddress = Extract<ListenAddress, { kind: "tcp" }>;
 
 /** A node of the cluster and where it listens. */
@@ -86,7 +90,32 @@ interface Asked {
 function converse(
   environment: DialEnvironment,
   key: ClusterKey,
-  { address, purpose, expected }: Asked,
+  asked: Asked,
+  failed: (error: LaminaError) => void,
+  ready: (talk: Talk, node: NodeId) => void,
+): void {
+  const { address, expected } = asked;
+  if (environment.nearby !== true || expected === null) {
+    converseAt(address, environment, key, asked, failed, ready);
+    return;
+  }
+  let isReady = false;
+  // Whatever is wrong there: where the node is registered counts.
+  const elsewhere = (error: LaminaError): void => {
+    if (isReady) failed(error);
+    else converseAt(address, environment, key, asked, failed, ready);
+  };
+  converseAt(nearby(expected, address), environment, key, asked, elsewhere, (talk, node) => {
+    isReady = true;
+    ready(talk, node);
+  });
+}
+
+function converseAt(
+  address: ListenAddress,
+  environment: DialEnvironment,
+  key: ClusterKey,
+  { purpose, expected }: Asked,
   failed: (error: LaminaError) => void,
   ready: (talk: Talk, node: NodeId) => void,
 ): void {
@@ -117,7 +146,7 @@ function converse(
   );
 }
 
-function errorOf(address: NodeAddress, fault: Fault): LaminaError {
+function errorOf(address: ListenAddress, fault: Fault): LaminaError {
   const text = addressText(address);
   switch (fault.kind) {
     case "key":
@@ -132,7 +161,7 @@ function errorOf(address: NodeAddress, fault: Fault): LaminaError {
   }
 }
 
-function refused(address: NodeAddress, what: string): LaminaError {
+function refused(address: ListenAddress, what: string): LaminaError {
   return new LaminaError("CONNECT_REFUSED", { address: addressText(address), what });
 }
 

@@ -98,6 +98,8 @@ function bindingOf(socket: TLSSocket): Uint8Array {
 export class Dialer implements DialEnvironment {
   readonly pool: DialEnvironment["pool"];
   readonly clock: DialEnvironment["clock"];
+  /** Certificates are for hosts. */
+  readonly nearby: boolean;
   readonly #engine: DialEnvironment;
   readonly #tls: LinkTls | null;
   #stopped = false;
@@ -105,6 +107,7 @@ export class Dialer implements DialEnvironment {
   constructor(engine: DialEnvironment, tls: LinkTls | null) {
     this.pool = engine.pool;
     this.clock = engine.clock;
+    this.nearby = tls === null;
     this.#engine = engine;
     this.#tls = tls;
   }

@@ -285,7 +285,7 @@ export class NodeSide {
 }
 
 function peerText({ peer }: ByteStream): string {
-  return `${peer.host}:${peer.port}`;
+  return peer.family === "unix" ? "this machine" : `${peer.host}:${peer.port}`;
 }
 
 const NOBODY = { streamReceived(): void {}, streamSent(): void {}, streamClosed(): void {} };

@@ -17,6 +17,11 @@ export const BACKLOG = 511;
 /** Longest path of a unix socket in bytes (sockaddr_un). Node would cut a longer one without a word. */
 export const UNIX_PATH_BYTES_MAX = 107;
 
+/** A unix socket without a file: its name belongs to the network namespace, and goes with the last who listens. */
+export function isAbstract(path: string): boolean {
+  return path.startsWith("@");
+}
+
 /** "127.0.0.1:10809", "[::1]:10809", "unix:/run/x.sock", "descriptor 3" */
 export function addressText(address: ListenAddress): string {
   switch (address.kind) {

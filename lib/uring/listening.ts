@@ -3,7 +3,15 @@ import { unlinkSync } from "node:fs";
 import { LaminaError } from "../core/errors.js";
 import { Errno } from "./abi.js";
 import { type Addon, addon } from "./addon.js";
-import { addressText, BACKLOG, isStale, listenAddressOf, resolveHost, UNIX_SOCKET } from "./address.js";
+import {
+  addressText,
+  BACKLOG,
+  isAbstract,
+  isStale,
+  listenAddressOf,
+  resolveHost,
+  UNIX_SOCKET,
+} from "./address.js";
 import type { ListenAddress } from "./api.js";
 import { errnoOf, errnoText } from "./errno.js";
 
@@ -22,7 +30,8 @@ export async function openListening(wanted: ListenAddress): Promise<ListeningSoc
   if (fd < 0) throw refused(wanted, fd);
   const name = native.socketName(fd);
   if (typeof name === "number") throw refused(wanted, name);
-  const unlink = wanted.kind === "unix" || (wanted.kind === "fd" && wanted.unlink === true);
+  const unlink =
+    wanted.kind === "unix" ? !isAbstract(wanted.path) : wanted.kind === "fd" && wanted.unlink === true;
   return { fd, address: listenAddressOf(name), unlink };
 }
 
@@ -48,7 +57,7 @@ async function descriptorFor(native: Addon, wanted: ListenAddress): Promise<numb
     }
     case "unix": {
       const fd = native.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
-      if (fd !== Errno.EADDRINUSE || !(await isStale(wanted.path))) return fd;
+      if (fd !== Errno.EADDRINUSE || isAbstract(wanted.path) || !(await isStale(wanted.path))) return fd;
       unlinkSync(wanted.path);
       return native.socketListen(wanted.path, UNIX_SOCKET, BACKLOG);
     }

@@ -3,7 +3,7 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { LaminaError } from "../core/errors.js";
 import type { ByteStream } from "../core/stream.js";
 import { Errno } from "./abi.js";
-import { addressText, refusalText, UNIX_PATH_BYTES_MAX } from "./address.js";
+import { addressText, isAbstract, refusalText, UNIX_PATH_BYTES_MAX } from "./address.js";
 import type { ListenAddress, Listener } from "./api.js";
 import { errnoText } from "./errno.js";
 import { openListening, unlinkSocket } from "./listening.js";
@@ -42,9 +42,11 @@ export async function threadsListen(
   };
 }
 
-function refuseLongPath(address: ListenAddress): void {
-  if (address.kind !== "unix" || Buffer.byteLength(address.path) <= UNIX_PATH_BYTES_MAX) return;
-  throw new Error(errnoText(Errno.ENAMETOOLONG));
+function refuseOddPath(address: ListenAddress): void {
+  if (address.kind !== "unix") return;
+  if (Buffer.byteLength(address.path) > UNIX_PATH_BYTES_MAX) throw new Error(errnoText(Errno.ENAMETOOLONG));
+  // Node pads an abstract name with zeros to the end of the address (libuv), which is another name.
+  if (isAbstract(address.path)) throw new Error("without io_uring abstract sockets cannot be reached");
 }
 
 /** Node goes on with a socket that it did not make, and removes no path at its end. */
@@ -68,7 +70,7 @@ export function threadsConnect(context: ThreadsNetContext, address: ListenAddres
     };
     let socket: Socket;
     try {
-      refuseLongPath(address);
+      refuseOddPath(address);
     } catch (error) {
       refused(error);
       return;

@@ -7,12 +7,13 @@ import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
+import { nearby } from "../../cluster/nearby.js";
 import { NodeSide } from "../../cluster/node-side.js";
 import { LaminaError } from "../../core/errors.js";
 import { StabilityMap } from "../../replica/stability.js";
 import type { MemberStore } from "../../store/index.js";
 import { addressText } from "../../uring/address.js";
-import type { Engine } from "../../uring/api.js";
+import type { Engine, ListenAddress, Listener } from "../../uring/api.js";
 import { findDevice, type ReadyDevice, readyDevice } from "../serve/device.js";
 import type { Parts } from "../serve/parts.js";
 import type { ScrubSchedule } from "../serve/scrub-schedule.js";
@@ -76,9 +77,11 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
   if (known !== null) side.learned(known);
   const listener = await engine.listen(options.listen, (stream) => side.accept(stream));
   const where = addressText(listener.address);
+  const near = dial.nearby === true ? await listenNearby(engine, side, listener.address, log) : null;
   parts.add(async () => {
     side.close();
     await listener.close();
+    await near?.close();
     await untilSessionsEnd(side);
   });
   if (known === null) await form(dial, options, key, side, log);
@@ -102,6 +105,23 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     reloadTls: () => reloadLinkTls(ground),
     close: () => parts.takeDown(),
   };
+}
+
+/** Null: somebody else has the name, and processes of this machine use TCP like others. */
+async function listenNearby(
+  engine: Engine,
+  side: NodeSide,
+  address: ListenAddress,
+  log: Logger,
+): Promise<Listener | null> {
+  if (address.kind !== "tcp") return null;
+  try {
+    return await engine.listen(nearby(side.node, address), (stream) => side.accept(stream));
+  } catch (error) {
+    if (!(error instanceof LaminaError)) throw error;
+    log.warn(`processes on this machine reach the node by TCP only: ${error.message}`);
+    return null;
+  }
 }
 
 async function takeDevice(

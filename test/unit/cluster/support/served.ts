@@ -14,7 +14,7 @@ export interface Served {
 }
 
 /** Says nothing of interest, and closes the sessions that are handed to it. */
-const SILENT: Reception = {
+export const SILENT: Reception = {
   session(stream) {
     stream.setListener({ streamReceived() {}, streamSent() {}, streamClosed() {} });
     stream.close();
