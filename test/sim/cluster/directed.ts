@@ -20,9 +20,13 @@ export const DIRECTED_SCENES = [
   "in-doubt",
   "broken-resync",
   "listing",
+  "in-turn",
 ] as const;
 export type DirectedScene = (typeof DIRECTED_SCENES)[number];
 
+/** Of members that lose power in turn, and between two of them: the first one is whole again by then. */
+const TURNS_MAX = 3;
+const TURN_MS = 6500;
 /** Between two strangers. */
 const STRANGER_PAUSE_MS = 150;
 
@@ -39,6 +43,7 @@ export class DirectedScenes extends SceneHelp {
       "in-doubt": () => this.#inDoubt(),
       "broken-resync": () => this.#brokenResync(),
       listing: () => this.#listing(),
+      "in-turn": () => this.#inTurn(),
     };
     return scenes[name]();
   }
@@ -136,36 +141,28 @@ export class DirectedScenes extends SceneHelp {
   }
 
   /**
-   * A member gets everything from others. The first one of them is reached anew before it has done what it was sent, while
-   * what another one says comes late: so the copying waits for that one, and then begins with the first.
+   * A member gets everything from others. What the last one of them says comes late, so that the copying waits for it
+   * where the volume is in use; meanwhile the first one is reached anew, without what it was sent, and is copied from then.
    */
   #slowSource(): number {
     const faults = this.faults;
+    const { nodes } = faults.stage;
     const host = this.ownerHost;
     const ms = this.between(1100, 1600);
     this.cut(faults.anyNode(), ms);
-    this.burst(this.between(50, 300), MOSTLY_WRITES, () =>
-      this.atWork({ pauseMs: 20, shares: MOSTLY_WRITES, inUse: this.some(0.3) }),
-    );
+    // In the same places, so that what is copied is in use.
+    this.burst(this.between(50, 300), MOSTLY_WRITES, () => this.clients({ pauseMs: 60 }));
     this.#whenStage(ms + 2000, PassStage.Copying, ({ node: id }) => {
-      const [first, ...others] = faults.stage.nodes.filter((one) => one.id !== id);
-      if (first === undefined) return;
-      for (let at = 0; at < 2500; at += 1000 + this.random.below(300)) {
-        faults.after(at, () => {
-          for (const late of others) faults.blockFor(late.index, host, this.between(400, 900));
-          this.#reachAnew(host, first);
-        });
-      }
+      const others = nodes.filter((one) => one.id !== id);
+      const first = others[0];
+      const last = others.at(-1);
+      if (first === undefined || last === undefined || first === last) return;
+      faults.blockFor(last.index, host, this.between(250, 900));
+      faults.blockFor(host, first.index, 25);
+      this.hurry(this.between(3, 12));
+      faults.after(this.between(5, 24), () => faults.stage.network.breakBetween(host, first.index));
     });
     return ms + 4500;
-  }
-
-  /** What is sent to the node is lost with its connection. */
-  #reachAnew(host: number, node: NodeHost): void {
-    const { faults } = this;
-    faults.blockFor(host, node.index, 25);
-    this.hurry(12);
-    faults.after(this.between(2, 20), () => faults.stage.network.breakBetween(host, node.index));
   }
 
   /** While nothing is hot, changes reach one member only, and their owner is gone. `then`: what happens to that member. */
@@ -251,5 +248,29 @@ export class DirectedScenes extends SceneHelp {
       });
     });
     return rest + ms + 4000;
+  }
+
+  /** One member after the other loses its power, each when all is well again; with the last one the owner is gone. */
+  #inTurn(): number {
+    const faults = this.faults;
+    const { nodes } = faults.stage;
+    const begin = this.random.below(nodes.length);
+    const losers = [...nodes.slice(begin), ...nodes.slice(0, begin)].slice(0, TURNS_MAX);
+    this.atWork({ pauseMs: 400 });
+    losers.forEach((node, turn) => {
+      faults.after(TURN_MS * (turn + 1), () => {
+        const wasCalm = faults.isCalm;
+        this.atWork({ pauseMs: 400, shares: MOSTLY_WRITES });
+        this.hurry(this.random.below(BURST_MAX));
+        faults.after(this.between(1, 30), () => {
+          faults.act("power", () => faults.powerLoss([node], wasCalm));
+          if (turn < losers.length - 1) return;
+          faults.killOwner(Math.max(0, faults.serving()), 8000);
+          faults.takeOver();
+          this.atWork({ shares: MOSTLY_READS, inUse: allExtents() });
+        });
+      });
+    });
+    return TURN_MS * (losers.length + 1) + 3000;
   }
 }

@@ -27,6 +27,8 @@ export interface GatewayHost extends ProbeHost {
   readonly sickNode: number;
   /** So many nodes have no seat in a new volume, at least. */
   readonly spares: number;
+  /** Every node is a member of a new volume, and has a copy of each extent. */
+  readonly isOnAll: boolean;
   /** Somebody serves volume number `index`, as far as he knows. */
   isVolumeServed(index: number): boolean;
   /** Somebody has begun to serve a volume. */

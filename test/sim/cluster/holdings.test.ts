@@ -4,7 +4,7 @@ import { ExtentFlag, ExtentOp, ExtentOpKind } from "../../../lib/core/extent-io.
 import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import { Status } from "../../../lib/core/status.js";
 import { simMemory } from "../memory.js";
-import { Holdings, UNKNOWN, ZEROS } from "./holdings.js";
+import { Holdings, LACKING, UNKNOWN, ZEROS } from "./holdings.js";
 import { EXTENT_BLOCKS } from "./node-host.js";
 
 const NODE = 1;
@@ -19,7 +19,12 @@ function op(kind: ExtentOpKind, id = 0, flags = 0): ExtentOp {
 }
 
 class Bench {
-  readonly holdings = new Holdings(2, 1, VOLUME);
+  readonly holdings = new Holdings(2, [this], VOLUME);
+  floor = 0;
+
+  isStable(_register: number, id: number): boolean {
+    return id <= this.floor;
+  }
 
   do(kind: ExtentOpKind, id = 0, flags = 0, status: Status = Status.Ok): void {
     const asked = op(kind, id, flags);
@@ -81,6 +86,22 @@ t.test("what failed, or was open when the process ended, is not known until the 
   bench.holdings.died(NODE, [op(ExtentOpKind.Zero)]);
   t.equal(bench.shows, UNKNOWN);
   t.equal(bench.holding.shows[REGISTER - 1], ZEROS, "of its blocks only");
+});
+
+t.test("what had to be copied again after a power loss is not stable before the next flush", async (t) => {
+  const bench = new Bench();
+  bench.do(ExtentOpKind.Write, 11);
+  bench.do(ExtentOpKind.Write, 12);
+  bench.holdings.powerLost(NODE);
+  bench.do(ExtentOpKind.Flush);
+  t.equal(bench.stable, UNKNOWN, "whichever it is");
+  bench.floor = 12;
+  bench.do(ExtentOpKind.Write, 12);
+  t.equal(bench.stable, LACKING);
+  bench.do(ExtentOpKind.Flush);
+  t.equal(bench.stable, 12);
+  bench.do(ExtentOpKind.Write, 12);
+  t.equal(bench.stable, 12, "a copy of what is there");
 });
 
 t.test("a stamp is of the whole extent, and changes no content", async (t) => {

@@ -18,6 +18,8 @@ import { REGISTERS } from "./registers.js";
 /** Content of a block of zeros, or of none. */
 export const ZEROS = 0;
 export const UNKNOWN = -1;
+/** Nothing that clients rely on: power was lost, and it had to be copied again. */
+export const LACKING = -2;
 
 /** What one node has of one volume. */
 export class Holding {
@@ -30,6 +32,8 @@ export class Holding {
   /** Order of changes, and that of the one that is stable. */
   readonly #changed = new Float64Array(REGISTERS);
   readonly #stableChange = new Float64Array(REGISTERS);
+  /** 1: a power loss may have taken what it had last. */
+  readonly #lost = new Uint8Array(REGISTERS);
   #changes = 0;
 
   #set(register: number, shows: number): void {
@@ -42,7 +46,8 @@ export class Holding {
     for (const register of registersOf(op)) this.#set(register, UNKNOWN);
   }
 
-  done(op: ExtentOp): void {
+  /** `isOld`: whether a write of this number was stable before, so that it can only be a copy. */
+  done(op: ExtentOp, isOld: (register: number, id: number) => boolean): void {
     const { words } = simMemory();
     const { kind } = op;
     const first = firstOf(op);
@@ -50,7 +55,11 @@ export class Holding {
       this.under[register] = Math.max(this.under[register]!, op.generation);
       if (kind === ExtentOpKind.Stamp) continue;
       const at = op.memory + (register - first) * BLOCK_BYTES;
-      this.#set(register, kind === ExtentOpKind.Write ? words[at >>> 2]! : ZEROS);
+      const shows = kind === ExtentOpKind.Write ? words[at >>> 2]! : ZEROS;
+      if (this.#lost[register] === 1 && shows !== ZEROS && isOld(register, shows))
+        this.stable[register] = LACKING;
+      this.#lost[register] = 0;
+      this.#set(register, shows);
       // Freeing says nothing of FUA.
       if ((op.flags & ExtentFlag.Fua) === 0 || kind === ExtentOpKind.Free) continue;
       this.stable[register] = this.shows[register]!;
@@ -73,7 +82,9 @@ export class Holding {
 
   powerLost(): void {
     for (let register = 0; register < REGISTERS; register++) {
-      if (this.#changed[register] !== this.#stableChange[register]) this.#set(register, UNKNOWN);
+      if (this.#changed[register] === this.#stableChange[register]) continue;
+      this.#set(register, UNKNOWN);
+      this.#lost[register] = 1;
     }
   }
 }
@@ -101,16 +112,24 @@ function isChange({ kind }: ExtentOp): boolean {
   );
 }
 
+/** What clients rely on, of a volume. */
+export interface StableRegisters {
+  /** Whether write `id`, or a later one, must not be missed any more. */
+  isStable(register: number, id: number): boolean;
+}
+
 /** Of all nodes and volumes of a run. */
 export class Holdings {
   readonly #firstVolume: number;
+  readonly #registers: readonly StableRegisters[];
   /** By node, then by volume. */
   readonly #all: readonly (readonly Holding[])[];
 
-  /** `firstVolume`: number of the first of `volumes`. */
-  constructor(nodes: number, volumes: number, firstVolume: number) {
+  /** `registers`: what clients know of each volume; `firstVolume`: number of the first of them. */
+  constructor(nodes: number, registers: readonly StableRegisters[], firstVolume: number) {
     this.#firstVolume = firstVolume;
-    this.#all = Array.from({ length: nodes }, () => Array.from({ length: volumes }, () => new Holding()));
+    this.#registers = registers;
+    this.#all = Array.from({ length: nodes }, () => registers.map(() => new Holding()));
   }
 
   /** `volume`: its number. Undefined: it is none of the run's. */
@@ -122,6 +141,7 @@ export class Holdings {
   submitted(node: number, op: ExtentOp): (() => void) | null {
     const holding = this.of(node, op.volume);
     if (holding === undefined) return null;
+    const registers = this.#registers[op.volume - this.#firstVolume]!;
     if (op.kind === ExtentOpKind.Flush) {
       const done = holding.flush();
       return () => {
@@ -130,7 +150,7 @@ export class Holdings {
     }
     if (!isChange(op)) return null;
     return () => {
-      if (op.status === Status.Ok) holding.done(op);
+      if (op.status === Status.Ok) holding.done(op, (register, id) => registers.isStable(register, id));
       else if (op.kind !== ExtentOpKind.Stamp) holding.doubt(op);
     };
   }

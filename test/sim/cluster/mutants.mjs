@@ -289,15 +289,6 @@ export const CLUSTER_MUTANTS = [
     focus: "replace",
   },
   {
-    name: "a node in another's seat keeps what it had of extents of other seats",
-    file: "lib/replica/owner/background.ts",
-    find: "if (of === member) pass.strange.add(entry.extent);",
-    replace: "",
-    invariant: "I7: nobody has an extent that is not its own",
-    subject: "volume",
-    focus: "replace",
-  },
-  {
     name: "a newer epoch that a renewal names is not told",
     file: "lib/replica/lease.ts",
     find: "if (promised[i]! > 0) this.#client.promised(volume, promised[i]!);",
@@ -421,7 +412,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (seats === 0) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
-    focus: "left-behind",
+    focus: "half-written",
   },
   {
     name: "a change that a member in resync missed is not owed",
@@ -603,7 +594,7 @@ export const CLUSTER_MUTANTS = [
     invariant:
       "I1: a member that has everything is believed before one that a power loss took something from",
     subject: "volume",
-    focus: "lives",
+    focus: "in-turn",
   },
   ...CONFIG_MUTANTS,
 ];

@@ -13,6 +13,8 @@ export interface RunPlan {
   readonly volumes: number;
   /** So many nodes have no seat in a new volume, at least: others replace members, or get further seats. */
   readonly spares: number;
+  /** Every node is a member of a new volume, and has a copy of each extent. */
+  readonly isOnAll: boolean;
   /** Usual time of one way through the network, and how often only a few bytes are moved at a time. */
   readonly delayUs: number;
   readonly smallParts: number;
@@ -59,6 +61,7 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     configNodes,
     volumes: random.pick([1, 1, 1, 1, 2, 3]),
     spares: 0,
+    isOnAll: false,
     delayUs: random.pick([30, 200, 2000]),
     smallParts: random.pick([0, 0, 0.05, 0.3]),
     inventoryPage: random.pick([1, 3, INVENTORY_PAGE]),
@@ -81,10 +84,12 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
   // Several seats can be added to a volume of a run about that.
   const isGrowing = focus === "grow";
   const needsSpares = isGrowing || focus === "replace";
+  const isOnAll = focus === "slow-source";
   const needsPower = NEEDS_POWER_LOSS.has(focus);
   return {
     ...plan,
-    nodes: needsSpares ? Math.max(4, more) : more,
+    nodes: needsSpares || isOnAll ? Math.max(4, more) : more,
+    isOnAll,
     spares: isGrowing ? random.pick([1, 2, 2]) : Number(needsSpares),
     configNodes: config,
     scenes: [focus],
@@ -103,4 +108,10 @@ function withDirected(plan: RunPlan, random: Prng): RunPlan {
   return { ...plan, scenes: random.chance(0.5) ? [one] : [...plan.scenes, one] };
 }
 
-const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set(["blackout", "lossy", "lives", "joining"]);
+const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set([
+  "blackout",
+  "lossy",
+  "lives",
+  "joining",
+  "in-turn",
+]);

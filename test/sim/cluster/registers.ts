@@ -151,6 +151,11 @@ export class VolumeRegisters {
     return id === ZEROS ? floor === 0 || this.#zeroed[register]! >= floor : id >= floor;
   }
 
+  /** Whether write `id`, or a later one, must not be missed any more. */
+  isStable(register: number, id: number): boolean {
+    return id <= this.#floor[register]!;
+  }
+
   /** Somebody asked for zeros after write `id`. */
   wasZeroedAfter(register: number, id: number): boolean {
     return this.#zeroed[register]! > id;

@@ -146,7 +146,7 @@ class ClusterRun implements Stage {
 
   #rules(): CopyRules {
     const { clients, nodes } = this;
-    const holdings = new Holdings(nodes.length, clients.length, volumeNumber(0));
+    const holdings = new Holdings(nodes.length, clients, volumeNumber(0));
     const registers = new Map(clients.map((one) => [volumeNumber(one.index), one]));
     return new CopyRules(holdings, nodes, registers);
   }
@@ -256,6 +256,7 @@ class ClusterRun implements Stage {
       clients: this.clients,
       sickNode: this.plan.sickness === "full" ? -1 : this.sickNode,
       spares: this.plan.spares,
+      isOnAll: this.plan.isOnAll,
       isVolumeServed: (volume) => this.#served(volume) !== undefined,
       servingBegan: (volume) => this.#noOlderMayAnswer(volume),
       joined: () => this.#scenes.joined(),

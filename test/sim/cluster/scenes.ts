@@ -313,8 +313,8 @@ export class Scenes extends SceneHelp {
     const members = new Set(faults.servingVolume()?.record?.members.map(({ node }) => node));
     const losers = nodes.filter((node) => node !== left && members.has(node.id));
     faults.act("power", () => faults.powerLoss(losers, wasCalm));
-    faults.isolate(left.index, this.between(6000, 9500), 3);
-    faults.killOwner(Math.max(0, faults.serving()), 50);
+    faults.isolate(left.index, this.between(7500, 9500), 3);
+    faults.killOwner(Math.max(0, faults.serving()), 9000);
     faults.after(300, () => faults.takeOver());
     this.atWork({ pauseMs: 150, shares: MOSTLY_READS, inUse: allExtents() });
   }

@@ -211,12 +211,10 @@ export class VolumeOwner {
     const { nodes } = this.#at;
     // Of several nodes one may be spare, and each extent is on all members or on some of them.
     const spares = nodes.length > 2 && this.#random.chance(0.5) ? 1 : 0;
-    const members = nodes.slice(0, nodes.length - Math.max(spares, this.#at.spares));
-    // A volume that grows may have one copy of each extent, or fewer seats than copies.
-    const replicas =
-      this.#at.spares > 0
-        ? 1 + this.#random.below(members.length + 1)
-        : members.length - this.#random.below(members.length > 2 ? members.length - 1 : 1);
+    const members = this.#at.isOnAll
+      ? nodes
+      : nodes.slice(0, nodes.length - Math.max(spares, this.#at.spares));
+    const replicas = this.#copies(members.length);
     return {
       id: volumeId(this.volume),
       name: `v${this.volume}`,
@@ -240,6 +238,13 @@ export class VolumeOwner {
       members: members.map(({ id }) => ({ node: id, state: "insync", since: 0 })),
       replicasMin: replicas,
     };
+  }
+
+  /** A volume that grows may have one copy of each extent, or fewer seats than copies. */
+  #copies(members: number): number {
+    if (this.#at.isOnAll) return members;
+    if (this.#at.spares > 0) return 1 + this.#random.below(members + 1);
+    return members - this.#random.below(members > 2 ? members - 1 : 1);
   }
 
   #events(): OwnerEvents {
