@@ -46,8 +46,8 @@ export const CONFIG_MUTANTS = [
   {
     name: "a copy brings promises and no records",
     file: "lib/replica/acceptor.ts",
-    find: "accepted: newerRecord(accepted, other.accepted),",
-    replace: "accepted,",
+    find: "const accepted = newerRecord(own.accepted, other.accepted);",
+    replace: "const { accepted } = own;",
     invariant: "I10: phase 1 sees every record that was chosen before",
     subject: "config",
   },
