@@ -141,7 +141,10 @@ export class CopyRules {
     });
   }
 
-  /** `holds` must be true of all members in sync, that hold `extent` if there is one, of a record of the epoch. */
+  /**
+   * `holds` must be true of all members in sync, that hold `extent` if there is one, of a record of the epoch. An answer
+   * may be late: who held the extent then, and does not any more, may have given it up.
+   */
   #underSomeRecord(
     volume: number,
     epoch: number,
@@ -152,10 +155,16 @@ export class CopyRules {
   ): void {
     const records = this.#chosen.get(volume) ?? [];
     if (records.at(-1)?.epoch !== epoch) return;
+    const newest = records.at(-1)!;
+    const isStillHeld = (id: string): boolean => {
+      const seat = newest.record.members.findIndex(({ node }) => node === id);
+      return seat < 0 || newest.holders.holds(seat, extent);
+    };
     let missing = -1;
     for (const chosen of records.toReversed()) {
       const lacking = chosen.inSync.find((member) => {
-        const isAsked = extent < 0 || chosen.holders.holds(member.seat, extent);
+        const isAsked =
+          extent < 0 || (chosen.holders.holds(member.seat, extent) && isStillHeld(member.node.id));
         return isAsked && !holds(member, chosen);
       });
       if (lacking === undefined) return;

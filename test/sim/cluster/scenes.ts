@@ -66,6 +66,12 @@ export class Scenes extends SceneHelp {
     then?.();
   }
 
+  /** Nothing that a scene was waiting for happens any more. */
+  override makePeace(): void {
+    this.#onJoined = null;
+    super.makePeace();
+  }
+
   /** Begins the scene; how many ms it takes. */
   play(name: SceneName): number {
     this.#onJoined = null;

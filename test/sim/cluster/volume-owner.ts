@@ -64,6 +64,8 @@ export class VolumeOwner {
   activations = 0;
   replaced = 0;
   grown = 0;
+  /** Further seats that were asked for and not answered yet. */
+  #growing = 0;
 
   constructor(
     at: GatewayHost,
@@ -113,6 +115,7 @@ export class VolumeOwner {
     return this.#set?.record ?? null;
   }
   get isWhole(): boolean {
+    if (this.#growing > 0) return false;
     return this.#set?.record.members.every(({ state }) => state === "insync") ?? false;
   }
   /** All members have everything, none is away, and no record is being changed. */
@@ -345,7 +348,9 @@ export class VolumeOwner {
     if (set === null) return false;
     const spare = this.#at.nodes.find(({ id }) => set.record.members.every(({ node }) => node !== id));
     if (spare === undefined) return false;
+    this.#growing++;
     set.grow(spare.id, (refusal) => {
+      this.#growing--;
       this.say(`a further seat for ${this.#environment.nameOf(spare.id)}: ${refusal ?? "done"}`);
       if (refusal === null) this.grown++;
     });
