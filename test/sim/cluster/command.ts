@@ -118,7 +118,14 @@ async function many(values: Values, common: Common, print: Print): Promise<boole
   const tell = (result: ShareResult): void =>
     tally?.tell({ ...result, violations: result.failures.length }, new Date(clock.now()));
   let told = begun;
+  let reported = 0;
+  // At once: a long run may be ended by force.
+  const reportNew = ({ failures }: ShareResult): void => {
+    for (const failure of failures.slice(reported)) report(failure, common, print);
+    reported = failures.length;
+  };
   const progress = (result: ShareResult): void => {
+    reportNew(result);
     if (tally === null || clock.now() - told < TALLY_MS) return;
     told = clock.now();
     tell(result);
@@ -126,7 +133,7 @@ async function many(values: Values, common: Common, print: Print): Promise<boole
   };
   const result = await runOnProcesses(share, whole(values.processes, "--processes"), clock, progress);
   tell(result);
-  for (const failure of result.failures) report(failure, common, print);
+  reportNew(result);
   print(
     `${result.seeds} seeds from ${from}, ${result.events} events, ${result.quarantines} old backups quarantined, ${result.replaced} members replaced, ${result.grown} seats added, ${result.configChanges} config nodes replaced beside ${result.decisions} decisions, ${result.failures.length} violations`,
   );
