@@ -64,6 +64,11 @@ export class CopyRules {
     this.#chosen.set(volume, last?.epoch === next.epoch ? [...before, next] : [next]);
   }
 
+  /** Whether no newer epoch has had a record chosen. */
+  isNewest(volume: number, epoch: number): boolean {
+    return this.#chosen.get(volume)?.at(-1)?.epoch === epoch;
+  }
+
   #everyExtentHasACopy({ record, holders, inSync }: Chosen): void {
     for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
       if (inSync.some(({ seat }) => holders.holds(seat, extent))) continue;

@@ -25,6 +25,8 @@ export interface GatewayHost extends ProbeHost {
   readonly clients: readonly VolumeRegisters[];
   /** Node of which single blocks may be lost; −1: none. */
   readonly sickNode: number;
+  /** Blocks of one node's device may rot, or fail. */
+  readonly isRotten: boolean;
   /** So many nodes have no seat in a new volume, at least. */
   readonly spares: number;
   /** Every node is a member of a new volume, and has a copy of each extent. */

@@ -255,6 +255,7 @@ class ClusterRun implements Stage {
       registers: this.probed,
       clients: this.clients,
       sickNode: this.plan.sickness === "full" ? -1 : this.sickNode,
+      isRotten: this.plan.sickness === "rot" || this.plan.sickness === "eio",
       spares: this.plan.spares,
       isOnAll: this.plan.isOnAll,
       isVolumeServed: (volume) => this.#served(volume) !== undefined,

@@ -139,6 +139,8 @@ export class VolumeOwner {
     if (set === null || activated === null || set.work.reconcile > 0) return;
     this.#unsettled = null;
     const { rules } = this.#at.checks;
+    // Of a newer owner's changes this one knows nothing; and copies of which nobody can read a block may differ in it.
+    if (rules?.isNewest(this.volume, set.epoch) !== true || this.#at.isRotten) return;
     const open = new Set(set.deck.openChanges());
     rules?.copiesAreEqual(this.volume, open, "I7", "all is reconciled");
     const isOfThen = ({ id, store }: NodeHost): boolean =>
@@ -188,7 +190,8 @@ export class VolumeOwner {
       this.say(`serves epoch ${this.#epoch}, generation ${at}: ${states.join(", ")}`);
       this.#at.checks.servingBegan(this.volume, this.#epoch);
       this.#at.servingBegan(this.volume);
-      this.#at.checks.rules?.copiesAreEqual(this.volume, activated.reconcile, "I7", "an owner begins");
+      if (this.#at.checks.rules?.isNewest(this.volume, this.#epoch) === true && !this.#at.isRotten)
+        this.#at.checks.rules.copiesAreEqual(this.volume, activated.reconcile, "I7", "an owner begins");
       this.#unsettled = activated;
       this.#station.lease.renewNow();
       this.clients.serve(set);
@@ -275,6 +278,7 @@ export class VolumeOwner {
   #checkJoined(node: NodeId): void {
     const set = this.#set;
     if (set === null || set.work.reconcile > 0) return;
+    if (this.#at.checks.rules?.isNewest(this.volume, set.epoch) !== true) return;
     this.#at.checks.rules?.joined(this.volume, node, new Set(set.deck.openChanges()));
   }
 
