@@ -465,10 +465,14 @@ export class Scenes extends SceneHelp {
 
   /** What one still has that is another's now is listed when a member comes back, of which it was freed meanwhile. */
   #giveUpSlowly(): void {
-    const faults = this.faults;
-    const ms = this.between(1100, 2000);
-    faults.slowDevice(faults.anyNode(), ms + 500);
-    this.takeAway(faults.anyNode(), ms);
+    const { faults } = this;
+    const ms = this.between(1300, 2500);
+    const [slow, away] = [faults.anyNode(), faults.anyNode()];
+    if (slow === away) return;
+    faults.slowDevice(slow, ms + 500);
+    this.takeAway(away, ms);
+    this.atWork({ pauseMs: 60, shares: NEW_LIVES, inUse: allExtents() });
+    faults.after(ms, () => this.atWork({ shares: MOSTLY_READS }));
   }
 
   /** The owner, a node or its power is gone; or the volume is handed on. */
