@@ -24,4 +24,8 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 695_910_878_823, subject: "volume", configChanges: true },
     was: "a config node that had copied two owners' promises of one epoch gave the second of them a majority",
   },
+  {
+    options: { seed: 7, subject: "volume", focus: "in-turn" },
+    was: "an owner took a member for LOSSY as long as the session lived in which it had said so, and copied from one that was",
+  },
 ];
