@@ -189,7 +189,11 @@ export class Copier {
     return true;
   }
 
-  /** Copies blocks that have bytes; block by block where some are bad. */
+  /**
+   * Copies blocks that have bytes; block by block where some are bad. Those of the first source that can read them go to the
+   * target and to the sources that cannot: what these have may be another version, and be readable again tomorrow. The
+   * target may be one of the sources, if those before it cannot read.
+   */
   *#copyRun(
     extent: number,
     block: number,
@@ -197,10 +201,15 @@ export class Copier {
     sources: readonly Member[],
     target: Member,
   ): Routine<"copied" | "lost" | "gone"> {
-    for (const source of sources) {
-      if (source === target) continue;
+    for (const [i, source] of sources.entries()) {
       const read = yield* this.ask(this.#source, source, ExtentOpKind.Read, extent, block, blocks, 0);
-      if (read === Status.Ok) return (yield* this.#put(extent, block, blocks, target)) ? "copied" : "gone";
+      if (read === Status.Ok) {
+        if (i > 0) this.#takenInstead(block, blocks);
+        for (const one of [target, ...sources.slice(0, i)]) {
+          if (one !== source && !(yield* this.#put(extent, block, blocks, one))) return "gone";
+        }
+        return "copied";
+      }
       if (read !== Status.Io || this.#source.op.badBlock < 0) return "gone";
     }
     if (blocks === 1) {
@@ -212,6 +221,12 @@ export class Copier {
       if ((yield* this.#copyRun(extent, block + i, 1, sources, target)) === "gone") return "gone";
     }
     return "copied";
+  }
+
+  /** What was just read is what every target is to have of these blocks. */
+  #takenInstead(block: number, blocks: number): void {
+    const at = block % EXTENT_OP_BLOCKS_MAX;
+    this.#wanted.set(this.#source.op.entries.subarray(0, blocks), at);
   }
 
   /**

@@ -171,7 +171,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   isBlocked(op: ExtentOp): boolean {
     if (this.#releasing !== null) return true;
-    if (op.kind === ExtentOpKind.Flush) return false;
+    // What a member that is LOSSY lacks it cannot flush: it must have got it back.
+    if (op.kind === ExtentOpKind.Flush)
+      return this.#background.toReconcile > 0 && this.members.some(({ inSync, lossy }) => inSync && lossy);
     if (!this.#background.isUnreconciled(op.extent)) return false;
     this.#background.demand(op.extent);
     this.soon();

@@ -596,5 +596,23 @@ export const CLUSTER_MUTANTS = [
     subject: "volume",
     focus: "in-turn",
   },
+  {
+    name: "a source that cannot read a block keeps its version of it",
+    file: "lib/replica/owner/copy.ts",
+    find: "for (const one of [target, ...sources.slice(0, i)]) {",
+    replace: "for (const one of [target]) {",
+    invariant: "I7: what is reconciled is equal everywhere, also when it can be read again",
+    subject: "volume",
+    focus: "sick",
+  },
+  {
+    name: "a flush does not wait for what a LOSSY member gets back",
+    file: "lib/replica/owner/replica-set.ts",
+    find: "return this.#background.toReconcile > 0 && this.members.some(({ inSync, lossy }) => inSync && lossy);",
+    replace: "return false;",
+    invariant: "I6: what a flush has answered for is stable on all members in sync",
+    subject: "volume",
+    focus: "in-turn",
+  },
   ...CONFIG_MUTANTS,
 ];

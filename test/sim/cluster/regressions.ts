@@ -25,6 +25,10 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     was: "a config node that had copied two owners' promises of one epoch gave the second of them a majority",
   },
   {
+    options: { seed: 695_913_432_669, subject: "volume" },
+    was: "a reconcile took another member's bytes of a block that its source could not read, and left the source's",
+  },
+  {
     options: { seed: 7, subject: "volume", focus: "in-turn" },
     was: "an owner took a member for LOSSY as long as the session lived in which it had said so, and copied from one that was",
   },
