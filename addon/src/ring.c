@@ -29,7 +29,7 @@
 enum {
   /* Control words (one page), then the arena of message headers and gather lists. */
   CONTROL_BYTES = 4096,
-  CONTROL_SPIN_US = 2,
+  CONTROL_SPIN = 2,
   ARENA_BYTES = 256 * 1024,
   /* How long the end of an environment waits for the kernel to give back its memory. */
   TEARDOWN_ROUND_MS = 100,
@@ -55,7 +55,8 @@ struct Ring {
   uint8_t *control;
   uint32_t submitted;
   /* Longest time to look for completions before sleeping, and how long the next time. */
-  uint32_t spin_us;
+  /* Learned, by what is waited for: one kind of wait says nothing about the other. */
+  uint32_t spin_us[2];
   uv_poll_t poll;
   napi_ref queues_buffer, entries_buffer, control_buffer, callback;
   napi_async_context context;
@@ -191,8 +192,8 @@ static void ring_spin(Ring *ring, uint64_t until) {
  * do, and no longer than until its next timer. False: leave the thread to that loop.
  *
  * Waking a thread costs more than serving a small request, so short waits are spun through. JavaScript says, in a word of
- * the control page, how long at most, by what is under way. How long really is learned: twice as long as the last time
- * while waits are no longer than that, not at all after one that was.
+ * the control page, how long at most, and which of two kinds the wait is of (the lowest bit). How long really is learned for
+ * each kind: twice as long as the last time while waits are no longer than that, not at all after one that was.
  */
 static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   uv_loop_t *loop = ring->poll.loop;
@@ -204,13 +205,14 @@ static bool ring_wait(Ring *ring, uint32_t count, int32_t *entered) {
   if (idle_ms == 0 || *entered < 0) return false;
   if (ring_has_completions(ring)) return true;
   uint64_t begun = now_us();
-  uint32_t most = atomic_load((_Atomic uint32_t *)ring->control + CONTROL_SPIN_US);
-  uint32_t spin_us = ring->spin_us < most ? ring->spin_us : most;
+  uint32_t word = atomic_load((_Atomic uint32_t *)ring->control + CONTROL_SPIN), most = word >> 1;
+  uint32_t *learned = &ring->spin_us[word & 1];
+  uint32_t spin_us = *learned < most ? *learned : most;
   if (spin_us > 0) ring_spin(ring, begun + spin_us);
   if (!ring_has_completions(ring)) ring_enter_once(ring, 0, (unsigned)idle_ms * 1000);
   bool was_short = now_us() - begun <= most;
-  uint32_t longer = ring->spin_us == 0 ? SPIN_US_FIRST : ring->spin_us * 2;
-  if (most > 0) ring->spin_us = !was_short ? 0 : longer < most ? longer : most;
+  uint32_t longer = *learned == 0 ? SPIN_US_FIRST : *learned * 2;
+  if (most > 0) *learned = !was_short ? 0 : longer < most ? longer : most;
   return ring_has_completions(ring);
 }
 

@@ -21,8 +21,8 @@ export interface EngineOptions {
   readonly poolShare?: PoolShare;
   /**
    * Longest time that the ring engine looks for completions before it sleeps; learned, from 0 while waits are
-   * long. 0: it always sleeps at once. By default 64 where there is more than one CPU. Four times as long while devices
-   * have nothing but short reads to do.
+   * long. 0: it always sleeps at once. By default 64 where there is more than one CPU. Up to sixteen times as long
+   * while devices have nothing but short reads to do.
    */
   readonly spinMicros?: number;
   /**

@@ -21,7 +21,7 @@ import { IORING_CQE_F_MORE, IORING_OP_POLL_ADD, IORING_POLL_ADD_MULTI, POLLIN, S
 import { type Addon, BELL_LEAVE } from "./addon.js";
 import type { Mailbox } from "./api.js";
 import { Batch, type EventTarget } from "./batch.js";
-import { Ring, type RingTarget } from "./ring.js";
+import { Awaited, Ring, type RingTarget } from "./ring.js";
 
 /** A turn ends after this time even if there is more to do, so that Node's own events have theirs. */
 const TURN_MS_MAX = 2;
@@ -32,10 +32,12 @@ const TURN_MS_MAX = 2;
  */
 const SPIN_DEVICE_REQUESTS_MAX = 1;
 /**
- * Short reads alone are an exception, and are worth longer spins: no other thread works for them, and a thread that sleeps
- * until they come back finds them in a heap, answers them in a heap, and gets the next ones so: the device waits meanwhile.
+ * Short reads alone are an exception, and are worth longer spins: no other thread works for them. With several of them a
+ * thread that sleeps until they come back finds them in a heap, answers them in a heap, and gets the next ones so: the device
+ * waits meanwhile.
  */
-const SPIN_FOR_READS_TIMES = 4;
+const SPIN_FOR_ONE_READ_TIMES = 4;
+const SPIN_FOR_READS_TIMES = 16;
 
 /** Told once the requests of a batch are with the kernel. */
 export interface AfterSubmit {
@@ -151,14 +153,15 @@ export class RingLoop implements Ticker {
     this.wakeups++;
     if (entered !== 0) this.ring.entered(entered);
     if (this.#closed || !this.#turn(leave === 0)) return BELL_LEAVE;
-    return this.ring.publish(this.#spinNow());
+    return this.ring.publish(this.#spinNow(), this.deviceRequests > 0 ? Awaited.Device : Awaited.Client);
   }
 
   /** Longest spin before the thread sleeps, by what is under way. */
   #spinNow(): number {
     if (this.bulkReceives > 0) return 0;
     if (this.deviceRequests === 0) return this.#spinMicros;
-    if (this.deviceRequests === this.shortReads) return this.#spinMicros * SPIN_FOR_READS_TIMES;
+    if (this.deviceRequests === this.shortReads)
+      return this.#spinMicros * (this.shortReads > 1 ? SPIN_FOR_READS_TIMES : SPIN_FOR_ONE_READ_TIMES);
     return this.deviceRequests <= SPIN_DEVICE_REQUESTS_MAX ? this.#spinMicros : 0;
   }
 

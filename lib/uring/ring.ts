@@ -42,7 +42,7 @@ const FLUSH_WAIT_MICROS = 1000;
 const FLUSH_ATTEMPTS_MAX = 10_000;
 
 /** Word of the control page that is ours to write; 0 counts completions, 1 is how often the kernel was entered. */
-const CONTROL_SPIN_US = 2;
+const CONTROL_SPIN = 2;
 
 export interface RingTarget {
   /** `result` and `flags` of the completion; `flags & IORING_CQE_F_MORE` says that further ones follow. */
@@ -168,10 +168,10 @@ export class Ring {
   /**
    * Makes what is prepared visible to the kernel without entering it: whoever enters it next submits so many
    * entries, and says what came of it by `entered`. `spinMicros`: how long it may look for completions,
-   * without giving the CPU away, before it sleeps.
+   * without giving the CPU away, before it sleeps; how long it does is learned for each kind of wait by itself.
    */
-  publish(spinMicros: number): number {
-    this.#control[CONTROL_SPIN_US] = spinMicros;
+  publish(spinMicros: number, awaited: Awaited): number {
+    this.#control[CONTROL_SPIN] = 2 * spinMicros + awaited;
     Atomics.store(this.#queues, this.#sqTailAt, this.#tail);
     return this.#waiting;
   }
@@ -288,6 +288,10 @@ export class Ring {
     this.#taken = grown;
   }
 }
+
+/** What a wait is for. */
+export const Awaited = { Client: 0, Device: 1 } as const;
+export type Awaited = (typeof Awaited)[keyof typeof Awaited];
 
 /** io_uring_setup failed; `errno` says how. */
 export class RingRefused extends Error {
