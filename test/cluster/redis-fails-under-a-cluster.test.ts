@@ -62,7 +62,10 @@ t.test(
     await client.write(5 * EXTENT_BYTES, BLOCK);
     await client.flush();
     await second.lamina("volume", "create", "w", "--size", "16M");
-    t.match(await first.lamina("volume", "ls"), /\bw\b/, "I/O and control go on without it");
+    // A gateway asks for the catalogue every second.
+    await until("I/O and control go on without it", async () =>
+      /\bw\b/.test(await first.lamina("volume", "ls")),
+    );
     redis.restoreFrom(old);
     await redis.start();
     await until("an old copy is brought up to date", says(/name=w\b/));
