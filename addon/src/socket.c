@@ -164,6 +164,18 @@ static napi_value socket_peer(napi_env env, napi_callback_info info) {
   return socket_name_by(env, info, getpeername);
 }
 
+/* socketOwner(fd): effective user of who listened, or connected, at the other end of a unix socket, or -errno */
+static napi_value socket_owner(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Instance *instance;
+  int32_t fd;
+  if (!arguments_get(env, info, 1, args, &instance) || !get_i32(env, args[0], &fd)) return NULL;
+  struct ucred owner;
+  socklen_t length = sizeof owner;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &length) != 0) return make_number(env, -errno);
+  return make_number(env, owner.uid);
+}
+
 /* socketOption(fd, level, name, value): setsockopt(2) of an int; 0 or -errno */
 static napi_value socket_option(napi_env env, napi_callback_info info) {
   napi_value args[4];
@@ -198,6 +210,7 @@ static napi_value socket_gone(napi_env env, napi_callback_info info) {
 
 const Method SOCKET_METHODS[] = {
     {"socketListen", socket_listen}, {"socketOpen", socket_open},     {"socketAddress", socket_address},
-    {"socketName", socket_name},     {"socketPeer", socket_peer},     {"socketOption", socket_option},
-    {"socketShutdown", socket_shutdown}, {"socketGone", socket_gone}, {NULL, NULL},
+    {"socketName", socket_name},     {"socketPeer", socket_peer},     {"socketOwner", socket_owner},
+    {"socketOption", socket_option}, {"socketShutdown", socket_shutdown}, {"socketGone", socket_gone},
+    {NULL, NULL},
 };

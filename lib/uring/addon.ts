@@ -108,6 +108,8 @@ export interface Addon {
   socketAddress(host: string, port: number, out: Uint8Array): number;
   socketName(fd: number): SocketName | number;
   socketPeer(fd: number): SocketName | number;
+  /** User id of who listens, or connected, at the other end of a unix socket. */
+  socketOwner(fd: number): number;
   socketOption(fd: number, level: number, name: number, value: number): number;
   /** 1: the peer has hung up or ended its side. */
   socketGone(fd: number): number;

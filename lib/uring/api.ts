@@ -121,7 +121,8 @@ export interface OpenedDisk {
 
 export type ListenAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
-  | { readonly kind: "unix"; readonly path: string }
+  /** `onlyOwn`: nothing is said to whoever listens there unless it is this user or root. Anybody can take an abstract name. */
+  | { readonly kind: "unix"; readonly path: string; readonly onlyOwn?: boolean }
   /**
    * A socket that another process made: the service manager, or the server before this one. `unlink`: when it is
    * closed for good, the path of a unix socket is ours to remove.

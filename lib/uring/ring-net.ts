@@ -129,8 +129,9 @@ class RingListener implements Listener {
 }
 
 export async function ringConnect(context: NetContext, address: ListenAddress): Promise<ByteStream> {
-  const refused = (errno: number): LaminaError =>
-    new LaminaError("CONNECT_REFUSED", { address: addressText(address), what: errnoText(errno) });
+  const refusedFor = (what: string): LaminaError =>
+    new LaminaError("CONNECT_REFUSED", { address: addressText(address), what });
+  const refused = (errno: number): LaminaError => refusedFor(errnoText(errno));
   if (address.kind === "fd") throw refused(Errno.EINVAL);
   const port = address.kind === "tcp" ? address.port : UNIX_SOCKET;
   let hosts: string[];
@@ -143,10 +144,24 @@ export async function ringConnect(context: NetContext, address: ListenAddress): 
   for (const host of hosts) {
     result = await connectOne(context, host, port);
     if (result < 0) continue;
+    const stranger = address.kind === "unix" && address.onlyOwn === true ? strangerAt(context, result) : null;
+    if (stranger !== null) {
+      context.addon.fileClose(result);
+      throw refusedFor(stranger);
+    }
     if (port !== UNIX_SOCKET) tuneTcp(context.addon, result, context.tcpUserTimeoutMs);
     return new RingStream(context, result, peerOf(context.addon.socketPeer(result)));
   }
   throw refused(result);
+}
+
+const ROOT = 0;
+
+/** Who listens at the other end of a unix socket, if it is neither this user nor root. */
+function strangerAt({ addon }: NetContext, fd: number): string | null {
+  const owner = addon.socketOwner(fd);
+  if (owner < 0) return errnoText(owner);
+  return owner === ROOT || owner === process.geteuid!() ? null : `user ${owner} listens there`;
 }
 
 /** A connected descriptor, or −errno. */
