@@ -32,4 +32,8 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 7, subject: "volume", focus: "in-turn" },
     was: "an owner took a member for LOSSY as long as the session lived in which it had said so, and copied from one that was",
   },
+  {
+    options: { seed: 695_920_759_247, subject: "volume" },
+    was: "the simulator's own: the record of an owner that was fenced and had not noticed said whose copies are equal",
+  },
 ];

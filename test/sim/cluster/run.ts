@@ -285,13 +285,15 @@ class ClusterRun implements Stage {
     this.owners[index] = null;
   }
 
-  /** Who serves volume number `index`, as far as he knows. */
+  /** Who serves volume number `index`, as far as he knows; of several the newest, for the others are fenced. */
   #served(index: number): VolumeOwner | undefined {
+    let newest: VolumeOwner | undefined;
     for (const owner of this.owners) {
       if (!(owner instanceof Gateway) || !owner.process.alive) continue;
-      if (owner.volumes[index]!.serving) return owner.volumes[index];
+      const volume = owner.volumes[index]!;
+      if (volume.serving && (newest === undefined || volume.set!.epoch > newest.set!.epoch)) newest = volume;
     }
-    return undefined;
+    return newest;
   }
 
   /** Nobody may answer for an epoch after a newer one has begun to serve, whether he is asked for anything or not. */
