@@ -28,6 +28,7 @@ export type EventKind =
   | "mirror-refused"
   | "redis-restarted"
   | "io-engine-fallback"
+  | "packing-fallback"
   | "scrub-started"
   | "scrub-ended"
   | "tls-reloaded";

@@ -6,7 +6,7 @@ import type { ConfigSet } from "../replica/config/set.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import type { NodeLinks } from "../replica/owner/api.js";
 import { PeerLinks } from "../replica/owner/peer-links.js";
-import { Packing } from "../replica/packing.js";
+import type { Packing } from "../replica/packing.js";
 import { RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
@@ -17,7 +17,7 @@ import { shortId } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
-import { LZ4 } from "./lz4.js";
+import { linkEnvironment } from "./link-environment.js";
 import { Observations } from "./observations.js";
 import { placesOf } from "./places.js";
 import { ClusterRegistry } from "./registry.js";
@@ -59,8 +59,6 @@ export interface GatewaySide {
   readonly configNodes: ConfigControl;
   readonly observations: Observations;
   readonly network: ClusterNetwork;
-  /** Of background copies to the nodes. */
-  readonly packing: Packing;
   /** Whether there is a session to the node. */
   isLinked(node: NodeId): boolean;
   /** Why the records could not be asked for the last time; null when they could. */
@@ -76,11 +74,19 @@ export interface GatewayTells {
   configChanged(set: ConfigSet): void;
 }
 
-/** `dial`: ways to the nodes. `peer`: random, of this life of the process. */
+/** What it stands on. */
+export interface GatewayGround {
+  readonly engine: Engine;
+  /** Ways to the nodes. */
+  readonly dial: DialEnvironment;
+  readonly key: ClusterKey;
+  /** Null: background copies are not packed. */
+  readonly packing: Packing | null;
+}
+
+/** `peer`: random, of this life of the process. */
 export function openGatewaySide(
-  engine: Engine,
-  dial: DialEnvironment,
-  key: ClusterKey,
+  { engine, dial, key, packing }: GatewayGround,
   set: ConfigSet,
   peer: PeerId,
   tells: GatewayTells,
@@ -96,8 +102,7 @@ export function openGatewaySide(
   const directory = new NodeDirectory(dial, key, config);
   const network = new ClusterNetwork(dial, key, (node) => directory.addressOf(node));
   const nodes = set.nodes.map(({ node }) => node);
-  const packing = new Packing(LZ4);
-  const link = { pool, clock, ticker: engine, checksums, packing };
+  const link = linkEnvironment(engine, packing);
   const links = new PeerLinks(link, network, { cluster: key.cluster, peer, sets: follower }, nodes);
   const register = new RecordRegister(
     clock,
@@ -171,7 +176,6 @@ export function openGatewaySide(
     configNodes,
     observations,
     network,
-    packing,
     isLinked: (node) => owner.links.session(node) !== null,
     stale: () => stale,
     async close() {

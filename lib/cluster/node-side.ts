@@ -13,7 +13,7 @@ import { nodeIdOf } from "../replica/greeting.js";
 import { DeviceRegistration, decodeDevice, isRetired, type Standing } from "../replica/identity.js";
 import { LeaseKeeper } from "../replica/lease.js";
 import { NodeCore } from "../replica/node.js";
-import { Packing } from "../replica/packing.js";
+import type { Packing } from "../replica/packing.js";
 import { RecordRegister } from "../replica/register.js";
 import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
@@ -23,8 +23,8 @@ import { type DeviceAnswer, encodeDescription, encodeRecords, type NodeDescripti
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
 import { encodeHeld } from "./held-extents.js";
 import type { ClusterKey } from "./key.js";
+import { linkEnvironment } from "./link-environment.js";
 import type { LinkTls } from "./link-tls.js";
-import { LZ4 } from "./lz4.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
 import { type SweptNode, sweep } from "./sweep.js";
@@ -43,6 +43,8 @@ export interface NodeSideOptions {
   /** Null: links are plain. */
   readonly tls: LinkTls | null;
   readonly version: string;
+  /** Null: background copies are not packed. */
+  readonly packing: Packing | null;
   readonly startedAt: number;
   /** Where others reach it, HOST:PORT. Asked when it serves. */
   readonly place: () => string;
@@ -137,9 +139,9 @@ export class NodeSide {
 
   /** The config nodes are known and written down: the node serves. */
   start(peer: PeerId): void {
-    const { engine, dial, store, stability, key } = this.#options;
-    const { pool, clock, checksums } = engine;
-    const link = { pool, clock, ticker: engine, checksums, packing: new Packing(LZ4) };
+    const { engine, dial, store, stability, key, packing } = this.#options;
+    const { clock } = engine;
+    const link = linkEnvironment(engine, packing);
     const seat = new ConfigSeat(store, this.node, this.#learned!, () => this.#seatChanged());
     this.#seat = seat;
     const core = new NodeCore({ ...link, store, stability, acceptor: this.#acceptor }, { seat });

@@ -68,14 +68,14 @@ export async function startGateway(options: GatewayOptions, log: Logger): Promis
 }
 
 async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
-  const { options, log, parts, startedAt, key, engine, events, ciphers, dial } = ground;
+  const { options, log, parts, startedAt, key, engine, events, ciphers, dial, packing } = ground;
   // Clients may still be taking their last replies when the volumes have been let go of.
   let gateway: Gateway | null = null;
   parts.add(() => gateway?.close());
   if (options.tls !== null) checkTls(options.tls, log);
   const data = await holdData(ground);
   const set = await setOf(dial, options, key, log);
-  const side = openGatewaySide(engine, dial, key, set, newPeer(), {
+  const side = openGatewaySide(ground, set, newPeer(), {
     tell: (volume, text) => {
       log.warn({ volume }, text);
       events.record("volume-changed", volume, text);
@@ -113,7 +113,7 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   });
   const gauges = () => ({
     ...gatewayGauges(sources.status()),
-    resync_saved_bytes: side.packing.savedBytes,
+    resync_saved_bytes: packing?.savedBytes ?? 0,
   });
   const routes: readonly Route<GatewaySources>[] = [...VOLUME_ROUTES, ...NODE_ROUTES];
   const admin = await startRoleAdmin({ options, events, sources, routes, gauges, log }, parts);

@@ -45,7 +45,7 @@ export function startNode(options: NodeOptions, log: Logger): Promise<Role> {
 }
 
 async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
-  const { options, log, parts, startedAt, key, engine, events, linkTls, dial } = ground;
+  const { options, log, parts, startedAt, key, engine, events, linkTls, dial, packing } = ground;
   const data = await holdData(ground);
   const device = await takeDevice(engine, options, key, log, parts);
   const stability = new StabilityMap();
@@ -59,6 +59,7 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     key,
     tls: linkTls,
     version: VERSION,
+    packing,
     startedAt,
     place: () => where,
     refused: (peer, why) => log.warn({ peer }, `somebody was turned away: ${why}`),

@@ -16,10 +16,12 @@ import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import { type ClusterKey, readKey } from "../../cluster/key.js";
 import { readLinkCredentials } from "../../cluster/link-credentials.js";
 import { Dialer, LinkTls } from "../../cluster/link-tls.js";
+import { LZ4, packingWith } from "../../cluster/lz4.js";
 import { writeMembers } from "../../cluster/members.js";
 import { placesOf } from "../../cluster/places.js";
 import type { PeerId } from "../../replica/api.js";
 import type { ConfigSet } from "../../replica/config/set.js";
+import type { Packing } from "../../replica/packing.js";
 import { addressText } from "../../uring/address.js";
 import type { Engine } from "../../uring/api.js";
 import { CipherBudget } from "../../uring/cipher-memory.js";
@@ -55,6 +57,8 @@ export interface RoleGround<Options extends RoleOptions> {
   readonly linkTls: LinkTls | null;
   /** Ways to the other processes. */
   readonly dial: DialEnvironment;
+  /** Of background copies; null: they are sent as they are. */
+  readonly packing: Packing | null;
 }
 
 /** Makes a role of its ground. Throws LaminaError; whatever had been started is taken down then. */
@@ -73,12 +77,18 @@ export async function startRole<Options extends RoleOptions>(
     parts.add(() => engine.close());
     const events = new EventLog(() => Date.now());
     warnOfEngine(engine, events, log);
+    const packing = packingWith(LZ4, (why) => {
+      const text = `background copies from and to this process are not compressed: ${why}`;
+      log.warn(text);
+      events.record("packing-fallback", null, text);
+    });
     const ciphers = new CipherBudget(engine.pool);
     const linkTls = credentials === null ? null : new LinkTls(engine.clock, ciphers, credentials);
     if (linkTls !== null) parts.add(() => linkTls.close());
     const dial = new Dialer(engine, linkTls);
     parts.add(() => dial.stop());
-    return await compose({ options, log, parts, startedAt, key, engine, events, ciphers, linkTls, dial });
+    const ground = { options, log, parts, startedAt, key, engine, events, ciphers, linkTls, dial, packing };
+    return await compose(ground);
   } catch (error) {
     await parts.takeDown();
     throw error;

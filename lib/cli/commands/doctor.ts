@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { checkStore, describeTarget, findRedisServer, parseRedisUrl } from "../../catalog/index.js";
+import { codecFault, LZ4 } from "../../cluster/lz4.js";
 import { LaminaError } from "../../core/errors.js";
 import { GIB, MIB, POOL_BYTES_DEFAULT, POOL_BYTES_MIN } from "../../core/limits.js";
 import type { Engine } from "../../uring/api.js";
@@ -26,7 +27,7 @@ export const doctor: Command = {
   register: (yargs, run) =>
     yargs.command(
       "doctor",
-      "check what this machine has for Lamina: io_uring, memory, O_DIRECT, Redis, space",
+      "check what this machine has for Lamina: io_uring, lz4, memory, O_DIRECT, Redis, space",
       (y) =>
         withData(y)
           .option("redis", {
@@ -43,6 +44,7 @@ export const doctor: Command = {
         const checks = [
           checkNode(),
           ...(await checkEngine(nearest(args.data))),
+          checkPacking(),
           checkMemlock(),
           checkMemory(),
           target === null ? checkPrivateRedis() : await checkRedis(target),
@@ -107,6 +109,15 @@ async function checkDirect(engine: Engine, directory: string): Promise<Check> {
   } finally {
     if (scratch !== null) rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+/** Only a cluster's processes pack anything. */
+function checkPacking(): Check {
+  const fault = codecFault(LZ4);
+  if (fault === null) return ok("lz4", "works");
+  const next =
+    "install what its native part lacks, or npm ci on this machine; without it a cluster's background copies are not compressed";
+  return { name: "lz4", state: "warning", text: fault, next };
 }
 
 /** Rings and registered buffers count against it for those who are not root. */
