@@ -13,6 +13,14 @@ const IMAGE = join(process.env["LAMINA_CACHE"] ?? join(ROOT, ".cache"), "vm");
 
 const MEMORY_MIB = 768;
 
+/**
+ * A guest that has not ended by then never will: the longest of the suite takes three minutes. Below the bound of a test
+ * file (.taprc), which would say nothing of what the guest said.
+ */
+const GUEST_SECONDS_MAX = Number(process.env["LAMINA_GUEST_SECONDS_MAX"] ?? 720);
+/** Lines of the console that say why. */
+const LAST_LINES = 40;
+
 export const GUEST_NEEDS: Requirements = {
   commands: ["qemu-system-x86_64", "cpio"],
   // ./scripts/test builds them.
@@ -45,10 +53,16 @@ export interface GuestResult {
 export class Guest {
   readonly program: Program;
   readonly #folder: string;
+  readonly #bound: NodeJS.Timeout;
+  #isLate = false;
 
   private constructor(program: Program, folder: string) {
     this.program = program;
     this.#folder = folder;
+    this.#bound = setTimeout(() => {
+      this.#isLate = true;
+      program.child.kill("SIGKILL");
+    }, GUEST_SECONDS_MAX * 1000);
   }
 
   static async boot(options: GuestOptions): Promise<Guest> {
@@ -63,10 +77,17 @@ export class Guest {
     );
   }
 
-  /** Waits until the guest has powered itself off. */
+  /** Waits until the guest has powered itself off. Throws with its last words when it does not within its bound. */
   async ended(): Promise<GuestResult> {
     const result: RunResult = await this.program.ended;
+    clearTimeout(this.#bound);
     const console = result.stdout.replaceAll("\r", "") + result.stderr;
+    if (this.#isLate) {
+      const last = console.trimEnd().split("\n").slice(-LAST_LINES);
+      throw new Error(
+        `the guest had ${GUEST_SECONDS_MAX} s to end; its console said last:\n${last.join("\n")}`,
+      );
+    }
     const exit = /^GUEST EXIT (\d+)$/m.exec(console);
     return {
       code: exit === null ? null : Number(exit[1]),
@@ -76,6 +97,7 @@ export class Guest {
   }
 
   async dispose(): Promise<void> {
+    clearTimeout(this.#bound);
     await this.program.end("SIGKILL");
     rmSync(this.#folder, { recursive: true, force: true });
   }
