@@ -33,6 +33,8 @@ const descriptionSchema = z.object({
   usedBytes: whole,
   lossy: z.boolean(),
   failed: z.string().nullable(),
+  /** What fails its checksum there. Versions before the field do not say. */
+  rot: z.array(z.object({ volume: whole, blocks: whole, extents: whole })).default([]),
 });
 export type NodeDescription = z.infer<typeof descriptionSchema>;
 

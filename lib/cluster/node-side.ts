@@ -27,6 +27,7 @@ import { linkEnvironment } from "./link-environment.js";
 import type { LinkTls } from "./link-tls.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
+import { rotOf } from "./rot.js";
 import { type SweptNode, sweep } from "./sweep.js";
 
 /** How often a node looks for extents that it holds for nothing. */
@@ -42,9 +43,9 @@ export interface NodeSideOptions {
   readonly key: ClusterKey;
   /** Null: links are plain. */
   readonly tls: LinkTls | null;
-  readonly version: string;
   /** Null: background copies are not packed. */
   readonly packing: Packing | null;
+  readonly version: string;
   readonly startedAt: number;
   /** Where others reach it, HOST:PORT. Asked when it serves. */
   readonly place: () => string;
@@ -220,6 +221,7 @@ export class NodeSide {
       usedBytes: stats.liveSlots * stats.slotBytes,
       lossy: store.identity.lossy,
       failed: stats.failed,
+      rot: rotOf(store),
     };
   }
 

@@ -50,13 +50,11 @@ import {
 import {
   type CopyView,
   type GatewayStatusView,
-  noticesOf,
   type OwnedView,
   viewBalance,
+  viewCluster,
   viewConfigNodes,
-  viewNodes,
   viewSeats,
-  viewVolume,
 } from "./views.js";
 
 /** Throws LaminaError; whatever had been started is taken down then. */
@@ -267,15 +265,9 @@ function sourcesOf(made: Made): GatewaySources {
     async cluster() {
       const { directory } = side;
       await Promise.all([directory.refresh(), registry.refresh()]);
-      const nodes = await viewNodes(dial, key, directory, registry.list());
-      const volumes = registry.list().map((record) => viewVolume(record, directory.places));
+      const view = await viewCluster(dial, key, directory, registry.list());
       const waiting = ownedViews(side, engine).flatMap(waitNotice);
-      return {
-        cluster: clusterIdText(key),
-        nodes,
-        volumes,
-        notices: [...waiting, ...noticesOf(nodes, volumes)],
-      };
+      return { ...view, notices: [...waiting, ...view.notices] };
     },
     drain: async (node, wanted) => viewSeats(node, await side.seats.drain(node, wanted)),
     rebalance: async (wanted) => viewBalance(wanted.dryRun ?? false, await side.seats.rebalance(wanted)),

@@ -9,6 +9,7 @@ import type { ClusterKey } from "../../cluster/key.js";
 import { learnMembers, readMembers, writeMembers } from "../../cluster/members.js";
 import { nearby } from "../../cluster/nearby.js";
 import { NodeSide } from "../../cluster/node-side.js";
+import { blocksOf } from "../../cluster/rot.js";
 import { LaminaError } from "../../core/errors.js";
 import { StabilityMap } from "../../replica/stability.js";
 import type { MemberStore } from "../../store/index.js";
@@ -37,7 +38,7 @@ import {
   viewLinks,
   viewProcess,
 } from "./role.js";
-import { type NodeStatusView, noticesOf, viewNodes, viewVolume } from "./views.js";
+import { type NodeStatusView, viewCluster } from "./views.js";
 
 /** Throws LaminaError; whatever had been started is taken down then. */
 export function startNode(options: NodeOptions, log: Logger): Promise<Role> {
@@ -58,8 +59,8 @@ async function compose(ground: RoleGround<NodeOptions>): Promise<Role> {
     stability,
     key,
     tls: linkTls,
-    version: VERSION,
     packing,
+    version: VERSION,
     startedAt,
     place: () => where,
     refused: (peer, why) => log.warn({ peer }, `somebody was turned away: ${why}`),
@@ -227,8 +228,7 @@ function sourcesOf(made: Made): NodeSources {
     events,
     store,
     status(): NodeStatusView {
-      const rot = rotOf(store);
-      const { capacityBytes, usedBytes, lossy, sessions, failed, standing } = side.describe();
+      const { capacityBytes, usedBytes, lossy, sessions, failed, standing, rot } = side.describe();
       const links = viewLinks(config(), ({ node }) => side.isLinked(node) ?? true);
       const down = links
         .filter(({ linked }) => !linked)
@@ -262,7 +262,7 @@ function sourcesOf(made: Made): NodeSources {
         lossy: store.identity.lossy,
         sessions,
         scrub: viewScrub(scrubs.status(), store.stats().scrub.running),
-        badBlocks: rot.reduce((sum, { blocks }) => sum + blocks, 0),
+        badBlocks: blocksOf(rot),
       };
     },
     async cluster() {
@@ -271,24 +271,9 @@ function sourcesOf(made: Made): NodeSources {
       const live = [...side.catalogue!.volumes.values()].flatMap(({ record }) =>
         record.state === "live" ? [record] : [],
       );
-      const nodes = await viewNodes(dial, key, directory, live);
-      const volumes = live.map((record) => viewVolume(record, directory!.places));
-      return { cluster: clusterIdText(key), nodes, volumes, notices: noticesOf(nodes, volumes) };
+      return viewCluster(dial, key, directory, live);
     },
   };
-}
-
-/** Volumes of which blocks are known to be bad. */
-function rotOf(
-  store: MemberStore,
-): { readonly volume: number; readonly blocks: number; readonly extents: number }[] {
-  // Most devices have never had any.
-  if (store.stats().bitRotBlocks === 0) return [];
-  return store.volumesWithSlots().flatMap((volume) => {
-    const bad = store.badBlocks(volume);
-    const extents = new Set(bad.map(({ extent }) => extent)).size;
-    return extents === 0 ? [] : [{ volume, blocks: bad.length, extents }];
-  });
 }
 
 function nodeGauges(view: NodeStatusView) {

@@ -9,11 +9,13 @@ import type { ClusterKey } from "../../cluster/key.js";
 import type { Progress } from "../../cluster/observations.js";
 import { placesOf } from "../../cluster/places.js";
 import { Purpose } from "../../cluster/prelude.js";
+import { blocksOf } from "../../cluster/rot.js";
 import type { BalanceOutcome, SeatOutcome } from "../../cluster/seats.js";
 import type { LaminaError } from "../../core/errors.js";
 import type { NodeId } from "../../replica/api.js";
 import { type ClusterRecord, seatsOf } from "../../replica/owner/record.js";
 import { addressText } from "../../uring/address.js";
+import { clusterIdText } from "./role.js";
 
 export interface NodeView {
   readonly node: NodeId;
@@ -27,6 +29,8 @@ export interface NodeView {
   readonly usedBytes: number;
   readonly lossy: boolean;
   readonly sessions: number;
+  /** Blocks that are known to fail their checksum there, of whatever volume. */
+  readonly badBlocks: number;
   /** It is one of those that decide. */
   readonly config: boolean;
   /** It is one of them and has still to copy what was decided before it joined. */
@@ -81,6 +85,9 @@ export interface MemberView {
   readonly state: "insync" | "stale" | "joining";
   /** Stale: since which generation. */
   readonly since: number;
+  /** Of this copy, blocks that its node knows to fail their checksum, and the extents that they are of. */
+  readonly badBlocks: number;
+  readonly badExtents: number;
 }
 
 export interface ClusterVolumeView {
@@ -170,38 +177,71 @@ export interface NodeStatusView extends RoleFacts {
 
 export type RoleStatusView = GatewayStatusView | NodeStatusView;
 
+/** What a node said of itself, or why it said nothing. */
+type Said = NodeDescription | string;
+
 /** Asks every node how it is. `records`: of the volumes that are there. */
-export async function viewNodes(
+export async function viewCluster(
   dial: DialEnvironment,
   key: ClusterKey,
   directory: NodeDirectory,
   records: readonly ClusterRecord[],
-): Promise<readonly NodeView[]> {
-  const hasSeat = (node: NodeId) => (record: ClusterRecord) =>
-    record.members.some((member) => member.node === node);
-  return Promise.all(
-    directory.places.map(async ({ node, address }): Promise<NodeView> => {
-      const volumes = records.filter(hasSeat(node)).length;
-      const base = { node, address: addressText(address), config: directory.isConfig(node), volumes };
-      try {
-        const asked = { address, purpose: Purpose.Describe, expected: node };
-        const { text } = await askText(dial, key, asked);
-        return { ...base, ...upView(parseDescription(text), base.config) };
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        const down = { copying: false, capacityBytes: 0, usedBytes: 0, lossy: false, sessions: 0 };
-        return { ...base, ...down, up: false, reason, version: null };
-      }
-    }),
-  );
+): Promise<ClusterView> {
+  const { places } = directory;
+  const answers = await Promise.all(places.map((place) => hear(dial, key, place)));
+  const said = new Map(places.map(({ node }, i) => [node, answers[i]!]));
+  return { cluster: clusterIdText(key), ...viewAnswers(directory, records, said) };
 }
 
-function upView(said: NodeDescription, isConfig: boolean) {
-  const { version, capacityBytes, usedBytes, lossy, sessions } = said;
-  const reason = faultOf(said);
-  const copying = isConfig && reason === null && !said.votes;
-  return { up: reason === null, reason, version, copying, capacityBytes, usedBytes, lossy, sessions };
+/** `said`: by each node of the directory. */
+export function viewAnswers(
+  directory: Pick<NodeDirectory, "places" | "isConfig">,
+  records: readonly ClusterRecord[],
+  said: ReadonlyMap<NodeId, Said>,
+): Pick<ClusterView, "nodes" | "volumes" | "notices"> {
+  const { places } = directory;
+  const nodes = places.map((place) => viewNode(place, said.get(place.node)!, directory, records));
+  const volumes = records.map((record) => viewVolume(record, places, said));
+  return { nodes, volumes, notices: noticesOf(nodes, volumes) };
 }
+
+async function hear(dial: DialEnvironment, key: ClusterKey, { node, address }: NodePlace): Promise<Said> {
+  try {
+    const { text } = await askText(dial, key, { address, purpose: Purpose.Describe, expected: node });
+    return parseDescription(text);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function viewNode(
+  { node, address }: NodePlace,
+  said: Said,
+  directory: Pick<NodeDirectory, "isConfig">,
+  records: readonly ClusterRecord[],
+): NodeView {
+  const config = directory.isConfig(node);
+  const volumes = records.filter(({ members }) => members.some((member) => member.node === node)).length;
+  const base = { node, address: addressText(address), config, volumes };
+  if (typeof said === "string") return { ...base, ...NOTHING_SAID, reason: said };
+  const { version, capacityBytes, usedBytes, lossy, sessions, rot } = said;
+  const reason = faultOf(said);
+  const up = reason === null;
+  const copying = config && up && !said.votes;
+  const badBlocks = blocksOf(rot);
+  return { ...base, up, reason, version, copying, capacityBytes, usedBytes, lossy, sessions, badBlocks };
+}
+
+const NOTHING_SAID = {
+  up: false,
+  version: null,
+  copying: false,
+  capacityBytes: 0,
+  usedBytes: 0,
+  lossy: false,
+  sessions: 0,
+  badBlocks: 0,
+} as const;
 
 function faultOf({ failed, standing }: NodeDescription): string | null {
   if (failed !== null) return `its device has failed: ${failed}`;
@@ -234,8 +274,12 @@ export function viewConfigNodes({ set, votes }: ConfigOutcome): ConfigNodesView 
   return { version: set.version, nodes, votes };
 }
 
-export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]): ClusterVolumeView {
-  const addresses = new Map(config.map(({ node, address }) => [node, addressText(address)]));
+function viewVolume(
+  record: ClusterRecord,
+  places: readonly NodePlace[],
+  said: ReadonlyMap<NodeId, Said>,
+): ClusterVolumeView {
+  const addresses = new Map(places.map(({ node, address }) => [node, addressText(address)]));
   const { name, size, policy, epoch, generation, owner, members } = record;
   return {
     name,
@@ -250,28 +294,49 @@ export function viewVolume(record: ClusterRecord, config: readonly NodePlace[]):
       address: addresses.get(node) ?? shortId(node),
       state: seat < seatsOf(record) ? state : "joining",
       since,
+      ...rotIn(record.id, said.get(node)),
     })),
   };
 }
 
+function rotIn(id: number, said: Said | undefined): Pick<MemberView, "badBlocks" | "badExtents"> {
+  const rot = said === undefined || typeof said === "string" ? [] : said.rot;
+  const found = rot.find(({ volume }) => volume === id);
+  return { badBlocks: found?.blocks ?? 0, badExtents: found?.extents ?? 0 };
+}
+
 /** What an operator should look at. */
-export function noticesOf(nodes: readonly NodeView[], volumes: readonly ClusterVolumeView[]): string[] {
+function noticesOf(nodes: readonly NodeView[], volumes: readonly ClusterVolumeView[]): string[] {
   const notices = nodes.flatMap(({ address, up, reason }) =>
     up ? [] : [`node ${address} cannot be used: ${reason ?? "it is down"}`],
   );
   for (const { address, copying } of nodes) {
     if (copying) notices.push(`node ${address} copies what was decided before it became a config node`);
   }
-  for (const { name, members } of volumes) {
-    const stale = members.filter(({ state }) => state === "stale");
-    const joining = members.find(({ state }) => state === "joining");
-    if (joining !== undefined)
-      notices.push(`volume ${name} gets a further seat on ${joining.address}, while somebody has it open`);
-    if (stale.length === 0) continue;
-    const where = stale.map(({ address }) => address).join(", ");
-    const counted = members.length - (joining === undefined ? 0 : 1);
-    const inSync = counted - stale.length;
-    notices.push(`volume ${name} has ${inSync} of ${counted} copies in sync; stale: ${where}`);
-  }
-  return notices;
+  return [...notices, ...volumes.flatMap((volume) => [...seatNotices(volume), ...rotNotices(volume)])];
+}
+
+function seatNotices({ name, members }: ClusterVolumeView): string[] {
+  const stale = members.filter(({ state }) => state === "stale");
+  const joining = members.find(({ state }) => state === "joining");
+  const notices =
+    joining === undefined
+      ? []
+      : [`volume ${name} gets a further seat on ${joining.address}, while somebody has it open`];
+  if (stale.length === 0) return notices;
+  const where = stale.map(({ address }) => address).join(", ");
+  const counted = members.length - (joining === undefined ? 0 : 1);
+  const inSync = counted - stale.length;
+  return [...notices, `volume ${name} has ${inSync} of ${counted} copies in sync; stale: ${where}`];
+}
+
+function rotNotices({ name, owned, members }: ClusterVolumeView): string[] {
+  const when = owned ? "within minutes" : "when the volume is opened next";
+  return members.flatMap(({ address, badBlocks, badExtents }) =>
+    badBlocks === 0
+      ? []
+      : [
+          `volume ${name}: ${badBlocks} block(s) of ${badExtents} extent(s) on ${address} fail their checksum; repaired from another copy, if one is good, ${when}`,
+        ],
+  );
 }

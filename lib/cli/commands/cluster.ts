@@ -14,6 +14,7 @@ import type {
   ClusterVolumeView,
   ConfigNodesView,
   CopyView,
+  MemberView,
   NodeView,
   OwnedView,
   RoleStatusView,
@@ -152,9 +153,22 @@ export function nodeTable(nodes: readonly NodeView[]): string {
     { title: "CAPACITY", right: true },
     { title: "SESSIONS", right: true },
     { title: "VOLUMES", right: true },
+    { title: "BAD", right: true },
   ];
   const rows = nodes.map(
-    ({ node, address, config, copying, volumes, up, lossy, usedBytes, capacityBytes, sessions }) => [
+    ({
+      node,
+      address,
+      config,
+      copying,
+      volumes,
+      up,
+      lossy,
+      usedBytes,
+      capacityBytes,
+      sessions,
+      badBlocks,
+    }) => [
       node.slice(0, 8),
       address,
       config ? "config" : "data",
@@ -163,6 +177,7 @@ export function nodeTable(nodes: readonly NodeView[]): string {
       up ? formatBytes(capacityBytes) : "-",
       up ? String(sessions) : "-",
       String(volumes),
+      up ? String(badBlocks) : "-",
     ],
   );
   return table(columns, rows);
@@ -174,7 +189,7 @@ function stateOf({ up, lossy, copying }: Pick<NodeView, "up" | "lossy" | "copyin
   return copying ? "copying" : "up";
 }
 
-function volumeTable(volumes: readonly ClusterVolumeView[]): string {
+export function volumeTable(volumes: readonly ClusterVolumeView[]): string {
   const columns = [
     { title: "VOLUME" },
     { title: "SIZE", right: true },
@@ -189,9 +204,17 @@ function volumeTable(volumes: readonly ClusterVolumeView[]): string {
     `${members.filter(({ state }) => state === "insync").length}/${members.filter(({ state }) => state !== "joining").length}`,
     owned ? "yes" : "no",
     String(epoch),
-    members.map(({ address, state }) => (state === "insync" ? address : `${address} (${state})`)).join(" "),
+    members.map(copyOf).join(" "),
   ]);
   return table(columns, rows);
+}
+
+function copyOf({ address, state, badBlocks }: MemberView): string {
+  const remarks = [
+    ...(state === "insync" ? [] : [state]),
+    ...(badBlocks === 0 ? [] : [`${badBlocks} bad block(s)`]),
+  ];
+  return remarks.length === 0 ? address : `${address} (${remarks.join(", ")})`;
 }
 
 /** `lamina status` of a node or gateway. */
