@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-// npm run mutants [-- --list store|cluster] [--only NAME,NAME] [--seeds N] [--seconds N] [--jobs N] [--write]
+// npm run mutants [-- --list store|cluster] [--only NAME,NAME] [--seeds N] [--seconds N] [--jobs N] [--no-control] [--write]
 //
 // Known-bad one-line changes of production code, each applied to a scratch copy, each hunted by the simulator. A
 // mutant that survives is a missing check. One whose `find` is not in the source exactly once is an error: the code
-// has moved on, and the list must follow. --write puts the list's table into docs/testing.md.
+// has moved on, and the list must follow. One that names a unit test (`test`) counts as caught when that test, which
+// passes without it, fails. --write puts the list's table into docs/testing.md.
 import { spawn } from "node:child_process";
 import {
   cpSync,
@@ -16,7 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import ts from "typescript";
@@ -24,7 +25,7 @@ import { CLUSTER_MUTANTS } from "../test/sim/cluster/mutants.mjs";
 import { MUTANTS } from "../test/sim/mutants.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const SOURCES = ["lib", "test/sim"];
+const SOURCES = ["lib", "test/sim", "test/unit"];
 const { values } = parseArgs({
   options: {
     list: { type: "string", default: "store" },
@@ -32,13 +33,18 @@ const { values } = parseArgs({
     seeds: { type: "string", default: "3000" },
     seconds: { type: "string", default: "120" },
     jobs: { type: "string", default: "2" },
+    "no-control": { type: "boolean", default: false },
     write: { type: "boolean", default: false },
   },
 });
 
 const LISTS = {
-  store: { mutants: MUTANTS, mark: "mutants", control: { fronts: "store,volume,nbd" } },
-  cluster: { mutants: CLUSTER_MUTANTS, mark: "cluster mutants", control: { subject: "volume" } },
+  store: { mutants: MUTANTS, mark: "mutants", controls: [{ fronts: "store,volume,nbd" }] },
+  cluster: {
+    mutants: CLUSTER_MUTANTS,
+    mark: "cluster mutants",
+    controls: [{ subject: "volume" }, { subject: "config" }],
+  },
 };
 const list = LISTS[values.list];
 if (list === undefined) throw new Error(`--list is ${Object.keys(LISTS).join(" or ")}`);
@@ -82,30 +88,42 @@ function mutate(mutant, into) {
 }
 
 function hunt(directory, mutant) {
+  if (mutant.test !== undefined) return runTest(directory, mutant.test);
   const isCluster = mutant.subject !== undefined;
   const hunter = join(directory, isCluster ? "test/sim/cluster/hunt.js" : "test/sim/hunt.js");
   const scenes = isCluster
     ? [mutant.subject, mutant.focus ?? ""]
     : [mutant.fronts ?? "store,volume", mutant.focus ?? ""];
-  const child = spawn(process.execPath, [hunter, values.seeds, values.seconds, ...scenes], {
-    stdio: ["ignore", "pipe", "pipe"],
+  return run([hunter, values.seeds, values.seconds, ...scenes], ({ output }) => {
+    const last = output.trim().split("\n").at(-1);
+    try {
+      return JSON.parse(last);
+    } catch {
+      return { seeds: 0, events: 0, found: null, broken: output.slice(-500) };
+    }
   });
+}
+
+/** A test that could not begin has found nothing. */
+function runTest(directory, test) {
+  return run([join(directory, test.replace(/\.ts$/, ".js"))], ({ output, code }) => {
+    const failed = /^ *not ok \d+ - (.*)$/m.exec(output)?.[1];
+    if (code === 0) return { seeds: 0, events: 0, found: null };
+    if (failed === undefined) return { seeds: 0, events: 0, found: null, broken: output.slice(-500) };
+    return { seeds: 0, events: 0, found: { invariant: "its test", message: failed } };
+  });
+}
+
+function run(args, resultOf) {
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
-  child.stdout.on("data", (bytes) => {
+  const heard = (bytes) => {
     output += bytes;
-  });
-  child.stderr.on("data", (bytes) => {
-    output += bytes;
-  });
+  };
+  child.stdout.on("data", heard);
+  child.stderr.on("data", heard);
   return new Promise((resolve) => {
-    child.on("exit", () => {
-      const last = output.trim().split("\n").at(-1);
-      try {
-        resolve(JSON.parse(last));
-      } catch {
-        resolve({ seeds: 0, events: 0, found: null, broken: output.slice(-500) });
-      }
-    });
+    child.on("exit", (code) => resolve(resultOf({ output, code })));
   });
 }
 
@@ -123,15 +141,23 @@ async function examine(mutant, compiled, scratch) {
 function outcome({ problem, found, seeds, events }) {
   if (problem !== undefined) return `ERROR: ${problem}`;
   if (found === null) return `SURVIVED ${seeds} seeds, ${events} events`;
+  if (seeds === 0) return `${found.invariant}: ${found.message}`;
   return `${found.invariant} after ${seeds} seeds, ${events} events`;
+}
+
+/** Where it was hunted. */
+function sceneOf({ test, subject, focus = "any" }) {
+  if (test !== undefined) return `\`${basename(test, ".test.ts")}\``;
+  return subject === "config" ? "config nodes" : focus;
 }
 
 /** The cluster's table says in which scene a mutant was hunted. */
 function table(results) {
   const isCluster = list.mutants === CLUSTER_MUTANTS;
   const rows = results.map(({ mutant, found, seeds, events }) => {
-    const cells = found ? [String(seeds), String(events), found.invariant] : ["–", "–", "survived"];
-    const scene = isCluster ? [mutant.focus ?? "any"] : [];
+    const counts = seeds > 0 ? [String(seeds), String(events)] : ["–", "–"];
+    const cells = [...counts, found ? found.invariant : "survived"];
+    const scene = isCluster ? [sceneOf(mutant)] : [];
     return `| ${[mutant.name, `\`${mutant.file}\``, ...scene, ...cells].join(" | ")} |`;
   });
   return [
@@ -158,10 +184,13 @@ try {
   compile(compiled);
   const parts = values.only?.split(",") ?? [""];
   const wanted = list.mutants.filter(({ name }) => parts.some((part) => name.includes(part)));
-  const control = await hunt(compiled, list.control);
-  console.log(`the unchanged program: ${control.seeds} seeds, ${control.events} events`);
-  if (control.found !== null || control.broken !== undefined) {
-    console.error(`the unchanged program fails: ${JSON.stringify(control)}`);
+  const tests = [...new Set(wanted.flatMap(({ test }) => test ?? []))];
+  const controls = [...(values["no-control"] ? [] : list.controls), ...tests.map((test) => ({ test }))];
+  for (const control of controls) {
+    const { seeds, events, found, broken } = await hunt(compiled, control);
+    console.log(`the unchanged program, ${JSON.stringify(control)}: ${seeds} seeds, ${events} events`);
+    if (found === null && broken === undefined) continue;
+    console.error(`the unchanged program fails: ${JSON.stringify({ found, broken })}`);
     process.exitCode = 1;
   }
   const results = [];

@@ -103,6 +103,8 @@ export class SimDevice {
   witness: DeviceWitness | null = null;
   /** Virtual time until which the device is slow. */
   slowUntilUs = 0;
+  /** Virtual time before which no sync is done. */
+  syncsHeldUntilUs = 0;
   /** Pages beyond the provisioned ones that the device can hold. */
   spacePages = Number.POSITIVE_INFINITY;
   /** Since the last sync that failed: nothing may be acknowledged. Cleared by power loss or reopening. */
@@ -357,7 +359,8 @@ export class SimDevice {
     const spread = 0.5 + this.#random.u32() / 2 ** 32;
     const tail = this.#random.chance(0.02) ? 20 : 1;
     const slow = this.world.nowUs < this.slowUntilUs ? SLOW_FACTOR : 1;
-    return Math.min(LATENCY_US_MAX, (base * spread + length / 2000) * tail * slow);
+    const held = kind === Kind.Sync ? Math.max(0, this.syncsHeldUntilUs - this.world.nowUs) : 0;
+    return held + Math.min(LATENCY_US_MAX, (base * spread + length / 2000) * tail * slow);
   }
 
   #finishRead(request: Request): number {

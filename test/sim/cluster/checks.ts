@@ -13,11 +13,29 @@ import type { CopyRules } from "./copy-rules.js";
 /** Layer of operations that nobody may execute: they carry something wrong. */
 export const FORGED_LAYER = 99;
 
+/** A node as one of the config nodes. */
+export interface Voter {
+  readonly index: number;
+  /** Version of the set that it joined with, while it votes; 0: it does not. */
+  readonly joinedWith: number;
+  acceptedOf(key: number): AcceptedRecord | null;
+}
+
 interface Heard {
   readonly ballot: Ballot;
   readonly bytes: string;
   /** Nodes, each with the version of the set of config nodes that it was asked under; 0: they never change. */
   readonly acceptedBy: Set<string>;
+}
+
+/** Records of one volume follow each other in this order. */
+interface Ordered {
+  readonly epoch: number;
+  readonly generation: number;
+}
+
+function isOlder(a: Ordered, b: Ordered): boolean {
+  return a.epoch < b.epoch || (a.epoch === b.epoch && a.generation < b.generation);
 }
 
 export class ClusterChecks {
@@ -31,7 +49,10 @@ export class ClusterChecks {
   /** Per volume and (epoch, generation): who has accepted what. */
   readonly #records = new Map<string, Heard>();
   /** Per volume: the newest record that is known to be chosen. */
-  readonly #chosen = new Map<number, { epoch: number; generation: number }>();
+  readonly #chosen = new Map<number, Ordered>();
+  /** Per volume and version of the set of config nodes: the newest record that was chosen under it. */
+  readonly #chosenUnder = new Map<number, Map<number, Ordered>>();
+  readonly #voters: Voter[] = [];
   /** Per volume: the highest epoch that has begun to serve. */
   readonly #serving = new Map<number, number>();
   /** Nodes on which something runs that is not the device that the cluster knows. */
@@ -165,8 +186,57 @@ export class ClusterChecks {
     if (heard.bytes !== bytes || heard.ballot.owner !== record.ballot.owner)
       throw new Violation("I11", `two records have epoch ${epoch} and generation ${record.generation}`);
     heard.acceptedBy.add(`${set}/${node}`);
-    const ofSet = [...heard.acceptedBy].filter((one) => one.startsWith(`${set}/`));
-    if (ofSet.length >= this.#majority) this.#nowChosen(volume, record);
+    if (!this.#hasMajority(heard, set)) return;
+    this.#nowChosenUnder(volume, set, { epoch, generation: record.generation });
+    this.#nowChosen(volume, record);
+  }
+
+  #hasMajority({ acceptedBy }: Heard, set: number): boolean {
+    return [...acceptedBy].filter((one) => one.startsWith(`${set}/`)).length >= this.#majority;
+  }
+
+  /** Somebody was told that his record is chosen: by a majority of one set (I10). */
+  toldChosen(volume: number, { ballot: { epoch }, generation }: AcceptedRecord): void {
+    const heard = this.#records.get(`${volume}/${epoch}/${generation}`);
+    const sets = new Set([...(heard?.acceptedBy ?? [])].map((one) => Number.parseInt(one, 10)));
+    if (heard !== undefined && [...sets].some((set) => this.#hasMajority(heard, set))) return;
+    throw new Violation("I10", `${epoch}/${generation} was told as chosen, and no set has a majority for it`);
+  }
+
+  #nowChosenUnder(volume: number, set: number, record: Ordered): void {
+    let sets = this.#chosenUnder.get(volume);
+    if (sets === undefined) {
+      sets = new Map();
+      this.#chosenUnder.set(volume, sets);
+    }
+    const before = sets.get(set);
+    if (before !== undefined && !isOlder(before, record)) return;
+    sets.set(set, record);
+    for (const voter of this.#voters) this.#knows(voter, volume, set, record);
+  }
+
+  /** A node that may vote, now or later. */
+  addVoter(voter: Voter): void {
+    this.#voters.push(voter);
+  }
+
+  /** The node votes in another set than before, or votes again: it knows what was chosen before it joined (I10). */
+  seatChanged(voter: Voter): void {
+    for (const [volume, sets] of this.#chosenUnder)
+      for (const [set, record] of sets) this.#knows(voter, volume, set, record);
+  }
+
+  /** Whoever votes has what was chosen under sets before the one that it joined with, or something newer. */
+  #knows(voter: Voter, volume: number, set: number, record: Ordered): void {
+    const { index, joinedWith } = voter;
+    if (set >= joinedWith || this.#impostors.has(index)) return;
+    const accepted = voter.acceptedOf(volume);
+    const { epoch, generation } = record;
+    if (accepted !== null && !isOlder({ ...accepted, epoch: accepted.ballot.epoch }, record)) return;
+    throw new Violation(
+      "I10",
+      `node ${index} votes since set ${joinedWith} without ${epoch}/${generation} of ${volume}, chosen under set ${set}`,
+    );
   }
 
   #nowChosen(volume: number, record: AcceptedRecord): void {
@@ -179,30 +249,22 @@ export class ClusterChecks {
           "I11",
           `generation ${generation} of epoch ${epoch} does not follow ${before.generation}`,
         );
-      if (epoch < before.epoch || (epoch === before.epoch && generation <= before.generation)) return;
+      if (!isOlder(before, { epoch, generation })) return;
     }
     this.#chosen.set(volume, { epoch, generation });
     this.rules?.chosen(volume, record);
   }
 
   /** What is known to be chosen now; taken when phase 1 begins, compared when it has ended. */
-  chosen(volume: number): { readonly epoch: number; readonly generation: number } | null {
+  chosen(volume: number): Ordered | null {
     return this.#chosen.get(volume) ?? null;
   }
 
   /** A majority has promised `ballot` and shown `highest`; `before` was chosen when that began. */
-  phaseOneEnded(
-    ballot: Ballot,
-    highest: AcceptedRecord | null,
-    before: { readonly epoch: number; readonly generation: number } | null,
-  ): void {
+  phaseOneEnded(ballot: Ballot, highest: AcceptedRecord | null, before: Ordered | null): void {
     if (before === null || before.epoch > ballot.epoch) return;
     const seen = highest === null ? "nothing" : `${highest.ballot.epoch}/${highest.generation}`;
-    const older =
-      highest === null ||
-      highest.ballot.epoch < before.epoch ||
-      (highest.ballot.epoch === before.epoch && highest.generation < before.generation);
-    if (older)
+    if (highest === null || isOlder({ ...highest, epoch: highest.ballot.epoch }, before))
       throw new Violation(
         "I10",
         `epoch ${ballot.epoch} saw ${seen} although ${before.epoch}/${before.generation} was chosen`,

@@ -19,8 +19,6 @@ const RUN_MAX = 6;
 const NARROW_BLOCKS = 2;
 /** How often clients that rest look whether they still do. */
 const REST_MS = 60;
-/** Of changes. */
-const FUA_CHANCE = 0.15;
 
 type Kind = keyof Shares;
 
@@ -150,7 +148,7 @@ export class VolumeClients {
     const { words, checksums } = simMemory();
     const isZero = kind !== "write";
     const id = registers.numberOf(first, op.blocks, isZero);
-    if (this.#random.chance(FUA_CHANCE)) op.flags |= ExtentFlag.Fua;
+    if (this.#random.chance(registers.habits.fua)) op.flags |= ExtentFlag.Fua;
     if (kind === "zero" && this.#random.chance(0.5)) op.flags |= ExtentFlag.NoHole;
     if (kind === "free") op.kind = ExtentOpKind.Free;
     else op.kind = isZero ? ExtentOpKind.Zero : ExtentOpKind.Write;

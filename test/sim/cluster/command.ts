@@ -10,14 +10,15 @@ const COMMAND = "node dist/test/sim/cluster/main.js";
 const TALLY_MS = 60_000;
 
 const USAGE = `${COMMAND} [--seed S] [--trace] [--seeds N] [--from S] [--seconds N] [--fault-ms N]
-       [--subject probe|volume] [--focus SCENE] [--config-changes]
+       [--subject probe|volume|nobody] [--focus SCENE] [--config-changes]
        [--processes N] [--tally FILE]
 
 With --seed: one run of the simulated cluster, twice when not traced, to compare the hashes of its event log. Without:
 many seeds, from --from or from a number that the time gives, until --seeds or --seconds are used up. --tally FILE counts
 runs over runs.
 --fault-ms is the virtual time with faults; drawn from the seed when it is not given. --subject says who owns the volumes:
-the simple owner that tests the protocol (probe), or the real one (volume). --focus plays one scene only:
+the simple owner that tests the protocol (probe), the real one (volume), or nobody, where only the config nodes
+change. --focus plays one scene only:
 ${ALL_SCENES.join(", ")}.
 --config-changes has config nodes lost and replaced meanwhile (with the real owner). Exit code 1 when an invariant was violated, 64 for a wrong argument.`;
 
@@ -69,9 +70,9 @@ function focusOf(name: string): SceneName {
   return scene;
 }
 
-function subjectOf(name: string): "probe" | "volume" {
-  if (name === "probe" || name === "volume") return name;
-  throw new UsageError(`'${name}' is no subject; there are probe and volume`);
+function subjectOf(name: string): "probe" | "volume" | "nobody" {
+  if (name === "probe" || name === "volume" || name === "nobody") return name;
+  throw new UsageError(`'${name}' is no subject; there are probe, volume and nobody`);
 }
 
 function whole(text: string, option: string): number {

@@ -40,7 +40,7 @@ function* compare(
       // What a node still has that is no member counts for nothing.
       if (seat < 0) continue;
       if (!holders.holds(seat, extent)) {
-        if (has(node, record.id, extent))
+        if (node.has(record.id, extent))
           return `node ${node.index} has extent ${extent}, which is not its own`;
         continue;
       }
@@ -70,14 +70,6 @@ function check(registers: VolumeRegisters, extent: number, op: ExtentOp, memory:
     const at = memory + i * BLOCK_BYTES;
     shows(i, op.presentCount === 0 ? NOTHING : writesIn(at, !registers.hasPower));
   }
-}
-
-function has(node: NodeHost, volume: number, extent: number): boolean {
-  let found = false;
-  node.store!.inventory(volume, (_layer, one) => {
-    if (one === extent) found = true;
-  });
-  return found;
 }
 
 function* read(node: NodeHost, op: ExtentOp, volume: number, extent: number, memory: number): Routine<void> {

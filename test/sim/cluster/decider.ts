@@ -123,8 +123,10 @@ export class Decider {
 
   #accept(key: number, record: AcceptedRecord, done: () => void): void {
     this.#asking = this.#asker.register.accept(key, record, (outcome) => {
-      if (outcome.kind === "chosen") this.decisions++;
-      else if (outcome.kind === "refused") this.#epochs.set(key, outcome.promised.epoch);
+      if (outcome.kind === "chosen") {
+        this.#checks.toldChosen(key, record);
+        this.decisions++;
+      } else if (outcome.kind === "refused") this.#epochs.set(key, outcome.promised.epoch);
       done();
     });
   }

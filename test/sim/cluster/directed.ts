@@ -8,7 +8,16 @@ import { PassStage } from "../../../lib/replica/owner/resync-pass.js";
 import { OWNER_HOST, OWNERS } from "./faults.js";
 import type { NodeHost } from "./node-host.js";
 import { allExtents } from "./registers.js";
-import { BURST_MAX, LOOK_MS, MOSTLY_READS, MOSTLY_WRITES, READS_ONLY, SceneHelp } from "./scene-help.js";
+import {
+  BURST_MAX,
+  LOOK_MS,
+  MOSTLY_READS,
+  MOSTLY_WRITES,
+  ONLY_FREES,
+  ONLY_WRITES,
+  READS_ONLY,
+  SceneHelp,
+} from "./scene-help.js";
 
 export const DIRECTED_SCENES = [
   "strangers",
@@ -21,18 +30,33 @@ export const DIRECTED_SCENES = [
   "broken-resync",
   "listing",
   "in-turn",
+  "new-life",
+  "given-up",
 ] as const;
 export type DirectedScene = (typeof DIRECTED_SCENES)[number];
 
 /** Of members that lose power in turn, and between two of them: the first one is whole again by then. */
 const TURNS_MAX = 3;
 const TURN_MS = 6500;
+/** Within this time clients that rested have asked for something. */
+const CALL_MS = 100;
 /** Between two strangers. */
 const STRANGER_PAUSE_MS = 150;
 
 export class DirectedScenes extends SceneHelp {
+  /** Asked once, when a member has joined. */
+  #onJoined: (() => void) | null = null;
+
+  /** A member has joined the in-sync ones of some volume. */
+  joined(): void {
+    const then = this.#onJoined;
+    this.#onJoined = null;
+    then?.();
+  }
+
   /** How many ms it takes. */
   play(name: DirectedScene): number {
+    this.#onJoined = null;
     const scenes: Record<DirectedScene, () => number> = {
       strangers: () => this.#strangers(),
       "take-over": () => this.#takeOver(),
@@ -44,6 +68,8 @@ export class DirectedScenes extends SceneHelp {
       "broken-resync": () => this.#brokenResync(),
       listing: () => this.#listing(),
       "in-turn": () => this.#inTurn(),
+      "new-life": () => this.#newLife(),
+      "given-up": () => this.#givenUp(),
     };
     return scenes[name]();
   }
@@ -272,5 +298,78 @@ export class DirectedScenes extends SceneHelp {
       });
     });
     return TURN_MS * (losers.length + 1) + 3000;
+  }
+
+  /**
+   * A cool extent is freed and made anew, and is cool again on all members but one, of which no sync is done; that one loses
+   * its power, and with it both, and the owner is gone.
+   */
+  #newLife(): number {
+    const faults = this.faults;
+    const coolMs = this.between(1700, 2600);
+    const rest = this.rest(() => {
+      const node = faults.anyNode();
+      const volume = faults.servingVolume()?.volume ?? 0;
+      const has = allExtents().filter((extent) => node.has(volume, extent));
+      if (has.length === 0) return;
+      const inUse = [this.random.pick(has)];
+      faults.holdSyncs(node, 2 * CALL_MS + coolMs + 1000);
+      // What waited for a sync would not become cool.
+      this.clients({ isResting: false, fua: 0, pauseMs: CALL_MS, shares: ONLY_FREES, inUse });
+      faults.after(CALL_MS, () => this.clients({ shares: ONLY_WRITES }));
+      faults.after(2 * CALL_MS, () => this.clients({ isResting: true }));
+      faults.after(2 * CALL_MS + coolMs, () => {
+        const wasCalm = faults.isCalm;
+        faults.act("power", () => faults.powerLoss([node], wasCalm));
+        faults.killOwner(Math.max(0, faults.serving()), 8000);
+        faults.takeOver();
+        this.atWork({ pauseMs: 60, shares: READS_ONLY, inUse });
+      });
+    });
+    return rest + 2 * CALL_MS + coolMs + 7000;
+  }
+
+  /**
+   * A further seat comes to count, and one that has extents which are others' now does not come to hear that they are to go.
+   * Of those one is freed while another of its holders is away, which comes back before.
+   */
+  #givenUp(): number {
+    const faults = this.faults;
+    const ms = this.between(1300, 2200);
+    const rest = this.rest(() => {
+      this.#onJoined = () => this.#freeWhatIsGivenUp(ms);
+      faults.act("grow", () => faults.grow());
+    });
+    faults.after(rest + ms + 3500, () => this.atWork({ shares: MOSTLY_READS }));
+    return rest + ms + 5000;
+  }
+
+  #freeWhatIsGivenUp(ms: number): void {
+    const faults = this.faults;
+    const set = faults.servingVolume()?.set;
+    if (set === undefined || set === null) return;
+    for (const extent of allExtents()) {
+      const own: NodeHost[] = [];
+      const others: NodeHost[] = [];
+      for (const member of set.members) {
+        const node = faults.stage.nodes.find(({ id }) => id === member.node)!;
+        if (node.has(set.volume, extent)) (member.holds(extent) ? own : others).push(node);
+      }
+      for (const keeper of others) {
+        const away = own.find((node) => this.#canDecideWithout(keeper, node));
+        if (away === undefined) continue;
+        faults.blockFor(keeper.index, this.ownerHost, ms + 700);
+        this.cut(away, ms);
+        this.clients({ isResting: false, pauseMs: 30, shares: ONLY_FREES, inUse: [extent] });
+        faults.after(ms - 100, () => this.clients({ isResting: true }));
+        return;
+      }
+    }
+  }
+
+  /** A majority of the config nodes is left. */
+  #canDecideWithout(...nodes: readonly NodeHost[]): boolean {
+    const { configNodes } = this.faults.stage.plan;
+    return 2 * nodes.filter(({ isConfig }) => isConfig).length < configNodes;
   }
 }

@@ -42,6 +42,8 @@ export interface Stage {
   startOwner(index: number): void;
 }
 
+const OF_NODES: ReadonlySet<string> = new Set(["kill", "power", "slow", "block", "heal", "break"]);
+
 type Named = readonly (readonly [string, () => void])[];
 
 export class Faults {
@@ -86,6 +88,11 @@ export class Faults {
   /** Any of the single faults. */
   any(): void {
     this.act(...this.#random.pick(this.#single));
+  }
+
+  /** Any of those that nodes and connections have, whoever owns volumes. */
+  anyOfNodes(): void {
+    this.act(...this.#random.pick(this.#single.filter(([name]) => OF_NODES.has(name))));
   }
 
   act(name: string, act: () => void): void {
@@ -187,6 +194,11 @@ export class Faults {
   /** A device that takes a thousand times as long: promises meet operations in the store. */
   slowDevice(node: NodeHost, ms: number): void {
     node.device.slowUntilUs = this.#world.nowUs + 1000 * ms;
+  }
+
+  /** A device that takes writes and makes nothing stable for a while. */
+  holdSyncs(node: NodeHost, ms: number): void {
+    node.device.syncsHeldUntilUs = this.#world.nowUs + 1000 * ms;
   }
 
   /** What the run's sick device has happens to it for a moment. */

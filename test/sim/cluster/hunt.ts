@@ -2,7 +2,7 @@
  * How long until the simulated cluster notices: runs seeds from 1 on until one fails, or the seconds of processor time
  * are used up. For `npm run mutants`.
  *
- *     hunt.js SEEDS SECONDS probe|volume [SCENE]
+ *     hunt.js SEEDS SECONDS probe|volume|config [SCENE]
  */
 import { takeNativeChecksums } from "../native.js";
 import { runCluster } from "./run.js";
@@ -19,8 +19,7 @@ while (found === null && seed < Number(seedsMax) && process.cpuUsage().user < Nu
   seed++;
   const result = runCluster({
     seed,
-    subject: subject === "probe" ? "probe" : "volume",
-    configChanges: subject === "config",
+    subject: subject === "config" ? "nobody" : subject === "probe" ? "probe" : "volume",
     ...(focus === undefined ? {} : { focus }),
   });
   events += result.events;

@@ -1,9 +1,9 @@
 // Known-bad one-line changes of the node protocol and of the owner, for scripts/mutants.mjs. `find` is in the file
 // exactly once. `subject`: who owns the volumes in the simulated cluster, or "config" for changes of the config nodes;
-// `focus`: the scene that is played (scenes.ts), by default any.
+// `focus`: the scene that is played (scenes.ts), by default any. `test`: a unit test that fails on it, instead of a hunt.
 import { CONFIG_MUTANTS } from "./config-mutants.mjs";
 
-/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume" | "config", focus?: string}[]} */
+/** @type {readonly {name: string, file: string, find: string, replace: string, invariant: string, subject: "probe" | "volume" | "config", focus?: string, test?: string}[]} */
 export const CLUSTER_MUTANTS = [
   {
     name: "a promise does not wait for older operations",
@@ -403,7 +403,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (hot) doubt.add(extent);",
     invariant: "I7: extents that may differ are reconciled",
     subject: "volume",
-    focus: "lives",
+    focus: "new-life",
   },
   {
     name: "an activation does not look at who lacks an extent",
@@ -457,7 +457,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (sources.length === 0 || member.pass !== pass) return;",
     invariant: "I12: only what is not in doubt is copied from",
     subject: "volume",
-    focus: "failed-resync",
+    test: "test/unit/replica/owner-leaves-copies-different.test.ts",
   },
   {
     name: "a proposed member counts as out when it is cut",
@@ -548,7 +548,7 @@ export const CLUSTER_MUTANTS = [
     replace: "if (of === member && !of.holds(entry.extent)) {",
     invariant: "I15: surplus is dropped",
     subject: "volume",
-    focus: "grow",
+    focus: "given-up",
   },
   {
     name: "an owner that lets go says that nothing differs while something is to reconcile",

@@ -4,7 +4,7 @@ import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
 import { startRoutine } from "../../../lib/core/routine.js";
 import type { ByteStream } from "../../../lib/core/stream.js";
 import { RecordAcceptor } from "../../../lib/replica/acceptor.js";
-import type { NodeId, PeerId } from "../../../lib/replica/api.js";
+import type { AcceptedRecord, NodeId, PeerId } from "../../../lib/replica/api.js";
 import { NodeConfig } from "../../../lib/replica/config/follow.js";
 import { ConfigSeat } from "../../../lib/replica/config/seat.js";
 import type { ConfigSet } from "../../../lib/replica/config/set.js";
@@ -31,7 +31,7 @@ import { SimDevice } from "../device.js";
 import type { DeviceImage } from "../device-pages.js";
 import { CLUSTER_POOL_START, SimPool, simMemory } from "../memory.js";
 import type { SimProcess, SimWorld } from "../world.js";
-import { type ClusterChecks, withOther } from "./checks.js";
+import { type ClusterChecks, type Voter, withOther } from "./checks.js";
 import type { Server, SimNetwork } from "./network.js";
 
 export const CLUSTER_ID = Uint8Array.from({ length: 16 }, (_, i) => 0xc0 + i);
@@ -57,6 +57,8 @@ export interface NodeHostOptions {
   readonly volumes: number;
   /** The device of a node answers nothing any more. */
   failed(node: NodeHost): void;
+  /** The node tells its states to one that joins with this version of the set. */
+  toldStates?(node: NodeHost, version: number): void;
 }
 
 /** Pool number `station` of a run. */
@@ -68,7 +70,7 @@ export function deviceIdOfNode(index: number): Uint8Array {
   return Uint8Array.from({ length: 16 }, (_, i) => (i === 0 ? index + 1 : 0x10 + i));
 }
 
-export class NodeHost {
+export class NodeHost implements Voter {
   readonly index: number;
   readonly id: NodeId;
   readonly device: SimDevice;
@@ -122,6 +124,7 @@ export class NodeHost {
       latencyUs: 60,
       granuleBytes: BLOCK_BYTES,
     });
+    if (options.firstSet !== undefined) checks.addVoter(this);
   }
 
   get #capacity(): number {
@@ -135,6 +138,16 @@ export class NodeHost {
   /** Its seat among config nodes that change; null: it is dead, or they do not. */
   get seat(): ConfigSeat | null {
     return this.alive ? this.#seat : null;
+  }
+
+  get joinedWith(): number {
+    const { seat } = this;
+    if (seat === null || !this.serving || !seat.votesIn(seat.set.version)) return 0;
+    return seat.set.nodes.find(({ node }) => node === this.id)?.since ?? 0;
+  }
+
+  acceptedOf(key: number): AcceptedRecord | null {
+    return this.core?.acceptor.state(key).accepted ?? null;
   }
 
   /** Counts its power losses. */
@@ -172,6 +185,15 @@ export class NodeHost {
         extentChanged: () => undefined,
       },
     };
+  }
+
+  /** Whether its store has the extent of the volume. */
+  has(volume: number, extent: number): boolean {
+    let found = false;
+    this.store?.inventory(volume, (_layer, one) => {
+      if (one === extent) found = true;
+    });
+    return found;
   }
 
   /** Makes a store of the blank device; `done` when it has. */
@@ -310,8 +332,16 @@ export class NodeHost {
     if (firstSet === undefined) return null;
     const seat: ConfigSeat = new ConfigSeat(store, this.id, firstSet, () => {
       this.#hasVoted ||= seat.isConfig;
-      if (this.#seat === seat) this.#config?.changed();
+      if (this.#seat !== seat) return;
+      this.#checks.seatChanged(this);
+      this.#config?.changed();
     });
+    const tells = seat.tellsStates.bind(seat);
+    seat.tellsStates = (version) => {
+      const is = tells(version);
+      if (is) this.#options.toldStates?.(this, version);
+      return is;
+    };
     return seat;
   }
 

@@ -82,7 +82,7 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     [4, 3],
   ] as const);
   // Several seats can be added to a volume of a run about that.
-  const isGrowing = focus === "grow";
+  const isGrowing = focus === "grow" || focus === "given-up";
   const needsSpares = isGrowing || focus === "replace";
   const isOnAll = focus === "slow-source";
   const needsPower = NEEDS_POWER_LOSS.has(focus);
@@ -94,7 +94,9 @@ export function planOf(random: Prng, focus?: SceneName): RunPlan {
     configNodes: config,
     scenes: [focus],
     manyNeeded: 0.2,
-    patienceMs: random.fork("patience").pick([PATIENCE_MS, LONG_PATIENCE_MS]),
+    patienceMs: NEEDS_QUIET.has(focus)
+      ? LONG_PATIENCE_MS
+      : random.fork("patience").pick([PATIENCE_MS, LONG_PATIENCE_MS]),
     volumes: 1,
     hasPower: needsPower ? false : isGrowing ? random.chance(0.2) : plan.hasPower,
     sickness: needsPower || focus !== "sick" ? "none" : random.pick(["rot", "eio", "full"]),
@@ -108,10 +110,13 @@ function withDirected(plan: RunPlan, random: Prng): RunPlan {
   return { ...plan, scenes: random.chance(0.5) ? [one] : [...plan.scenes, one] };
 }
 
+/** A gateway that wants the volume for itself would spoil them. */
+const NEEDS_QUIET: ReadonlySet<SceneName> = new Set(["new-life", "given-up"]);
 const NEEDS_POWER_LOSS: ReadonlySet<SceneName> = new Set([
   "blackout",
   "lossy",
   "lives",
   "joining",
   "in-turn",
+  "new-life",
 ]);

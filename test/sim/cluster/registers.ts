@@ -30,8 +30,11 @@ export interface Habits {
   readonly pauseMs: number;
   readonly isResting: boolean;
   readonly shares: Shares;
+  /** How often a change is to be stable when it is answered. */
+  readonly fua: number;
 }
 
+export const USUAL_FUA = 0.15;
 export const USUAL_SHARES: Shares = { flush: 2, free: 1, zero: 1, write: 8, read: 8 };
 
 export function allExtents(): number[] {
@@ -64,6 +67,7 @@ export class VolumeRegisters {
     pauseMs: 500,
     isResting: false,
     shares: USUAL_SHARES,
+    fua: USUAL_FUA,
   };
   /** Operations that follow the one before at once, from now on. */
   hurry = 0;

@@ -23,8 +23,11 @@ import { clusterNameOf, type VolumeOwner, volumeNumber } from "./volume-owner.js
 
 export interface ClusterRunOptions {
   readonly seed: number;
-  /** Who owns the volumes: the simple owner that tests the protocol, or the real one. */
-  readonly subject?: "probe" | "volume";
+  /**
+   * Who owns the volumes: the simple owner that tests the protocol, or the real one; nobody: there is nothing but config
+   * nodes that change.
+   */
+  readonly subject?: "probe" | "volume" | "nobody";
   /** Virtual time with faults; drawn from the seed when it is not given. */
   readonly faultMs?: number;
   /** Only this scene. */
@@ -62,6 +65,10 @@ export interface ClusterRunResult {
 const PEACE_MS = 120_000;
 /** Writes that must be acknowledged in peace. */
 const PEACE_WRITES = 20;
+/** Records that must be chosen in peace, of nodes that nobody owns volumes on. */
+const PEACE_DECISIONS = 10;
+/** Most time between two faults of those. */
+const NODE_FAULTS_MS = 1500;
 /** Amendments at the end, and most time between two of them. */
 const PEACE_AMENDS = 3;
 const PEACE_AMENDS_US = 10_000;
@@ -95,6 +102,7 @@ class ClusterRun implements Stage {
   readonly #sets: KnownSets | null;
   readonly #config: ConfigScene | null;
   readonly #faultUs: number;
+  readonly #isOwned: boolean;
   #events = 0;
   #activations = 0;
   #shrinks = 0;
@@ -102,28 +110,32 @@ class ClusterRun implements Stage {
   #replaced = 0;
   #grown = 0;
 
-  constructor({ seed, subject, faultMs, focus, configChanges, trace }: ClusterRunOptions) {
+  constructor({ seed, subject, faultMs, focus, trace, ...options }: ClusterRunOptions) {
     Violation.raised = null;
+    const configChanges = options.configChanges === true || subject === "nobody";
     this.world = new SimWorld(seed, trace ?? null);
     this.random = this.world.random.fork("cluster");
+    this.#isOwned = subject !== "nobody";
     const drawn = planOf(Prng.ofSeed(seed).fork("plan"), focus);
     const later = Prng.ofSeed(seed).fork("config nodes");
-    this.plan = configChanges === true ? planWithSpares(drawn, later) : drawn;
+    this.plan = configChanges ? planWithSpares(drawn, later) : drawn;
     const { plan } = this;
     this.#faultUs = (faultMs ?? plan.faultMs) * 1000;
     this.network = new SimNetwork(this.world, plan);
     this.#checks = new ClusterChecks(plan.configNodes);
     const arena = freshArena();
+    const isProbed = subject === undefined || subject === "probe";
     const volumes = subject === "volume" ? plan.volumes : 0;
     this.clients = Array.from({ length: volumes }, (_, index) => new VolumeRegisters(plan.hasPower, index));
-    this.#sets = configChanges === true ? new KnownSets(plan.configNodes) : null;
+    this.#sets = configChanges ? new KnownSets(plan.configNodes) : null;
     const host = {
       configNodes: plan.configNodes,
-      nameOf: subject === "volume" ? nameUnlessDecision(clusterNameOf) : probeNameOf,
+      nameOf: isProbed ? probeNameOf : nameUnlessDecision(clusterNameOf),
       ...(this.#sets === null ? {} : { firstSet: this.#sets.first }),
       inventoryPage: plan.inventoryPage,
       volumes,
       failed: (node: NodeHost) => this.#deviceFailed(node),
+      toldStates: (node: NodeHost, version: number) => this.#config?.toldStates(node, version),
     };
     this.nodes = Array.from(
       { length: plan.nodes },
@@ -169,7 +181,8 @@ class ClusterRun implements Stage {
     let violation: Violation | null = null;
     try {
       this.#begin();
-      this.#storm();
+      if (this.#isOwned) this.#storm();
+      else this.#stormOfNodes();
       this.#peace();
     } catch (error) {
       if (!(error instanceof Violation) && Violation.raised === null)
@@ -234,7 +247,7 @@ class ClusterRun implements Stage {
     this.#stepUntil(() => formatted === this.nodes.length, 60_000_000);
     for (const node of this.nodes) node.start();
     this.#stepUntil(() => this.nodes.every(({ serving }) => serving), 60_000_000);
-    for (let i = 0; i < OWNERS; i++) this.startOwner(i);
+    for (let i = 0; i < OWNERS && this.#isOwned; i++) this.startOwner(i);
     this.stranger.start();
     this.#config?.start();
   }
@@ -343,6 +356,15 @@ class ClusterRun implements Stage {
     }
   }
 
+  /** Nodes come and go, and the config nodes change by themselves. */
+  #stormOfNodes(): void {
+    const until = this.world.nowUs + this.#faultUs;
+    while (this.world.nowUs < until) {
+      this.#stepFor(1000 * this.random.below(NODE_FAULTS_MS));
+      this.#faults.anyOfNodes();
+    }
+  }
+
   // ---- Peace -------------------------------------------------------------------------------------------
 
   /** No more faults: somebody serves, every node is in sync again, and everything acknowledged is on all of them. */
@@ -354,6 +376,10 @@ class ClusterRun implements Stage {
     this.#scenes.makePeace();
     for (const node of this.nodes) node.startTruth();
     for (const node of this.nodes) if (!node.alive) node.start();
+    if (!this.#isOwned) {
+      this.#peaceOfNodes(this.#config!);
+      return;
+    }
     for (let i = 0; i < OWNERS; i++) if (!(this.owners[i]?.process.alive ?? false)) this.startOwner(i);
     const wanted = this.#writes + PEACE_WRITES;
     const reached = this.#stepUntil(() => this.#writes >= wanted && this.#isWhole(), PEACE_MS * 1000);
@@ -363,6 +389,15 @@ class ClusterRun implements Stage {
         `after ${PEACE_MS} ms of peace ${this.#writes - wanted + PEACE_WRITES} writes${this.#waits()}`,
       );
     if (this.clients.length > 0) this.#atRest();
+  }
+
+  /** Every config node votes, and records are chosen. */
+  #peaceOfNodes(config: ConfigScene): void {
+    const wanted = config.decisions + PEACE_DECISIONS;
+    const isWell = (): boolean => config.isWhole && config.decisions >= wanted;
+    if (this.#stepUntil(isWell, PEACE_MS * 1000)) return;
+    const missing = wanted - config.decisions;
+    throw new Violation("I23", `after ${PEACE_MS} ms of peace ${missing} decisions are missing`);
   }
 
   #isWhole(): boolean {
@@ -395,6 +430,11 @@ class ClusterRun implements Stage {
   /** A further seat comes to count while operations are open, which nothing that happens later would get going again. */
   #growAtWork(): void {
     this.#faults.grow();
+    const isFlushing = (): boolean =>
+      this.#servedVolumes().some(({ set }) =>
+        set?.members.some(({ inSync, required }) => !inSync && required),
+      );
+    this.#stepUntil(() => this.#isWhole() || isFlushing(), PEACE_MS * 1000);
     this.#scenes.rush();
     this.#stepUntil(() => this.#isWhole(), PEACE_MS * 1000);
   }

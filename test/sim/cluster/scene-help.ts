@@ -2,7 +2,14 @@
 import type { Prng } from "../prng.js";
 import { type Faults, OWNER_HOST } from "./faults.js";
 import type { NodeHost } from "./node-host.js";
-import { allExtents, type Habits, type Shares, USUAL_SHARES, VOLUME_EXTENTS } from "./registers.js";
+import {
+  allExtents,
+  type Habits,
+  type Shares,
+  USUAL_FUA,
+  USUAL_SHARES,
+  VOLUME_EXTENTS,
+} from "./registers.js";
 
 /** Time after which what nobody changes has become cool. */
 const COOL_MS = 2200;
@@ -20,6 +27,8 @@ export const MOSTLY_READS: Shares = { flush: 2, free: 0, zero: 0, write: 1, read
 export const READS_ONLY: Shares = { flush: 0, free: 0, zero: 0, write: 0, read: 1 };
 export const MANY_FLUSHES: Shares = { flush: 10, free: 0, zero: 0, write: 8, read: 4 };
 export const ONLY_FLUSHES: Shares = { flush: 1, free: 0, zero: 0, write: 0, read: 0 };
+export const ONLY_FREES: Shares = { flush: 0, free: 1, zero: 0, write: 0, read: 0 };
+export const ONLY_WRITES: Shares = { flush: 0, free: 0, zero: 0, write: 1, read: 0 };
 export const NEW_LIVES: Shares = { flush: 0, free: 6, zero: 1, write: 10, read: 2 };
 
 export class SceneHelp {
@@ -45,6 +54,7 @@ export class SceneHelp {
       pauseMs: this.random.pick([150, 400, 1000]),
       isResting: false,
       shares: USUAL_SHARES,
+      fua: USUAL_FUA,
       ...habits,
     });
   }
@@ -55,8 +65,9 @@ export class SceneHelp {
     this.atWork({ pauseMs: 200, ...(isRotten ? { shares: NEW_LIVES, inUse: allExtents() } : {}) });
   }
 
-  /** Many operations follow each other at once. */
+  /** Many changes follow each other at once. */
   rush(): void {
+    this.clients({ shares: MOSTLY_WRITES, inUse: allExtents() });
     this.hurry(RUSH);
   }
 

@@ -64,6 +64,7 @@ export class Scenes extends SceneHelp {
     const then = this.#onJoined;
     this.#onJoined = null;
     then?.();
+    this.#directed.joined();
   }
 
   /** Nothing that a scene was waiting for happens any more. */

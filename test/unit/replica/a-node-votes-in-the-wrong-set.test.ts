@@ -109,6 +109,11 @@ t.test("who was left out votes no more, and tells only those who took its place"
   t.notOk(c.votesIn(3), "it joins anew, and has to copy what was decided meanwhile");
   t.ok(c.isEmpty);
   t.notOk(c.tellsStates(3));
+  const away = seat(new Pages(engine), C, ONE, engine);
+  away.heard(THREE);
+  engine.settle();
+  t.notOk(away.votesIn(3), "it has not even heard of the set that it was left out of");
+  t.ok(away.isEmpty);
   const b = seat(new Pages(engine), B, ONE, engine);
   b.heard(THREE);
   engine.settle();

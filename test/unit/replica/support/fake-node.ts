@@ -262,6 +262,11 @@ export class FakeSession implements ReplicaSession {
     this.submit(op);
   }
 
+  /** Answers with `said` those that are held and asked for. */
+  answer(which: (op: ExtentOp) => boolean, said: Status): void {
+    for (const op of [...this.#open]) if (which(op)) this.#answer(op, said);
+  }
+
   /** Answers what was held. */
   answerHeld(): void {
     for (const op of [...this.#open]) this.#answer(op, null);
