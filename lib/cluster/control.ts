@@ -12,6 +12,7 @@ import type { AcceptedRecord, Ballot, PeerId } from "../replica/api.js";
 import { type ClusterRecord, encodeClusterRecord } from "../replica/owner/record.js";
 import type { AcceptOutcome, Asking, PromiseOutcome, RecordRegister } from "../replica/register.js";
 import { decoded } from "./catalogue.js";
+import { refuseTooLarge } from "./record-room.js";
 
 /** A change that the config nodes have not decided by then is reported as open. */
 const DECISION_MS = 10_000;
@@ -30,8 +31,9 @@ export class RecordControl {
     this.#self = self;
   }
 
-  /** The first record of a volume. Throws VOLUME_EXISTS, CLUSTER_UNDECIDED. */
+  /** The first record of a volume. Throws VOLUME_EXISTS, RECORD_TOO_LARGE, CLUSTER_UNDECIDED. */
   async create(first: ClusterRecord): Promise<Chosen> {
+    refuseTooLarge(first);
     const ballot = { epoch: 1, owner: this.#self };
     const promised = await this.#promise(first, ballot);
     if (promised.kind === "refused") throw undecided("another record of its number is there");
@@ -47,7 +49,7 @@ export class RecordControl {
 
   /**
    * Changes a record. `edit` may throw LaminaError. Throws VOLUME_UNKNOWN, VOLUME_ELSEWHERE, VOLUME_EXISTS,
-   * CLUSTER_UNDECIDED.
+   * RECORD_TOO_LARGE, CLUSTER_UNDECIDED.
    */
   async change(known: ClusterRecord, edit: (record: ClusterRecord) => ClusterRecord): Promise<Chosen> {
     const { name } = known;
@@ -70,6 +72,8 @@ export class RecordControl {
         // Nothing of the data has changed since the last owner let go of it.
         owner: { ...record.owner, peer: this.#self, node: null, incarnation: 0 },
       };
+      // A volume can always be removed.
+      if (changed.state === "live") refuseTooLarge(changed);
       const outcome = await this.#accept(changed, ballot);
       if (outcome.outcome.kind === "chosen") return outcome;
       if (outcome.outcome.kind === "name-taken") {

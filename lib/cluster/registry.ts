@@ -33,6 +33,7 @@ import { checkName, completePolicy } from "../volume/validate.js";
 import type { Catalogue, KnownVolume } from "./catalogue.js";
 import { type Chosen, inTime, type RecordControl } from "./control.js";
 import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
+import { refuseTooLarge } from "./record-room.js";
 
 /**
  * A volume that was taken from us is not taken back for so long: clients that reconnect here while others use the
@@ -196,7 +197,7 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
       return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
     await inTime(name, held.ready);
     // What it says against the change must not surface inside the owner.
-    edit(held.owned.record ?? known.record);
+    refuseTooLarge(edit(held.owned.record ?? known.record));
     const record = await inTime(name, held.owned.amend(edit));
     if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
     this.tell({ kind: "changed", record });

@@ -74,7 +74,7 @@ export const CATALOGUE = {
     http: 507,
   },
   REPLICAS_TOO_MANY: {
-    message: "{replicas} replicas were asked for but there is {nodes} node",
+    message: "{replicas} replicas were asked for, and the number of nodes is {nodes}",
     next: "use --replicas {nodes}, or add nodes first",
     exit: 1,
     http: 409,
@@ -112,7 +112,7 @@ export const CATALOGUE = {
   },
   RECORD_TOO_LARGE: {
     message: "the record of volume '{name}' would have {bytes} bytes, more than {limit}",
-    next: "use fewer or shorter access rules",
+    next: "use fewer or shorter access rules, or a shorter description",
     exit: 1,
     http: 507,
   },

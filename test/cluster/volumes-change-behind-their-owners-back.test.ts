@@ -4,6 +4,8 @@ import { until } from "../interop/support/until.js";
 import { Cluster, type Station } from "./support/cluster.js";
 
 const BLOCK = Buffer.alloc(4096, 7);
+/** More than the page of a record has room for. */
+const LONG_LIST = Array.from({ length: 64 }, (_, i) => ["--allow", `address:2001:db8:1:${i}::/64`]).flat();
 
 interface Shown {
   readonly size: number;
@@ -56,6 +58,7 @@ t.test(
         ["rm", "v"],
       ])
         t.match(await other.refused("volume", ...change), /LAMINA_VOLUME_ELSEWHERE/, change.join(" "));
+      t.match(await owner.refused("volume", "set", "v", ...LONG_LIST), /LAMINA_RECORD_TOO_LARGE/);
       await owner.lamina("volume", "resize", "v", "--size", "32M");
       await client.write((32 << 20) - BLOCK.length, BLOCK);
       t.ok((await client.read((32 << 20) - BLOCK.length, BLOCK.length)).equals(BLOCK), "it has grown");

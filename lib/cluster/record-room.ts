@@ -1,0 +1,43 @@
+/**
+ * Whether a volume's record leaves room. It is one page at each config node, and grows: numbers get longer, members are
+ * added. One that fitted no more could not be changed at all then, not even to leave out a copy that has failed or to name
+ * the gateway that takes the volume over.
+ *
+ * Invariant: what is let in fits its page whatever its numbers become, with as many members as there may be.
+ */
+import { LaminaError } from "../core/errors.js";
+import { epoch, generation } from "../core/ids.js";
+import { RECORD_PAYLOAD_MAX } from "../replica/limits.js";
+import {
+  type ClusterRecord,
+  encodeClusterRecord,
+  MEMBERS_MAX,
+  type MemberEntry,
+} from "../replica/owner/record.js";
+
+/** No number of a record has more digits. */
+const LONGEST = Number.MAX_SAFE_INTEGER;
+const SOME_NODE = "f".repeat(32);
+const LONGEST_MEMBER: MemberEntry = { node: SOME_NODE, state: "insync", since: LONGEST };
+
+/** What people have put into the record, beside the longest that may be in it otherwise. */
+function longest(record: ClusterRecord): ClusterRecord {
+  return {
+    ...record,
+    state: "removed",
+    size: LONGEST,
+    epoch: epoch(LONGEST),
+    generation: generation(LONGEST),
+    version: LONGEST,
+    owner: { peer: LONGEST, node: SOME_NODE, incarnation: LONGEST, released: false, settled: false },
+    members: Array.from({ length: MEMBERS_MAX }, () => LONGEST_MEMBER),
+    seats: MEMBERS_MAX - 1,
+  };
+}
+
+/** Throws RECORD_TOO_LARGE. */
+export function refuseTooLarge(record: ClusterRecord): void {
+  const bytes = encodeClusterRecord(longest(record)).length;
+  if (bytes > RECORD_PAYLOAD_MAX)
+    throw new LaminaError("RECORD_TOO_LARGE", { name: record.name, bytes, limit: RECORD_PAYLOAD_MAX });
+}
