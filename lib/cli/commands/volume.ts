@@ -59,6 +59,11 @@ function registerCreate(yargs: Argv<GlobalArguments>, run: Run): void {
         })
         .option("read-only", { describe: "refuse writes", type: "boolean" })
         .option("replicas", { describe: "copies of each extent", type: "string", requiresArg: true })
+        .option("min-replicas", {
+          describe: "copies in sync that writes need, with fewer they wait (default: more than half)",
+          type: "string",
+          requiresArg: true,
+        })
         .option("stripe-count", {
           describe: "extents that a stream is dealt over",
           type: "string",
@@ -84,6 +89,7 @@ function registerCreate(yargs: Argv<GlobalArguments>, run: Run): void {
         description: args.description,
         readOnly: args.readOnly,
         replicas: parseCount(args.replicas, "--replicas"),
+        minReplicas: parseCount(args.minReplicas, "--min-replicas"),
         stripeCount: parseCount(args.stripeCount, "--stripe-count"),
         stripeUnit: args.stripeUnit === undefined ? undefined : parseBytes(args.stripeUnit),
         onFull: args.onFull,
@@ -165,7 +171,7 @@ function registerSet(yargs: Argv<GlobalArguments>, run: Run): void {
           "a new access list",
         )
         .example("lamina volume set disk1 --no-allow", "no access list: everyone who can connect")
-        .example("lamina volume set disk1 --read-only", "refuse writes from the next connection on"),
+        .example("lamina volume set disk1 --read-only", "refuse writes, also of who has it open"),
     run(async (args) => {
       const { description, readOnly, onFull } = args;
       const body = { description, readOnly, onFull, access: accessOption(args.allow) };
@@ -271,7 +277,7 @@ function show(v: VolumeDetailView, json: boolean): void {
       ["clients", String(v.usage.connections)],
       ["state", stateOf(v)],
       ["description", v.description === "" ? "-" : v.description],
-      ["replicas", String(v.replicas)],
+      ["replicas", v.replicas === 1 ? "1" : `${v.replicas}; writes need ${v.minReplicas}`],
       ["stripes", stripes],
       ["when full", v.onFull === "wait" ? "writes wait" : "writes get ENOSPC"],
       ...accessLines(v.access),
