@@ -11,7 +11,7 @@ import { LaminaError } from "../core/errors.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { NodeId } from "../replica/api.js";
 import type { LeaseClient } from "../replica/lease.js";
-import type { ClusterRecord } from "../replica/owner/record.js";
+import { type ClusterRecord, isJoining } from "../replica/owner/record.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type {
   CreateVolume,
@@ -218,13 +218,13 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   }
 
   /**
-   * Gives a volume a further seat, for a node, and keeps the volume here until its copies are whole. Throws
-   * VOLUME_ELSEWHERE, SEAT_NOT_ADDED, CLUSTER_UNDECIDED.
+   * Gives a volume a further seat, for a node, and keeps the volume here until its copies are whole; also if that seat is
+   * joining already. Throws VOLUME_ELSEWHERE, SEAT_NOT_ADDED, CLUSTER_UNDECIDED.
    */
   addSeat(name: string, next: NodeId): Promise<void> {
     const node = this.#options.environment.owner.nameOf(next);
     return this.#changeSeats(name, async (owned) => {
-      const what = await owned.grow(next);
+      const what = joins(owned.record, next) ? null : await owned.grow(next);
       return what === null ? null : new LaminaError("SEAT_NOT_ADDED", { name, node, what });
     });
   }
@@ -437,4 +437,9 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     }
     await Promise.all(this.#closing.values());
   }
+}
+
+/** The further seat that is joining is this node's. */
+function joins(record: ClusterRecord | null, node: NodeId): boolean {
+  return record !== null && isJoining(record) && record.members.at(-1)!.node === node;
 }

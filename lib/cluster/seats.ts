@@ -79,16 +79,16 @@ export class SeatControl {
 
   /**
    * Gives each seat of a node to another one: the one that is wanted, or that with the most free space. A volume whose seat
-   * cannot be given keeps it, and the others go on. Throws NODE_UNKNOWN, CLUSTER_UNREACHABLE.
+   * cannot be given keeps it, and the others go on. Throws NODE_UNKNOWN, VOLUME_UNKNOWN, CLUSTER_UNREACHABLE.
    */
   async drain(node: string, wanted: DrainWanted): Promise<readonly SeatOutcome[]> {
     await this.#refresh();
     const old = this.#find(node);
     const next = wanted.to === undefined ? null : this.#find(wanted.to);
     const outcomes: SeatOutcome[] = [];
-    for (const record of this.#seatsOf(old.node)) {
+    for (const record of this.#volumes(wanted.volume)) {
+      if (!hasSeat(record, old.node)) continue;
       const { name: volume } = record;
-      if (volume !== (wanted.volume ?? volume)) continue;
       try {
         const spare = await this.#spareFor(record, old, next);
         await this.#registry.replaceSeat(volume, old.node, spare?.node ?? null);
@@ -108,11 +108,8 @@ export class SeatControl {
    */
   async rebalance({ volume, dryRun }: BalanceWanted): Promise<readonly BalanceOutcome[]> {
     await this.#refresh();
-    const records = this.#registry.list().filter(({ name }) => name === (volume ?? name));
-    if (volume !== undefined && records.length === 0)
-      throw new LaminaError("VOLUME_UNKNOWN", { name: volume });
     const outcomes: BalanceOutcome[] = [];
-    for (const record of records) outcomes.push(await this.#addSeat(record, dryRun ?? false));
+    for (const record of this.#volumes(volume)) outcomes.push(await this.#addSeat(record, dryRun ?? false));
     return outcomes;
   }
 
@@ -155,12 +152,21 @@ export class SeatControl {
     await Promise.all([this.#environment.directory.refresh(), this.#registry.refresh()]);
   }
 
+  /** All of them, or the one of this name. Throws VOLUME_UNKNOWN. */
+  #volumes(name: string | undefined): readonly ClusterRecord[] {
+    const all = this.#registry.list();
+    if (name === undefined) return all;
+    const found = all.filter((record) => record.name === name);
+    if (found.length === 0) throw new LaminaError("VOLUME_UNKNOWN", { name });
+    return found;
+  }
+
   #find(text: string): NodePlace {
     return findNode(this.#environment.directory, text);
   }
 
   #seatsOf(node: NodeId): readonly ClusterRecord[] {
-    return this.#registry.list().filter(({ members }) => members.some((member) => member.node === node));
+    return this.#registry.list().filter((record) => hasSeat(record, node));
   }
 
   /** Null: nobody; but the seat is one that joins, which the volume does without. */
@@ -178,7 +184,7 @@ export class SeatControl {
   /** The node without a seat that has the most free space, or the one that is wanted; null: none that can be used. */
   async #unseated(record: ClusterRecord, wanted: NodePlace | null = null): Promise<NodePlace | null> {
     const { dial, key, directory } = this.#environment;
-    const isSpare = ({ node }: NodePlace): boolean => !record.members.some((member) => member.node === node);
+    const isSpare = ({ node }: NodePlace): boolean => !hasSeat(record, node);
     const candidates = (wanted === null ? directory.places : [wanted]).filter(isSpare);
     const [best] = await usableNodes(dial, key, candidates);
     return best ?? null;
@@ -207,6 +213,10 @@ export class SeatControl {
     }
     throw undecided(`node ${address} registers its device at the same time`);
   }
+}
+
+function hasSeat({ members }: ClusterRecord, node: NodeId): boolean {
+  return members.some((member) => member.node === node);
 }
 
 /** The node that people call so. Throws NODE_UNKNOWN. */

@@ -52,6 +52,7 @@ t.test("a node takes a lost one's seat, gives it back and leaves; the next has i
 
   t.match(await gateway.refused("node", "drain", "127.0.0.1:1"), /LAMINA_NODE_UNKNOWN/);
   t.match(await gateway.refused("node", "drain", n3.address), /LAMINA_NODE_SPARE_MISSING/);
+  t.match(await gateway.refused("node", "drain", n3.address, "--volume", "w"), /LAMINA_VOLUME_UNKNOWN/);
   t.match(await gateway.refused("node", "rm", n3.address), /LAMINA_NODE_IS_CONFIG/);
   t.match(
     await gateway.lamina("cluster", "rebalance"),
@@ -96,6 +97,11 @@ t.test("a node takes a lost one's seat, gives it back and leaves; the next has i
   t.match(dry, `volume v: ${n5.address} would get a further seat`);
   t.ok(await isOn(cluster, [n1, n2, n3]), "nothing was done");
   t.match(await gateway.lamina("cluster", "rebalance", "--volume", "v"), `${n5.address} gets a further seat`);
+  t.match(
+    await gateway.lamina("cluster", "rebalance", "--volume", "v"),
+    /gets a further seat|has a seat/,
+    "asked again while the seat joins, it is what was asked for",
+  );
   await until("its seat counts", () => isOn(cluster, [n1, n2, n3, n5]));
   t.ok(await holdsAll(gateway));
   t.same(await cluster.end(), []);
