@@ -1,4 +1,4 @@
-/** lamina cluster: init makes a key, status shows nodes and volumes. */
+/** lamina cluster: init makes a key, status shows nodes and volumes, rebalance and config change who has what. */
 import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Argv } from "yargs";
@@ -26,7 +26,7 @@ import type { Command, Run } from "./command.js";
 
 export const cluster: Command = {
   register: (yargs, run) =>
-    yargs.command("cluster", "make a cluster's key, look at a cluster", (y) => {
+    yargs.command("cluster", "make a cluster's key, look at a cluster, change who does what in it", (y) => {
       registerInit(y, run);
       registerStatus(y, run);
       registerRebalance(y, run);

@@ -1,5 +1,5 @@
 /** lamina node and lamina gateway: the processes of a cluster. */
-import type { Argv } from "yargs";
+import type { Argv, Options } from "yargs";
 import { startGateway } from "../cluster/gateway-server.js";
 import { startNode } from "../cluster/node-server.js";
 import {
@@ -47,24 +47,38 @@ export const gateway: Command = {
     ),
 };
 
+/** Of the process itself: commands like `node ls` do not take it. */
+function own<T extends Options>(option: T): T & { readonly global: false } {
+  return { ...option, global: false };
+}
+
 // The builder's type is what the handler gets.
 function roleOptions<T>(yargs: Argv<T>) {
   return yargs
-    .option("data", text(`directory of its data (default ${DATA_DEFAULT})`))
-    .option("cluster", text("addresses of all config nodes: HOST:PORT, or three or five with commas between"))
-    .option("key", text(`file with the cluster's key (default ${KEY_FILE} in the data directory)`))
-    .option("admin", text("address of the admin API and metrics (default: any free port of 127.0.0.1)"))
-    .option("pool", text("memory for requests in flight (default 64M for a node, 256M for a gateway)"))
-    .option("io-engine", IO_ENGINE)
-    .option("link-tls", text("directory of link-cert.pem, link-key.pem and ca-cert.pem: links are encrypted"))
-    .option("insecure", { describe: "listen beyond this machine without encryption", type: "boolean" });
+    .option("data", own(text(`directory of its data (default ${DATA_DEFAULT})`)))
+    .option(
+      "cluster",
+      own(text("addresses of all config nodes: HOST:PORT, or three or five with commas between")),
+    )
+    .option("key", own(text(`file with the cluster's key (default ${KEY_FILE} in the data directory)`)))
+    .option("admin", own(text("address of the admin API and metrics (default: any free port of 127.0.0.1)")))
+    .option("pool", own(text("memory for requests in flight (default 64M for a node, 256M for a gateway)")))
+    .option("io-engine", own(IO_ENGINE))
+    .option(
+      "link-tls",
+      own(text("directory of link-cert.pem, link-key.pem and ca-cert.pem: links are encrypted")),
+    )
+    .option(
+      "insecure",
+      own({ describe: "listen beyond this machine without encryption", type: "boolean" } as const),
+    );
 }
 
 function nodeOptions<T>(yargs: Argv<T>) {
   return roleOptions(yargs)
-    .option("listen", text(`address for the cluster (default ${NODE_LISTEN_DEFAULT})`))
-    .option("capacity", CAPACITY)
-    .option("device", DEVICE)
+    .option("listen", own(text(`address for the cluster (default ${NODE_LISTEN_DEFAULT})`)))
+    .option("capacity", own(CAPACITY))
+    .option("device", own(DEVICE))
     .example(
       "lamina node --data n1 --listen 127.0.0.1:11001 --cluster 127.0.0.1:11001,127.0.0.1:11002,127.0.0.1:11003 --key cluster.key",
       "the first of three nodes",
