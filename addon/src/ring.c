@@ -54,8 +54,7 @@ struct Ring {
   size_t entries_length;
   uint8_t *control;
   uint32_t submitted;
-  /* Longest time to look for completions before sleeping, and how long the next time. */
-  /* Learned, by what is waited for: one kind of wait says nothing about the other. */
+  /* How long to look for completions before sleeping. Learned, by what is waited for: one kind says nothing of the other. */
   uint32_t spin_us[2];
   uv_poll_t poll;
   napi_ref queues_buffer, entries_buffer, control_buffer, callback;

@@ -2,9 +2,8 @@
 import { CATALOGUE, type ErrorCode, LaminaError } from "../core/errors.js";
 import { ApiError } from "./client.js";
 
-/** Exit codes: 0 done, 1 failed, 64 wrong usage (EX_USAGE of sysexits). */
+/** Exit codes: 0 done, 1 failed, 64 wrong usage (EX_USAGE of sysexits; the catalogue of errors says which). */
 export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 64;
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);

@@ -30,7 +30,6 @@ export const IORING_CQ_EVENTFD_DISABLED = 1;
 export const IORING_SETUP_COOP_TASKRUN = 0x100;
 export const IORING_SETUP_TASKRUN_FLAG = 0x200;
 export const IORING_SETUP_SINGLE_ISSUER = 0x1000;
-export const IORING_SETUP_DEFER_TASKRUN = 0x2000;
 
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
@@ -41,7 +40,6 @@ export const MSG_NOSIGNAL = 0x4000;
 export const SOCK_CLOEXEC = 0x80000;
 export const SHUT_WR = 1;
 export const POLLIN = 1;
-export const SHUT_RDWR = 2;
 export const SOL_SOCKET = 1;
 export const SO_KEEPALIVE = 9;
 export const IPPROTO_TCP = 6;

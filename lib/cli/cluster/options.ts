@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { parseRedisUrl, type RedisTarget } from "../../catalog/index.js";
 import type { NodeAddress } from "../../cluster/dial.js";
 import { LaminaError } from "../../core/errors.js";
-import { MIB, PEER_SILENCE_MAX_MS } from "../../core/limits.js";
+import { PEER_SILENCE_MAX_MS } from "../../core/limits.js";
 import type { TlsSettings } from "../../gateway/tls.js";
 import { addressText } from "../../uring/address.js";
 import type { EngineOptions, ListenAddress } from "../../uring/api.js";
@@ -164,6 +164,3 @@ function parseNodeAddress(text: string, option: string, command: string): NodeAd
 function usage(what: string, command: string): LaminaError {
   return new LaminaError("USAGE", { what, help: `lamina ${command} --help` });
 }
-
-/** Pool of a command that only asks. */
-export const ASKING_POOL_BYTES = 16 * MIB;
