@@ -16,6 +16,8 @@ export type EventKind =
   | "volume-opened"
   | "volume-closed"
   | "volume-lost"
+  | "care-started"
+  | "care-ended"
   | "bit-rot"
   | "store-full"
   | "store-has-room"

@@ -35,6 +35,8 @@ const descriptionSchema = z.object({
   failed: z.string().nullable(),
   /** What fails its checksum there. Versions before the field do not say. */
   rot: z.array(z.object({ volume: whole, blocks: whole, extents: whole })).default([]),
+  /** Volumes in which it may lack what a power loss took. Versions before the field do not say. */
+  losses: z.array(whole).default([]),
 });
 export type NodeDescription = z.infer<typeof descriptionSchema>;
 

@@ -7,7 +7,7 @@ import { addressText } from "../uring/address.js";
 import type { Engine, ListenAddress } from "../uring/api.js";
 import type { ClusterKey } from "./key.js";
 import { nearby } from "./nearby.js";
-import { askNode, type Fault, Purpose, receiveText } from "./prelude.js";
+import { askNode, type Fault, Purpose, receiveText, sendText } from "./prelude.js";
 import type { Talk } from "./talk.js";
 
 export interface DialEnvironment extends Pick<Engine, "pool" | "clock" | "connect"> {
@@ -71,10 +71,13 @@ export function askText(
 ): Promise<{ node: NodeId; text: string }> {
   return new Promise((resolve, reject) => {
     converse(environment, key, asked, reject, (talk, node) => {
-      receiveText(talk, (text) => {
-        if (text === null) reject(refused(asked.address, "its answer is of an impossible length"));
-        else resolve({ node, text });
-      });
+      const receive = (): void =>
+        receiveText(talk, (text) => {
+          if (text === null) reject(refused(asked.address, "its answer is of an impossible length"));
+          else resolve({ node, text });
+        });
+      if (asked.question === undefined) receive();
+      else sendText(talk, asked.question, receive);
     });
   });
 }
@@ -84,6 +87,8 @@ interface Asked {
   readonly purpose: Purpose;
   /** Null: whoever is there. */
   readonly expected: NodeId | null;
+  /** The text that goes with the question, where there is one. */
+  readonly question?: string;
 }
 
 /** One of the two is called, and `failed` perhaps after `ready`: what then fails is what `ready` has begun. */

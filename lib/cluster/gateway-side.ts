@@ -10,6 +10,8 @@ import type { Packing } from "../replica/packing.js";
 import { RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import type { Engine } from "../uring/api.js";
+import { BoardAsker } from "./care/board-view.js";
+import { CareRounds } from "./care/rounds.js";
 import { Catalogue } from "./catalogue.js";
 import { ConfigControl } from "./config-control.js";
 import { RecordControl } from "./control.js";
@@ -21,7 +23,7 @@ import { linkEnvironment } from "./link-environment.js";
 import { Observations } from "./observations.js";
 import { placesOf } from "./places.js";
 import { ClusterRegistry } from "./registry.js";
-import { SeatControl, seatsOfNewVolume } from "./seats.js";
+import { describe, SeatControl, seatsOfNewVolume } from "./seats.js";
 
 /** How often the records are asked for. */
 const REFRESH_MS = 1000;
@@ -58,6 +60,7 @@ export interface GatewaySide {
   readonly seats: SeatControl;
   readonly configNodes: ConfigControl;
   readonly observations: Observations;
+  readonly care: CareRounds;
   readonly network: ClusterNetwork;
   /** Whether there is a session to the node. */
   isLinked(node: NodeId): boolean;
@@ -72,6 +75,8 @@ export interface GatewayTells {
   tell(volume: string, text: string): void;
   /** Other nodes are the config nodes now. */
   configChanged(set: ConfigSet): void;
+  /** A volume is opened for its copies only, or let go of. */
+  cared(kind: "care-started" | "care-ended", volume: string, text: string): void;
 }
 
 /** What it stands on. */
@@ -84,11 +89,20 @@ export interface GatewayGround {
   readonly packing: Packing | null;
 }
 
-/** `peer`: random, of this life of the process. */
+/** Who this gateway is, and what it is to do by itself. */
+export interface GatewaySelf {
+  /** Random, of this life of the process. */
+  readonly peer: PeerId;
+  /** What people call it. */
+  readonly name: string;
+  /** For how long a volume that nobody has open needs care before it gets it; null: never. */
+  readonly careAfterMs: number | null;
+}
+
 export function openGatewaySide(
   { engine, dial, key, packing }: GatewayGround,
   set: ConfigSet,
-  peer: PeerId,
+  { peer, name, careAfterMs }: GatewaySelf,
   tells: GatewayTells,
 ): GatewaySide {
   const { pool, clock, checksums, random } = engine;
@@ -140,7 +154,32 @@ export function openGatewaySide(
     seats: (replicas) => seatsOfNewVolume(dial, key, directory, replicas),
     granted: () => lease.renewNow(),
     tell,
+    askFor: (volume) => care.askFor(volume),
   });
+  const care: CareRounds = new CareRounds(
+    {
+      clock,
+      random,
+      peer,
+      name,
+      board: new BoardAsker(dial, key, config),
+      now: () => clock.now(),
+      describe: (place) => describe(dial, key, place),
+      volumes: () => [...catalogue.volumes.keys()],
+      recordOf(volume) {
+        const record = catalogue.volumes.get(volume)?.record;
+        return record?.state === "live" ? record : undefined;
+      },
+      refresh: () => registry.refresh(),
+      places: () => directory.places,
+      isLinked: (node) => owner.links.session(node) !== null,
+      nameOf: owner.nameOf,
+      isOpen: (volume) => registry.isOpen(volume),
+      keep: (volume) => registry.keep(volume),
+      tell: (kind, volume, text) => tells.cared(kind, volume, text),
+    },
+    careAfterMs,
+  );
   links.start();
   lease.start();
   let stale: string | null = null;
@@ -153,6 +192,7 @@ export function openGatewaySide(
     const isTime = looks++ % DIRECTORY_LOOKS === 0;
     (isTime ? directory.refresh() : Promise.resolve())
       .then(() => registry.refresh())
+      .then(() => care.look())
       .then(
         () => {
           stale = null;
@@ -175,12 +215,14 @@ export function openGatewaySide(
     seats,
     configNodes,
     observations,
+    care,
     network,
     isLinked: (node) => owner.links.session(node) !== null,
     stale: () => stale,
     async close() {
       stopped = true;
       timer.cancel();
+      care.stop();
       await registry.close();
       lease.stop();
       links.stop();

@@ -18,6 +18,7 @@ import { RecordRegister } from "../replica/register.js";
 import type { StabilityMap } from "../replica/stability.js";
 import type { MemberStore } from "../store/index.js";
 import type { Engine } from "../uring/api.js";
+import { Board } from "./care/board.js";
 import { Catalogue, nameClaimed } from "./catalogue.js";
 import { type DeviceAnswer, encodeDescription, encodeRecords, type NodeDescription } from "./description.js";
 import { ClusterNetwork, type DialEnvironment, type NodePlace } from "./dial.js";
@@ -76,18 +77,22 @@ export class NodeSide {
   #stopped = false;
   /** Gates that were opened so far. */
   #openings = 0;
+  /** Volumes in which it may lack something, when it looked last. */
+  #losses: readonly number[] = [];
 
   constructor(options: NodeSideOptions) {
     const { engine, store, key, tls } = options;
     this.#options = options;
     this.node = nodeIdOf(store.identity.deviceId);
     this.#acceptor = new RecordAcceptor(store, { nameOf: nameClaimed });
+    const board = new Board(() => engine.clock.now());
     this.#porter = new Porter(engine, { key, tls }, this.node, {
       session: (stream) => this.#session(stream),
       describe: () => encodeDescription(this.describe()),
       records: () => this.#records(),
       devices: () => this.#devices(),
       extents: () => encodeHeld(store),
+      board: (note) => board.post(note),
       refused: (stream, why) => options.refused(peerText(stream), why),
     });
   }
@@ -222,6 +227,7 @@ export class NodeSide {
       lossy: store.identity.lossy,
       failed: stats.failed,
       rot: rotOf(store),
+      losses: [...this.#losses],
     };
   }
 
@@ -268,8 +274,20 @@ export class NodeSide {
           // No majority was heard: later.
           () => undefined,
         )
+        .then(() => this.#look())
         .finally(() => this.#sweepLater());
     });
+  }
+
+  /** By the records that were heard of last. */
+  #look(): void {
+    const core = this.#core!;
+    const records = [...this.#catalogue!.volumes.values()].map(({ record }) => record);
+    const isLossy = this.#options.store.identity.lossy;
+    this.#losses = lossesOf(
+      { node: this.node, isLossy, isLossyIn: (volume) => core.isLossyIn(volume) },
+      records,
+    );
   }
 
   get #swept(): SweptNode {

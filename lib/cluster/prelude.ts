@@ -34,6 +34,8 @@ const ASKER_LABEL = "lamina asker 1";
 export const PRELUDES_MAX = 64;
 /** Longest answer to a question about a node; a longer one is not read. */
 export const ANSWER_TEXT_MAX = 16 * 1024 * 1024;
+/** Longest text that goes with a question; a longer one ends the conversation. */
+export const QUESTION_TEXT_MAX = 16 * 1024;
 
 export const Purpose = {
   /** The node protocol follows, beginning with Hello. */
@@ -46,6 +48,8 @@ export const Purpose = {
   Devices: 4,
   /** Which extents it holds, and its capacity: one text. */
   Extents: 5,
+  /** A text of the asker's comes first: what a gateway has to say to others. Then one text: what they say. */
+  Board: 6,
 } as const;
 export type Purpose = (typeof Purpose)[keyof typeof Purpose];
 
@@ -114,6 +118,8 @@ export interface Reception {
   records(): string;
   devices(): string;
   extents(): string;
+  /** Throws Error: the note is none. */
+  board(note: string): string;
   /** Somebody without the key, or whom TLS has turned away. */
   refused(stream: ByteStream, why: string): void;
 }
@@ -197,15 +203,25 @@ export class Porter {
       this.#reception.session(talk.release());
       return;
     }
-    const body = new TextEncoder().encode(this.#answer(purpose));
-    const message = new Uint8Array(4 + body.length);
-    new DataView(message.buffer).setUint32(0, body.length, true);
-    message.set(body, 4);
-    // The asker hangs up when it has everything.
-    talk.send(message, () => talk.receive(1, () => talk.close("done")));
+    if (purpose !== Purpose.Board) {
+      this.#tell(talk, this.#answer(purpose));
+      return;
+    }
+    receiveLong(talk, QUESTION_TEXT_MAX, (note) => {
+      try {
+        this.#tell(talk, this.#reception.board(note));
+      } catch {
+        talk.close("not a note");
+      }
+    });
   }
 
-  #answer(purpose: Exclude<Purpose, typeof Purpose.Session>): string {
+  #tell(talk: Talk, text: string): void {
+    // The asker hangs up when it has everything.
+    talk.send(lengthAnd(text), () => talk.receive(1, () => talk.close("done")));
+  }
+
+  #answer(purpose: Exclude<Purpose, typeof Purpose.Session | typeof Purpose.Board>): string {
     switch (purpose) {
       case Purpose.Describe:
         return this.#reception.describe();
@@ -219,20 +235,48 @@ export class Porter {
   }
 }
 
-/** The text that follows when a node was asked about itself. `talk` ends. */
+/** The text that follows when a node was asked about itself. `talk` ends; where it ends without one nothing is told. */
 export function receiveText(talk: Talk, done: (text: string | null) => void): void {
+  const impossible = (): void => done(null);
+  receiveLong(
+    talk,
+    ANSWER_TEXT_MAX,
+    (text) => {
+      done(text);
+      talk.close("done");
+    },
+    impossible,
+  );
+}
+
+/** The text that goes with a question; then `then`. */
+export function sendText(talk: Talk, text: string, then: () => void): void {
+  talk.send(lengthAnd(text), then);
+}
+
+function receiveLong(
+  talk: Talk,
+  max: number,
+  done: (text: string) => void,
+  impossible: () => void = () => undefined,
+): void {
   talk.receive(4, (length) => {
     const bytes = new DataView(length.buffer).getUint32(0, true);
-    if (bytes === 0 || bytes > ANSWER_TEXT_MAX) {
-      talk.close("an answer of an impossible length");
-      done(null);
+    if (bytes === 0 || bytes > max) {
+      talk.close("a text of an impossible length");
+      impossible();
       return;
     }
-    talk.receive(bytes, (text) => {
-      done(new TextDecoder().decode(text));
-      talk.close("done");
-    });
+    talk.receive(bytes, (text) => done(new TextDecoder().decode(text)));
   });
+}
+
+function lengthAnd(text: string): Uint8Array {
+  const body = new TextEncoder().encode(text);
+  const message = new Uint8Array(4 + body.length);
+  new DataView(message.buffer).setUint32(0, body.length, true);
+  message.set(body, 4);
+  return message;
 }
 
 function head(purpose: number, bytes: number): Uint8Array {

@@ -11,6 +11,7 @@ import { LaminaError } from "../core/errors.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import type { NodeId } from "../replica/api.js";
 import type { LeaseClient } from "../replica/lease.js";
+import type { VolumeRegister } from "../replica/owner/api.js";
 import { type ClusterRecord, isJoining } from "../replica/owner/record.js";
 import type { VolumeRecord } from "../replica/record.js";
 import type {
@@ -30,6 +31,9 @@ import {
   resized,
 } from "../volume/registry-base.js";
 import { checkName, completePolicy } from "../volume/validate.js";
+import type { Kept } from "./care/caretaker.js";
+import { OneEpoch } from "./care/one-epoch.js";
+import { careWorkOf } from "./care/work.js";
 import type { Catalogue, KnownVolume } from "./catalogue.js";
 import { type Chosen, inTime, type RecordControl } from "./control.js";
 import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
@@ -53,6 +57,8 @@ export interface ClusterRegistryOptions {
   readonly granted: () => void;
   /** What happened to a volume's copies; one sentence each. */
   readonly tell: (volume: string, text: string) => void;
+  /** Has another gateway let go of a volume that it keeps for its copies only, and waits for that. Never rejected. */
+  readonly askFor: (volume: number) => Promise<void>;
 }
 
 interface Held {
@@ -60,6 +66,8 @@ interface Held {
   /** The record that it was opened with, until there is a newer one. */
   readonly name: string;
   holders: number;
+  /** Somebody uses it, and it was told as opened. */
+  isTold: boolean;
   readonly ready: Promise<void>;
 }
 
@@ -78,6 +86,8 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   readonly #lostAt = new Map<number, number>();
   /** Volumes that are kept open until their copies are whole. */
   readonly #mending: Mending[] = [];
+  /** Volumes that the caretaker keeps open. */
+  readonly #kept = new Map<number, Kept>();
   /** Highest epochs that were heard of: a lower one would be refused. */
   readonly #epochs = new Map<number, number>();
 
@@ -191,7 +201,7 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
 
   /** Of a volume that may be open: its owner changes it. */
   async #change(name: string, edit: (record: ClusterRecord) => ClusterRecord): Promise<VolumeRecord> {
-    const known = await this.#live(name);
+    const known = await this.#free(await this.#live(name));
     const held = this.#held.get(known.record.id);
     if (held === undefined)
       return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
@@ -234,7 +244,7 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     change: (owned: OwnedVolume) => Promise<LaminaError | null>,
   ): Promise<void> {
     const kept = await this.serially(async () => {
-      const { record } = await this.#live(name);
+      const { record } = await this.#free(await this.#live(name));
       if (!this.#held.has(record.id) && !record.owner.released)
         throw new LaminaError("VOLUME_ELSEWHERE", { name });
       const opening = this.open(name);
@@ -274,7 +284,23 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   /** Clients that have it open. */
   #clientsOf(id: number): number {
     const mending = this.#mending.filter(({ owned }) => owned.id === id).length;
-    return (this.#held.get(id)?.holders ?? 0) - mending;
+    return (this.#held.get(id)?.holders ?? 0) - mending - Number(this.#kept.has(id));
+  }
+
+  /** A volume that is not served here is made free, if it is kept anywhere for its copies only. As it is then. */
+  async #free(known: KnownVolume): Promise<KnownVolume> {
+    const { id, name, owner } = known.record;
+    const held = this.#held.get(id);
+    // What is still being opened for its copies only may never be.
+    if (held !== undefined && held.owned.volume === null && this.#clientsOf(id) === 0) {
+      this.#kept.get(id)?.release();
+      await this.#closing.get(id);
+    } else if (held === undefined && !owner.released) {
+      await this.#options.askFor(id);
+    } else {
+      return known;
+    }
+    return this.#live(name);
   }
 
   /** Of a volume that nobody may have open. */
@@ -284,10 +310,11 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     edit: (record: ClusterRecord) => ClusterRecord,
   ): Promise<VolumeRecord> {
     return this.serially(async () => {
-      const { record } = await this.#live(name);
+      const { record } = await this.#free(await this.#live(name));
       const connections = this.#clientsOf(record.id);
       if (connections > 0) throw new LaminaError("VOLUME_IN_USE", { name, connections });
       this.#stopMending(({ owned }) => owned.id === record.id);
+      this.#kept.get(record.id)?.release();
       await this.#closing.get(record.id);
       const { record: now } = await this.#live(name);
       return this.#chosen(await this.#options.control.change(now, edit), kind);
@@ -315,13 +342,79 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
   // ---- Owning ------------------------------------------------------------------------------------------
 
   async open(name: string): Promise<OpenVolume> {
+    let hasAsked = false;
     for (;;) {
       const record = this.byName(name);
       if (record === undefined) throw new LaminaError("VOLUME_UNKNOWN", { name });
       const closing = this.#closing.get(record.id);
-      if (closing === undefined) return this.#take(record);
-      await closing;
+      const isElsewhere = !this.#held.has(record.id) && !record.owner.released;
+      if (closing !== undefined) await closing;
+      else if (hasAsked || !isElsewhere) return this.#take(record);
+      else {
+        hasAsked = true;
+        await this.#options.askFor(record.id);
+      }
     }
+  }
+
+  /** Whether it is open here, or being let go of. */
+  isOpen(id: number): boolean {
+    return this.#held.has(id) || this.#closing.has(id);
+  }
+
+  /** The caretaker has it open. */
+  isKept(id: number): boolean {
+    return this.#kept.has(id);
+  }
+
+  /**
+   * Opens a volume that nobody has open, for nobody but its copies. Whoever asks for it meanwhile gets it: here by joining,
+   * elsewhere because this one does not ask twice. Null: it cannot be opened here now.
+   */
+  keep(id: number): Kept | null {
+    const record = this.byId(id);
+    if (record === undefined || this.isOpen(id)) return null;
+    const { register } = this.#options.environment.owner;
+    let fault: string | null = null;
+    const once = new OneEpoch(
+      register,
+      () => this.#clientsOf(id) === 0,
+      (epoch) => {
+        this.#epochs.set(id, Math.max(epoch, this.#epochs.get(id) ?? 0));
+        fault = "somebody else asks for it";
+        kept.release();
+      },
+    );
+    const held = this.#activate(record, once);
+    held.holders++;
+    const isHeld = (): boolean => this.#held.get(id) === held && this.#kept.get(id) === kept;
+    const clientsOf = (): number => this.#clientsOf(id);
+    const kept: Kept = {
+      get isHeld() {
+        return isHeld();
+      },
+      get fault() {
+        return fault;
+      },
+      get clients() {
+        return clientsOf();
+      },
+      get work() {
+        const { set } = held.owned;
+        return set === null ? null : careWorkOf(set.members, set.work.reconcile);
+      },
+      release: () => {
+        if (this.#kept.get(id) !== kept) return;
+        this.#kept.delete(id);
+        this.#letGo(id, held);
+      },
+    };
+    this.#kept.set(id, kept);
+    held.ready.catch((error: unknown) => {
+      fault ??= error instanceof Error ? error.message : String(error);
+      kept.release();
+    });
+    return kept;
   }
 
   async #take(record: ClusterRecord): Promise<OpenVolume> {
@@ -342,6 +435,10 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     if (volume === null || this.#held.get(id) !== held) {
       this.#letGo(id, held);
       throw new LaminaError("VOLUME_MOVED", { name, seconds: LOST_PAUSE_MS / 1000 });
+    }
+    if (!held.isTold) {
+      held.isTold = true;
+      this.tell({ kind: "opened", record: held.owned.record ?? record });
     }
     const taken = held;
     let released = false;
@@ -364,16 +461,19 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     this.#lostAt.delete(id);
   }
 
-  #activate(record: ClusterRecord): Held {
+  /** `register`: another one than the environment's. */
+  #activate(record: ClusterRecord, register?: VolumeRegister): Held {
     const { id, name } = record;
-    const owned = new OwnedVolume(this.#options.environment, id, this.#eventsOf(id, name));
+    const { environment } = this.#options;
+    const its =
+      register === undefined ? environment : { ...environment, owner: { ...environment.owner, register } };
+    const owned = new OwnedVolume(its, id, this.#eventsOf(id, name));
     const known = Math.max(record.epoch, this.#epochs.get(id) ?? 0);
     const ready = owned.activate(name, known + 1).then(() => {
       this.#epochs.set(id, owned.set!.epoch);
       this.#options.granted();
-      this.tell({ kind: "opened", record: owned.record ?? record });
     });
-    const held: Held = { owned, name, holders: 0, ready };
+    const held: Held = { owned, name, holders: 0, isTold: false, ready };
     this.#held.set(id, held);
     return held;
   }
@@ -409,8 +509,11 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     if (held === undefined) return;
     const { record } = held.owned;
     this.#held.delete(id);
-    this.#lostAt.set(id, this.#options.environment.owner.clock.now());
+    this.#kept.delete(id);
     this.#closingUntil(id, held.owned);
+    // One that nobody used here makes nobody come back for it.
+    if (!held.isTold) return;
+    this.#lostAt.set(id, this.#options.environment.owner.clock.now());
     if (record !== null) this.tell({ kind: "lost", record, reason });
   }
 
@@ -420,7 +523,7 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     this.#held.delete(id);
     const { record } = held.owned;
     this.#closingUntil(id, held.owned);
-    if (record !== null) this.tell({ kind: "closed", record });
+    if (record !== null && held.isTold) this.tell({ kind: "closed", record });
   }
 
   #closingUntil(id: number, owned: OwnedVolume): void {

@@ -43,7 +43,7 @@ async function isListed(cluster: Cluster, node: Station): Promise<boolean> {
 }
 
 t.test("a node takes a lost one's seat, gives it back and leaves; the next has its share", async (t) => {
-  const cluster = await Cluster.start(3, 1);
+  const cluster = await Cluster.start(3, 1, { gatewayArgs: ["--care-after", "1"] });
   t.teardown(async () => cluster.dispose());
   const [gateway] = cluster.gateways as [Station];
   const [n1, n2, n3] = cluster.nodes as [Station, Station, Station];
@@ -73,9 +73,17 @@ t.test("a node takes a lost one's seat, gives it back and leaves; the next has i
   n3.launch();
   await n3.ready();
   await n2.kill();
+  await writeAll(gateway);
   t.ok(await holdsAll(gateway), "one old copy and the new one serve the volume");
+  t.notOk(await isOn(cluster, [n1, n2, n4]), "the other one has missed it");
   n2.launch();
   await n2.ready();
+  await until("it catches up while nobody has the volume open", () => isOn(cluster, [n1, n2, n4]));
+  t.match(await gateway.lamina("events"), /care-started .*volume v is opened for its copies: the copy on/);
+  await until("and the volume is let go of", async () => {
+    const { volumes } = await cluster.status();
+    return volumes.every(({ owned }) => !owned);
+  });
 
   await until("the seat goes back to the node that was away", async () => {
     await gateway.lamina("node", "drain", n4.address, "--to", n3.address).catch(() => undefined);

@@ -1,4 +1,5 @@
 /** The composition root of `lamina gateway`: NBD listeners over the volumes of a cluster. */
+import { hostname } from "node:os";
 import type { Logger } from "pino";
 import {
   mirrorNotice,
@@ -23,7 +24,7 @@ import { createTls } from "../../gateway/tls.js";
 import { readTlsCredentials } from "../../gateway/tls-credentials.js";
 import type { ConfigSet } from "../../replica/config/set.js";
 import type { Member } from "../../replica/owner/member.js";
-import { seatsOf } from "../../replica/owner/record.js";
+import { type ClusterRecord, seatsOf } from "../../replica/owner/record.js";
 import type { Engine } from "../../uring/api.js";
 import { nbdUri, tryAddress } from "../serve/listeners.js";
 import { checkRedis } from "../serve/redis.js";
@@ -48,6 +49,7 @@ import {
   viewProcess,
 } from "./role.js";
 import {
+  type CareView,
   type CopyView,
   type GatewayStatusView,
   type OwnedView,
@@ -73,12 +75,17 @@ async function compose(ground: RoleGround<GatewayOptions>): Promise<Role> {
   if (options.tls !== null) checkTls(options.tls, log);
   const data = await holdData(ground);
   const set = await setOf(dial, options, key, log);
-  const side = openGatewaySide(ground, set, newPeer(), {
+  const self = { peer: newPeer(), name: `${hostname()}:${options.data}`, careAfterMs: options.careAfterMs };
+  const side = openGatewaySide(ground, set, self, {
     tell: (volume, text) => {
       log.warn({ volume }, text);
       events.record("volume-changed", volume, text);
     },
     configChanged: (changed) => noteConfig(options.data, key, changed, log),
+    cared: (kind, volume, text) => {
+      log.info({ volume }, text);
+      events.record(kind, volume, text);
+    },
   });
   parts.add(() => side.close());
   await listed(side, log);
@@ -187,7 +194,8 @@ function listed({ registry }: GatewaySide, log: Logger): Promise<void> {
 const STOP_PATIENCE_MS = 10_000;
 
 /** Clients get their replies. One that waits for a majority in vain is cut off: it has not been told that anything is done. */
-async function drain(gateway: Gateway, { registry }: GatewaySide, log: Logger): Promise<void> {
+async function drain(gateway: Gateway, { registry, care }: GatewaySide, log: Logger): Promise<void> {
+  care.stop();
   const giveUp = (): void => {
     for (const volume of registry.abandonWaiting("the gateway stops"))
       log.warn({ volume }, "stops without an answer to what waits: its clients ask again elsewhere");
@@ -202,6 +210,9 @@ async function drain(gateway: Gateway, { registry }: GatewaySide, log: Logger): 
     clearInterval(timer);
   }
 }
+
+/** Volumes in need that status names. */
+const CARE_SHOWN = 16;
 
 interface Made {
   readonly engine: Engine;
@@ -243,6 +254,7 @@ function sourcesOf(made: Made): GatewaySources {
         ready: gateway.listeners.length > 0,
         notices: [
           ...owned.flatMap(waitNotice),
+          ...careNotices(side),
           ...(stale === null ? [] : [stale]),
           ...accessNotices(options, registry),
           ...[mirrorNotice(mirror)].filter((notice) => notice !== null),
@@ -260,20 +272,52 @@ function sourcesOf(made: Made): GatewaySources {
         owned,
         closed: others.flatMap(({ name, owner }) => (owner.released ? [name] : [])),
         elsewhere: others.flatMap(({ name, owner }) => (owner.released ? [] : [name])),
+        keepers: keepersOf(side, others),
+        care: viewCare(side, options),
       };
     },
     async cluster() {
       const { directory } = side;
       await Promise.all([directory.refresh(), registry.refresh()]);
       const view = await viewCluster(dial, key, directory, registry.list());
+      const keepers = keepersOf(side, registry.list());
+      const volumes = view.volumes.map((volume) => ({ ...volume, keptBy: keepers[volume.name] ?? null }));
       const waiting = ownedViews(side, engine).flatMap(waitNotice);
-      return { ...view, notices: [...waiting, ...view.notices] };
+      return { ...view, volumes, notices: [...waiting, ...careNotices(side), ...view.notices] };
     },
     drain: async (node, wanted) => viewSeats(node, await side.seats.drain(node, wanted)),
     rebalance: async (wanted) => viewBalance(wanted.dryRun ?? false, await side.seats.rebalance(wanted)),
     retire: (node) => side.seats.retire(node),
     replaceConfig: async (node, by) => viewConfigNodes(await side.configNodes.replace(node, by)),
   };
+}
+
+function keepersOf(
+  { care }: GatewaySide,
+  others: readonly ClusterRecord[],
+): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    others.flatMap(({ id, name, owner }) => {
+      const keeper = owner.released ? null : care.keeperOf(id);
+      return keeper === null ? [] : [[name, keeper]];
+    }),
+  );
+}
+
+function viewCare({ care }: GatewaySide, { careAfterMs }: GatewayOptions): CareView {
+  const { kept, inNeed } = care;
+  const afterSeconds = careAfterMs === null ? null : careAfterMs / 1000;
+  return { afterSeconds, kept, inNeed, volumes: care.states(CARE_SHOWN) };
+}
+
+/** Volumes that need what only operators or their nodes can give. */
+function careNotices({ care }: GatewaySide): string[] {
+  return care.states(CARE_SHOWN).flatMap(({ volume, state, why, waitsFor }) => {
+    if (state !== "waits") return [];
+    const missing =
+      waitsFor.length === 0 ? "not enough copies are in sync" : `waits for ${waitsFor.join(", ")}`;
+    return [`volume ${volume} is not opened for its copies (${why}): ${missing}`];
+  });
 }
 
 function ownedViews(side: GatewaySide, engine: Engine): OwnedView[] {
@@ -284,6 +328,7 @@ function ownedViews(side: GatewaySide, engine: Engine): OwnedView[] {
       name: owned.record?.name ?? registry.byId(owned.id)?.name ?? String(owned.id),
       state: owned.activating ? "activating" : "serving",
       clients: registry.usage(owned.id).connections,
+      kept: registry.isKept(owned.id),
       epoch: owned.set?.epoch ?? 0,
       waiting: owned.waiting,
       waitingSince: since === null ? null : new Date(since).toISOString(),
@@ -317,11 +362,13 @@ function copyView(
   };
 }
 
-function gatewayGauges({ connections, requestsInFlight, owned, links, mirror }: GatewayStatusView) {
+function gatewayGauges({ connections, requestsInFlight, owned, care, links, mirror }: GatewayStatusView) {
   return {
     gateway_connections: connections,
     gateway_requests_in_flight: requestsInFlight,
     gateway_volumes_owned: owned.length,
+    gateway_volumes_kept: care.kept,
+    gateway_volumes_in_need: care.inNeed,
     gateway_volumes_waiting: owned.filter(({ waiting }) => waiting !== null).length,
     gateway_extents_to_resync: owned.reduce((sum, { toResync }) => sum + toResync, 0),
     gateway_mirrored: mirror.state === "mirrored" ? 1 : 0,

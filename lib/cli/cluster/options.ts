@@ -22,6 +22,9 @@ export const NODE_LISTEN_DEFAULT = "127.0.0.1:10811";
 const CONFIG_NODES = [1, 3, 5];
 /** Hosts that stand for every address of a machine. */
 const WILDCARDS = new Set(["0.0.0.0", "::", ""]);
+/** Seconds. Most nodes that are restarted are back by then, and most clients have come back. */
+export const CARE_AFTER_DEFAULT = "30";
+const CARE_AFTER_MAX_S = 86_400;
 const NODE_POOL = "64M";
 const ADMIN_ANY = "127.0.0.1:0";
 
@@ -48,6 +51,7 @@ export interface GatewayArguments extends RoleArguments {
   readonly tls?: "off" | "allow" | "require" | undefined;
   readonly tlsDir?: string | undefined;
   readonly redis?: string | undefined;
+  readonly careAfter?: string | undefined;
 }
 
 export interface RoleOptions {
@@ -77,6 +81,8 @@ export interface GatewayOptions extends RoleOptions {
   readonly tls: TlsSettings | null;
   /** As of a server of its own: every volume needs an access list. */
   readonly guardedAddress: string | null;
+  /** For how long a volume that nobody has open needs care before it gets it; null: never. */
+  readonly careAfterMs: number | null;
 }
 
 /** Throws LaminaError; nothing has been touched then. */
@@ -115,7 +121,17 @@ export function resolveGatewayOptions(given: GatewayArguments): GatewayOptions {
   );
   const isMirrored = given.redis !== undefined && given.redis !== "none";
   const redis = isMirrored ? parseRedisUrl(given.redis) : null;
-  return { ...role, listen, defaultExport, tls, guardedAddress, redis };
+  const careAfterMs = parseCareAfter(given.careAfter ?? CARE_AFTER_DEFAULT);
+  return { ...role, listen, defaultExport, tls, guardedAddress, redis, careAfterMs };
+}
+
+/** Seconds, or off. Throws USAGE. */
+function parseCareAfter(text: string): number | null {
+  if (text === "off") return null;
+  const seconds = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (seconds < 1 || seconds > CARE_AFTER_MAX_S)
+    throw usage(`--care-after '${text}' is not off, or seconds from 1 to ${CARE_AFTER_MAX_S}`, "gateway");
+  return 1000 * seconds;
 }
 
 function resolveRole(given: RoleArguments, command: "node" | "gateway"): RoleOptions {

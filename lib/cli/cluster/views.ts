@@ -1,6 +1,7 @@
 /** What nodes and gateways of a cluster answer when they are asked how things are. */
 
 import type { MirrorView, ProcessView, StatusView } from "../../admin/index.js";
+import type { CareState } from "../../cluster/care/caretaker.js";
 import type { ConfigOutcome } from "../../cluster/config-control.js";
 import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
 import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
@@ -99,6 +100,8 @@ export interface ClusterVolumeView {
   readonly generation: number;
   /** Somebody has it open, or died with it. */
   readonly owned: boolean;
+  /** The gateway that has it open for its copies only; null: none that this process knows. */
+  readonly keptBy: string | null;
   readonly members: readonly MemberView[];
 }
 
@@ -129,6 +132,8 @@ export interface OwnedView {
   readonly name: string;
   readonly state: "activating" | "serving";
   readonly clients: number;
+  /** The caretaker has it open for its copies. */
+  readonly kept: boolean;
   readonly epoch: number;
   /** What it waits for; null: nothing. */
   readonly waiting: string | null;
@@ -140,6 +145,17 @@ export interface OwnedView {
   readonly toResync: number;
   /** Extents that members still have although they are a further seat's now. */
   readonly toGiveUp: number;
+}
+
+/** What a gateway does by itself for volumes that nobody has open. */
+export interface CareView {
+  /** Seconds after which a volume in need is opened; null: never. */
+  readonly afterSeconds: number | null;
+  /** How many are kept open, and how many further ones are in need. */
+  readonly kept: number;
+  readonly inNeed: number;
+  /** The nearest of them. */
+  readonly volumes: readonly CareState[];
 }
 
 interface RoleFacts extends ProcessView {
@@ -155,6 +171,9 @@ export interface GatewayStatusView extends RoleFacts {
   /** Volumes that nobody has open, and those that another gateway has, or died with. */
   readonly closed: readonly string[];
   readonly elsewhere: readonly string[];
+  /** By volume, the gateway that has it open for its copies only. */
+  readonly keepers: Readonly<Record<string, string>>;
+  readonly care: CareView;
   /** How far the mirror in Redis is. */
   readonly mirror: MirrorView;
   readonly connections: number;
@@ -289,6 +308,7 @@ function viewVolume(
     epoch,
     generation,
     owned: !owner.released,
+    keptBy: null,
     members: members.map(({ node, state, since }, seat) => ({
       node,
       address: addresses.get(node) ?? shortId(node),

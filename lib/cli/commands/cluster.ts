@@ -10,6 +10,7 @@ import { KEY_FILE } from "../cluster/options.js";
 import { clusterIdText } from "../cluster/role.js";
 import type {
   BalanceView,
+  CareView,
   ClusterView,
   ClusterVolumeView,
   ConfigNodesView,
@@ -198,11 +199,11 @@ export function volumeTable(volumes: readonly ClusterVolumeView[]): string {
     { title: "EPOCH", right: true },
     { title: "COPIES" },
   ];
-  const rows = volumes.map(({ name, size, members, owned, epoch }) => [
+  const rows = volumes.map(({ name, size, members, owned, keptBy, epoch }) => [
     name,
     formatBytes(size),
     `${members.filter(({ state }) => state === "insync").length}/${members.filter(({ state }) => state !== "joining").length}`,
-    owned ? "yes" : "no",
+    keptBy !== null ? "kept" : owned ? "yes" : "no",
     String(epoch),
     members.map(copyOf).join(" "),
   ]);
@@ -258,19 +259,34 @@ function gatewayLines(view: Extract<RoleStatusView, { role: "gateway" }>): (read
       view.mirror.redis === null ? view.mirror.state : `${view.mirror.state} (${view.mirror.redis})`,
     ],
     ["clients", `${view.connections} connection(s), ${view.requestsInFlight} request(s) in flight`],
+    ["caretaker", careText(view.care)],
     ...view.owned.flatMap(ownedLines),
     ...view.closed.map((name): readonly [string, string] => ["volume", `${name}: nobody has it open`]),
     ...view.elsewhere.map((name): readonly [string, string] => [
       "volume",
-      `${name}: another gateway has it open, or died with it`,
+      view.keepers[name] === undefined
+        ? `${name}: another gateway has it open, or died with it`
+        : `${name}: kept for its copies by gateway ${view.keepers[name]}`,
     ]),
+    ...view.care.volumes.flatMap(careLines),
   ];
+}
+
+function careText({ afterSeconds, kept, inNeed }: CareView): string {
+  if (afterSeconds === null) return "off";
+  return `keeps ${kept} volume(s), knows of ${inNeed} in need; opens them after ${afterSeconds} s`;
+}
+
+function careLines({ volume, state, why, inSeconds }: CareView["volumes"][number]): [string, string][] {
+  // Of those that are kept their lines say how far they are; of those that wait a notice what for.
+  return state === "due" ? [["in need", `${volume}: ${why}; is opened in about ${inSeconds} s`]] : [];
 }
 
 function ownedLines({
   name,
   state,
   clients,
+  kept,
   epoch,
   copies,
   toReconcile,
@@ -278,8 +294,9 @@ function ownedLines({
 }: OwnedView): (readonly [string, string])[] {
   const compared = toReconcile === 0 ? "" : `, ${toReconcile} extent(s) to compare`;
   const surplus = toGiveUp === 0 ? "" : `, ${toGiveUp} extent(s) to give up`;
+  const care = kept ? ", kept for its copies" : "";
   return [
-    ["volume", `${name}: ${state}, epoch ${epoch}, ${clients} client(s)${compared}${surplus}`],
+    ["volume", `${name}: ${state}, epoch ${epoch}, ${clients} client(s)${care}${compared}${surplus}`],
     ...copies.map((copy): readonly [string, string] => ["", `copy on ${copy.address}: ${copyText(copy)}`]),
   ];
 }

@@ -3,6 +3,7 @@ import type { Argv, Options } from "yargs";
 import { startGateway } from "../cluster/gateway-server.js";
 import { startNode } from "../cluster/node-server.js";
 import {
+  CARE_AFTER_DEFAULT,
   KEY_FILE,
   NODE_LISTEN_DEFAULT,
   resolveGatewayOptions,
@@ -92,6 +93,12 @@ function gatewayOptions<T>(yargs: Argv<T>) {
     .option(
       "redis",
       text("URL of a Redis to mirror the cluster into, the same at every gateway (default none)"),
+    )
+    .option(
+      "care-after",
+      text(
+        `seconds after which a volume is opened for its copies if nobody else has it open, or off (default ${CARE_AFTER_DEFAULT})`,
+      ),
     )
     .option("tls", TLS)
     .option("tls-dir", TLS_DIR);

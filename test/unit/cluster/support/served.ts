@@ -23,6 +23,7 @@ export const SILENT: Reception = {
   records: () => "[]",
   devices: () => "[]",
   extents: () => "{}",
+  board: () => "{}",
   refused: () => undefined,
 };
 
