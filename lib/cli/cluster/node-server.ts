@@ -247,7 +247,7 @@ function sourcesOf(made: Made): NodeSources {
           ...(lossy ? ["the device lost power without a clean shutdown and waits to be put right"] : []),
           ...rot.map(({ volume, blocks, extents }) => {
             const name = side.catalogue?.volumes.get(volume)?.record.name ?? `#${volume}`;
-            return `volume ${name}: ${blocks} block(s) of ${extents} extent(s) here fail their checksum; repaired from another copy within minutes while the volume is open, else when it is opened next`;
+            return `volume ${name}: ${blocks} block(s) of ${extents} extent(s) here fail their checksum; repaired from another copy within minutes, for which a gateway opens the volume if nobody has it open`;
           }),
           ...down,
         ],

@@ -88,7 +88,7 @@ interface Care {
   progressAt: number;
 }
 
-/** A volume that was let go of. */
+/** A volume that was let go of, here or by another gateway. */
 interface Left {
   readonly at: number;
   /** It is left alone until then. */
@@ -213,6 +213,8 @@ export class Caretaker {
     if (concern.epoch !== epoch) {
       concern.epoch = epoch;
       concern.dueAt = Math.max(concern.dueAt, now + this.#delay());
+      // Whoever was there may have put right what nodes have told of before.
+      if (known !== undefined) this.#note(id, left?.until ?? 0, left?.tries ?? 0, now + REPORT_LAG_MS);
     }
     this.#concerns.set(id, concern);
     return concern;
@@ -304,7 +306,12 @@ export class Caretaker {
     const pause = how === "again" ? Math.min(this.#delay() * 2 ** tries, BACKOFF_MAX_MS) : 0;
     // What is left then no copy is good of.
     const deaf = how === "inVain" ? BACKOFF_MAX_MS : REPORT_LAG_MS;
-    this.#left.set(id, { at: now, until: now + pause, tries, heardFrom: now + deaf });
+    this.#note(id, now + pause, tries, now + deaf);
     this.#host.tell("care-ended", name, `volume ${name} is let go of: ${why}`);
+  }
+
+  #note(id: number, until: number, tries: number, heardFrom: number): void {
+    const before = this.#left.get(id)?.heardFrom ?? 0;
+    this.#left.set(id, { at: this.#host.now(), until, tries, heardFrom: Math.max(before, heardFrom) });
   }
 }
