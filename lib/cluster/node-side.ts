@@ -274,8 +274,10 @@ export class NodeSide {
           // No majority was heard: later.
           () => undefined,
         )
-        .then(() => this.#look())
-        .finally(() => this.#sweepLater());
+        .finally(() => {
+          if (!this.#stopped) this.#look();
+          this.#sweepLater();
+        });
     });
   }
 
