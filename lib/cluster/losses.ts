@@ -12,7 +12,10 @@ export interface LossyNode {
 }
 
 /** `records`: of the volumes that there are. Those without a seat on the node have no owner who would tell it. */
-export function lossesOf({ node, isLossy, isLossyIn }: LossyNode, records: Iterable<ClusterRecord>): number[] {
+export function lossesOf(
+  { node, isLossy, isLossyIn }: LossyNode,
+  records: Iterable<ClusterRecord>,
+): number[] {
   const losses: number[] = [];
   // Most devices have lost no power.
   if (!isLossy) return losses;

@@ -26,6 +26,7 @@ import { encodeHeld } from "./held-extents.js";
 import type { ClusterKey } from "./key.js";
 import { linkEnvironment } from "./link-environment.js";
 import type { LinkTls } from "./link-tls.js";
+import { lossesOf } from "./losses.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
 import { rotOf } from "./rot.js";

@@ -342,7 +342,9 @@ function seatNotices({ name, members }: ClusterVolumeView): string[] {
   const notices =
     joining === undefined
       ? []
-      : [`volume ${name} gets a further seat on ${joining.address}, while somebody has it open`];
+      : [
+          `volume ${name} gets a further seat on ${joining.address}, while somebody or a caretaker has it open`,
+        ];
   if (stale.length === 0) return notices;
   const where = stale.map(({ address }) => address).join(", ");
   const counted = members.length - (joining === undefined ? 0 : 1);
@@ -351,7 +353,7 @@ function seatNotices({ name, members }: ClusterVolumeView): string[] {
 }
 
 function rotNotices({ name, owned, members }: ClusterVolumeView): string[] {
-  const when = owned ? "within minutes" : "when the volume is opened next";
+  const when = owned ? "within minutes" : "when a gateway has opened the volume for it";
   return members.flatMap(({ address, badBlocks, badExtents }) =>
     badBlocks === 0
       ? []

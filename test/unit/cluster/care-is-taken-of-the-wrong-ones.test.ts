@@ -129,23 +129,29 @@ t.test("work is done when every copy that can be reached lacks nothing", (t) => 
   t.end();
 });
 
-t.test("a node tells where it may lack something, of volumes that have a seat on it, and of so many only", (t) => {
-  const members = [{ node: "n1", state: "insync", since: 0 }];
-  const records = Array.from({ length: 2 * LOSSES_MAX }, (_, i) => {
-    const state = i === 5 ? "removed" : "live";
-    return { id: i, state, members: i === 6 ? [] : members } as unknown as ClusterRecord;
-  });
-  const isLossyIn = (id: number) => id >= 4 && id < 8;
-  t.same(lossesOf({ node: "n1", isLossy: true, isLossyIn }, records), [4, 7]);
-  t.same(lossesOf({ node: "n2", isLossy: true, isLossyIn }, records), []);
-  t.same(lossesOf({ node: "n1", isLossy: false, isLossyIn }, records), []);
-  t.equal(lossesOf({ node: "n1", isLossy: true, isLossyIn: () => true }, records).length, LOSSES_MAX);
-  t.end();
-});
+t.test(
+  "a node tells where it may lack something, of volumes that have a seat on it, and of so many only",
+  (t) => {
+    const members = [{ node: "n1", state: "insync", since: 0 }];
+    const records = Array.from({ length: 2 * LOSSES_MAX }, (_, i) => {
+      const state = i === 5 ? "removed" : "live";
+      return { id: i, state, members: i === 6 ? [] : members } as unknown as ClusterRecord;
+    });
+    const isLossyIn = (id: number) => id >= 4 && id < 8;
+    t.same(lossesOf({ node: "n1", isLossy: true, isLossyIn }, records), [4, 7]);
+    t.same(lossesOf({ node: "n2", isLossy: true, isLossyIn }, records), []);
+    t.same(lossesOf({ node: "n1", isLossy: false, isLossyIn }, records), []);
+    t.equal(lossesOf({ node: "n1", isLossy: true, isLossyIn: () => true }, records).length, LOSSES_MAX);
+    t.end();
+  },
+);
 
 t.test("what nodes tell is of their last answer", async (t) => {
   let said: Partial<NodeDescription> | null = { rot: [{ volume: 7, blocks: 9, extents: 2 }], losses: [7, 8] };
-  const reports = new NodeReports({ now: () => 50, describe: () => Promise.resolve(said as NodeDescription) });
+  const reports = new NodeReports({
+    now: () => 50,
+    describe: () => Promise.resolve(said as NodeDescription),
+  });
   const place = { node: "n1", address: { kind: "tcp", host: "h", port: 1 } } as const;
   await reports.refresh([place]);
   t.same(reports.reportOf("n1", 7), { rotten: 2, lossy: true, heardAt: 50 });

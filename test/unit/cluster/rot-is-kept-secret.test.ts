@@ -29,7 +29,7 @@ function storeWith(bad: readonly Pick<BadBlock, "volume" | "extent" | "block">[]
 function description(rot: NodeDescription["rot"]): NodeDescription {
   const numbers = { startedAt: 0, sessions: 1, capacityBytes: 1 << 30, usedBytes: 1 << 22 };
   const state = { set: null, votes: true, standing: "registered", lossy: false, failed: null } as const;
-  return { version: "1", ...numbers, ...state, rot };
+  return { version: "1", ...numbers, ...state, rot, losses: [] };
 }
 
 const PLACES: readonly NodePlace[] = [1, 2, 3].map((i) => ({
@@ -95,7 +95,7 @@ t.test("the status of the cluster has it whether somebody has the volume open or
     ],
   );
   t.match(closed.notices, [
-    /^volume v: 3 block\(s\) of 2 extent\(s\) on 127\.0\.0\.1:11002 fail .* when the volume is opened next$/,
+    /^volume v: 3 block\(s\) of 2 extent\(s\) on 127\.0\.0\.1:11002 fail .* when a gateway has opened the volume for it$/,
   ]);
   t.match(seen(true).notices, [/ within minutes$/]);
   t.match(nodeTable(closed.nodes), /^22222222 .* 3$/m);
