@@ -36,8 +36,8 @@ import { OneEpoch } from "./care/one-epoch.js";
 import { careWorkOf } from "./care/work.js";
 import type { Catalogue, KnownVolume } from "./catalogue.js";
 import { type Chosen, inTime, type RecordControl } from "./control.js";
+import { Edit } from "./edit.js";
 import { OwnedVolume, type OwnedVolumeEnvironment, type OwnedVolumeEvents } from "./owned-volume.js";
-import { refuseTooLarge } from "./record-room.js";
 
 /**
  * A volume that was taken from us is not taken back for so long: clients that reconnect here while others use the
@@ -206,10 +206,14 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     if (held === undefined)
       return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
     await inTime(name, held.ready);
-    // What it says against the change must not surface inside the owner.
-    refuseTooLarge(edit(held.owned.record ?? known.record));
-    const record = await inTime(name, held.owned.amend(edit));
+    const wanted = new Edit(edit);
+    wanted.of(held.owned.record ?? known.record);
+    const record = await inTime(
+      name,
+      held.owned.amend((now) => wanted.whenDue(now)),
+    );
     if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
+    wanted.throwRefusal();
     this.tell({ kind: "changed", record });
     return record;
   }
