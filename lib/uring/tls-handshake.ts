@@ -10,6 +10,7 @@ import { type ConnectionOptions, connect, createServer, type TLSSocket, type Tls
 import type { Pool } from "../core/pool.js";
 import type { ByteStream } from "../core/stream.js";
 import type { CipherBudget } from "./cipher-memory.js";
+import { makeRoomForTlsGarbage } from "./tls-garbage.js";
 import { StreamDuplex, TlsStream, tlsFault } from "./tls-stream.js";
 
 export interface Secured {
@@ -114,6 +115,7 @@ class Handshake implements Handshaking {
     this.#below = below;
     this.#pool = budget.pool;
     this.#events = events;
+    makeRoomForTlsGarbage();
     const memory = budget.take();
     this.#duplex =
       memory === null ? null : new StreamDuplex(below, this.#pool, memory, () => this.#closedBelow());

@@ -10,6 +10,8 @@
  *  3. Decrypted bytes that nobody has asked for yet are at most QUEUE_BYTES_MAX and what one receive of ciphertext
  *     comes to: then the socket is paused.
  *  4. Completions are never delivered from inside the call that asked.
+ *  5. node:tls sees ciphertext where it was received only while it takes it in before `push` returns; otherwise it gets a
+ *     copy. So the buffer is free for the next receive, whoever reads and whenever.
  */
 import { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
@@ -37,6 +39,8 @@ export class StreamDuplex extends Duplex implements StreamListener {
   readonly #memory: CipherMemory;
   readonly #pieces = new Uint32Array(2);
   readonly #onClosed: () => void;
+  /** The last receive filled its buffer. */
+  #receiveFilled = false;
   /** What is being written: chunks, the first that is not sent whole, and bytes of it that are. */
   #chunks: readonly Chunk[] = [];
   #chunk = 0;
@@ -54,7 +58,10 @@ export class StreamDuplex extends Duplex implements StreamListener {
     stream.setListener(this);
   }
 
+  /** Everything that was received has been taken or copied. */
   override _read(): void {
+    if (this.#receiveFilled && this.#memory.receiveBytes < RECEIVE_CIPHER_BYTES) this.#memory.growReceive();
+    this.#receiveFilled = false;
     this.#stream.receive(this.#memory.receiveAt, this.#memory.receiveBytes);
   }
 
@@ -110,15 +117,24 @@ export class StreamDuplex extends Duplex implements StreamListener {
   streamReceived(result: number): void {
     if (this.destroyed) return;
     if (result > 0) {
-      const { receiveAt, receiveBytes } = this.#memory;
-      const received = Buffer.from(this.#pool.bytes.subarray(receiveAt, receiveAt + result));
-      if (result === receiveBytes && receiveBytes < RECEIVE_CIPHER_BYTES) this.#memory.growReceive();
-      this.push(received);
+      this.#pushReceived(result);
     } else if (result === 0) {
       this.push(null);
     } else {
       this.destroy(new Error("the connection broke"));
     }
+  }
+
+  #pushReceived(count: number): void {
+    const { receiveAt, receiveBytes } = this.#memory;
+    this.#receiveFilled = count === receiveBytes;
+    const { buffer, byteOffset } = this.#pool.bytes;
+    const there = Buffer.from(buffer, byteOffset + receiveAt, count);
+    // Then Readable hands it to the listener at once: node:tls, which copies it into OpenSSL's buffer.
+    const isTakenAtOnce =
+      this.readableFlowing === true && this.readableLength === 0 && this.listenerCount("data") > 0;
+    this.push(isTakenAtOnce ? there : Buffer.from(there));
+    assert(!isTakenAtOnce || this.readableLength === 0, "ciphertext is taken in by who listens");
   }
 
   streamSent(result: number): void {
