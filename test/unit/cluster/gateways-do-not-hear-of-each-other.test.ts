@@ -92,7 +92,12 @@ t.test("a note is taken from who has the key, and answered; what is none is not"
 });
 
 /** Two gateways and one board, where a volume is kept by the first. */
-function rounds(board: Board, peer: number, of: Partial<CareGround>): CareRounds {
+function rounds(
+  board: Board,
+  peer: number,
+  of: Partial<CareGround>,
+  delayMs: number | null = null,
+): CareRounds {
   const ground: CareGround = {
     clock: { now: () => performance.now(), wall: () => 0, setTimer: () => ({ cancel() {} }) },
     random: { u32: () => 0 },
@@ -114,7 +119,7 @@ function rounds(board: Board, peer: number, of: Partial<CareGround>): CareRounds
     tell: () => undefined,
     ...of,
   };
-  return new CareRounds(ground, null);
+  return new CareRounds(ground, delayMs);
 }
 
 t.test("who asks for a volume waits while it is kept, and not for one that is used", async (t) => {
@@ -138,4 +143,41 @@ t.test("who asks for a volume waits while it is kept, and not for one that is us
   t.equal(looks, 2, "it has waited until the record said so");
   await asking.look();
   t.equal(asking.keeperOf(7), "g1");
+});
+
+t.test("nothing is opened while nobody could ask for it", async (t) => {
+  const members = [
+    { node: "n1", state: "insync", since: 0 },
+    { node: "n2", state: "stale", since: 3 },
+  ];
+  const policy = { replicas: 2, minReplicas: 1 };
+  const owner = { peer: 9, released: true };
+  const record = { id: 7, name: "v", epoch: 4, state: "live", policy, owner, members };
+  const kept: number[] = [];
+  let ms = 0;
+  const ground = {
+    clock: { now: () => ms, wall: () => 0, setTimer: () => ({ cancel() {} }) },
+    volumes: () => [7],
+    recordOf: () => record as unknown as ClusterRecord,
+    keep(volume: number) {
+      kept.push(volume);
+      return null;
+    },
+  };
+  const deaf = rounds(
+    new Board(() => 0),
+    1,
+    { ...ground, board: { post: () => Promise.resolve(new BoardView([], 2)) } },
+    1000,
+  );
+  const board = new Board(() => ms);
+  const hearing = rounds(board, 1, ground, 1000);
+  const off = rounds(board, 1, ground, null);
+  for (; ms < 10_000; ms += 1000) {
+    await deaf.look();
+    await off.look();
+  }
+  t.same(kept, [], "no board answers, or the caretaker is off");
+  for (; ms < 20_000; ms += 1000) await hearing.look();
+  t.ok(kept.includes(7), "the same volume otherwise");
 });
