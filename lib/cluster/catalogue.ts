@@ -11,6 +11,7 @@ import { type ClusterRecord, decodeClusterRecord } from "../replica/owner/record
 import { parseRecords, type StoredRecord } from "./description.js";
 import { askText, type DialEnvironment, type NodePlace } from "./dial.js";
 import type { ClusterKey } from "./key.js";
+import { faultText, mostOf } from "./patience.js";
 import { Purpose } from "./prelude.js";
 
 export interface KnownVolume {
@@ -83,24 +84,24 @@ export function majorityOf(config: readonly NodePlace[]): number {
   return Math.floor(config.length / 2) + 1;
 }
 
-/** What at least a majority of the config nodes answers. Throws CLUSTER_UNREACHABLE. */
+/** What at least a majority of the config nodes answers; who hangs is not waited for. Throws CLUSTER_UNREACHABLE. */
 export async function askMajority(
   environment: DialEnvironment,
   key: ClusterKey,
   config: readonly NodePlace[],
   purpose: Purpose,
 ): Promise<string[]> {
-  const answers = await Promise.allSettled(
-    config.map(({ node, address }) => askText(environment, key, { address, purpose, expected: node })),
+  const majority = majorityOf(config);
+  const asked = config.map(({ node, address }) =>
+    askText(environment, key, { address, purpose, expected: node }),
   );
   const texts: string[] = [];
   const faults: string[] = [];
-  for (const answer of answers) {
-    if (answer.status === "fulfilled") texts.push(answer.value.text);
-    else faults.push(answer.reason instanceof Error ? answer.reason.message : String(answer.reason));
+  for (const [i, outcome] of (await mostOf(environment.clock, asked, majority)).entries()) {
+    if (outcome?.status === "fulfilled") texts.push(outcome.value.text);
+    else faults.push(faultText(config[i]!.address, outcome));
   }
-  if (texts.length < majorityOf(config))
-    throw new LaminaError("CLUSTER_UNREACHABLE", { what: faults.join("; ") });
+  if (texts.length < majority) throw new LaminaError("CLUSTER_UNREACHABLE", { what: faults.join("; ") });
   return texts;
 }
 

@@ -166,7 +166,7 @@ function errorOf(address: ListenAddress, fault: Fault): LaminaError {
   }
 }
 
-function refused(address: ListenAddress, what: string): LaminaError {
+export function refused(address: ListenAddress, what: string): LaminaError {
   return new LaminaError("CONNECT_REFUSED", { address: addressText(address), what });
 }
 

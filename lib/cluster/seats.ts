@@ -14,11 +14,11 @@ import { type ClusterRecord, isJoining, MEMBERS_MAX } from "../replica/owner/rec
 import type { AcceptOutcome, PromiseOutcome, RecordRegister } from "../replica/register.js";
 import { addressText } from "../uring/address.js";
 import { decided, undecided } from "./control.js";
-import { type NodeDescription, parseDescription, shortId } from "./description.js";
-import { askText, type DialEnvironment, type NodePlace } from "./dial.js";
+import { type NodeDescription, shortId } from "./description.js";
+import type { DialEnvironment, NodePlace } from "./dial.js";
 import type { NodeDirectory } from "./directory.js";
 import type { ClusterKey } from "./key.js";
-import { Purpose } from "./prelude.js";
+import { hearNode } from "./patience.js";
 import type { ClusterRegistry } from "./registry.js";
 
 /** Beginning of a node's id that is enough to name it. */
@@ -248,14 +248,10 @@ export async function usableNodes(
 export async function describe(
   dial: DialEnvironment,
   key: ClusterKey,
-  { node, address }: NodePlace,
+  place: NodePlace,
 ): Promise<NodeDescription | null> {
-  try {
-    const { text } = await askText(dial, key, { address, purpose: Purpose.Describe, expected: node });
-    return parseDescription(text);
-  } catch {
-    return null;
-  }
+  const said = await hearNode(dial, key, place);
+  return typeof said === "string" ? null : said;
 }
 
 function freeOf(said: NodeDescription | null): number {

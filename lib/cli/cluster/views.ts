@@ -3,13 +3,13 @@
 import type { MirrorView, ProcessView, StatusView } from "../../admin/index.js";
 import type { CareState } from "../../cluster/care/caretaker.js";
 import type { ConfigOutcome } from "../../cluster/config-control.js";
-import { type NodeDescription, parseDescription, shortId } from "../../cluster/description.js";
-import { askText, type DialEnvironment, type NodePlace } from "../../cluster/dial.js";
+import { type NodeDescription, shortId } from "../../cluster/description.js";
+import type { DialEnvironment, NodePlace } from "../../cluster/dial.js";
 import type { NodeDirectory } from "../../cluster/directory.js";
 import type { ClusterKey } from "../../cluster/key.js";
 import type { Progress } from "../../cluster/observations.js";
+import { hearNode } from "../../cluster/patience.js";
 import { placesOf } from "../../cluster/places.js";
-import { Purpose } from "../../cluster/prelude.js";
 import { blocksOf } from "../../cluster/rot.js";
 import type { BalanceOutcome, SeatOutcome } from "../../cluster/seats.js";
 import type { LaminaError } from "../../core/errors.js";
@@ -207,7 +207,7 @@ export async function viewCluster(
   records: readonly ClusterRecord[],
 ): Promise<ClusterView> {
   const { places } = directory;
-  const answers = await Promise.all(places.map((place) => hear(dial, key, place)));
+  const answers = await Promise.all(places.map((place) => hearNode(dial, key, place)));
   const said = new Map(places.map(({ node }, i) => [node, answers[i]!]));
   return { cluster: clusterIdText(key), ...viewAnswers(directory, records, said) };
 }
@@ -222,15 +222,6 @@ export function viewAnswers(
   const nodes = places.map((place) => viewNode(place, said.get(place.node)!, directory, records));
   const volumes = records.map((record) => viewVolume(record, places, said));
   return { nodes, volumes, notices: noticesOf(nodes, volumes) };
-}
-
-async function hear(dial: DialEnvironment, key: ClusterKey, { node, address }: NodePlace): Promise<Said> {
-  try {
-    const { text } = await askText(dial, key, { address, purpose: Purpose.Describe, expected: node });
-    return parseDescription(text);
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
 }
 
 function viewNode(

@@ -21,9 +21,11 @@ const REGISTRY_KINDS = {
 } as const satisfies Record<string, EventKind>;
 
 export function followRegistry(registry: VolumeRegistry, events: EventLog, later: Later): void {
-  registry.onEvent(({ kind, record }) => {
+  registry.onEvent((event) => {
+    const { kind, record } = event;
     const verb = kind === "opened" || kind === "closed" ? `was ${kind} by its clients` : `was ${kind}`;
-    events.record(REGISTRY_KINDS[kind], record.name, `volume ${record.name} ${verb}`);
+    const why = kind === "lost" ? `: ${event.reason}` : "";
+    events.record(REGISTRY_KINDS[kind], record.name, `volume ${record.name} ${verb}${why}`);
     later.mirror?.recordsChanged();
   });
 }
