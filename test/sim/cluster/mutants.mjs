@@ -612,7 +612,7 @@ export const CLUSTER_MUTANTS = [
     replace: "return false;",
     invariant: "I6: what a flush has answered for is stable on all members in sync",
     subject: "volume",
-    focus: "in-turn",
+    test: "test/unit/replica/owner-leaves-copies-different.test.ts",
   },
   ...CONFIG_MUTANTS,
 ];
