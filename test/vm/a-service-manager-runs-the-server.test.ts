@@ -48,7 +48,12 @@ async function programDisk(t: Test, node: string): Promise<string> {
 
 const JOB = `${PREPARE_ROOT}
 mount -t ext4 /dev/vda /mnt/opt
-ln -s /opt/node /mnt/usr/bin/node
+cat >/mnt/usr/bin/node <<'END'
+#!/bin/sh
+# Emulation translates machine code, and is slowest where that is made and changed as it runs.
+exec /opt/node --no-opt --no-sparkplug --regexp-interpret-all "$@"
+END
+chmod 755 /mnt/usr/bin/node
 mkdir -p /mnt/usr/local/bin /mnt/etc/lamina /mnt/etc/systemd/system/sockets.target.wants
 ln -s /opt/bin/lamina /mnt/usr/local/bin/lamina
 echo 'lamina:x:990:990::/var/lib/lamina:/bin/false' >>/mnt/etc/passwd
@@ -63,8 +68,6 @@ END
 mkdir -p /mnt/etc/systemd/system/lamina.service.d
 cat >/mnt/etc/systemd/system/lamina.service.d/emulation.conf <<'END'
 [Service]
-# Emulation translates machine code, and is slowest where that is made and changed as it runs.
-Environment=NODE_OPTIONS=--jitless
 # A server that fails is started again, for ever: the guest ends with its first failure instead.
 ExecStopPost=+/bin/sh /etc/lamina/stopped
 END
