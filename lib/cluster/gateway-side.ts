@@ -206,6 +206,12 @@ export function openGatewaySide(
       });
   };
   let timer = clock.setTimer(REFRESH_MS, refresh);
+  const say = (): void => {
+    void care.say().finally(() => {
+      if (!stopped) saying = clock.setTimer(REFRESH_MS, say);
+    });
+  };
+  let saying = clock.setTimer(REFRESH_MS, say);
   const environment = { random, dial, key, directory, register, peer };
   const seats = new SeatControl(environment, registry);
   const configNodes = new ConfigControl(environment, follower);
@@ -222,6 +228,7 @@ export function openGatewaySide(
     async close() {
       stopped = true;
       timer.cancel();
+      saying.cancel();
       care.stop();
       await registry.close();
       lease.stop();

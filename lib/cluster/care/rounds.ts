@@ -49,7 +49,7 @@ export class CareRounds {
   readonly #caretaker: Caretaker | null;
   readonly #reports: NodeReports;
   #board: BoardView = NO_BOARD;
-  #looks = 0;
+  #said = 0;
   /** At the look before. */
   #hasKept = false;
   #reportLooks: number;
@@ -86,13 +86,21 @@ export class CareRounds {
     return new Caretaker(host, delayMs);
   }
 
-  /** After the records were heard of. Never rejected. */
-  async look(): Promise<void> {
+  /**
+   * Says what it has to say, if it is time, and hears the others. Once a second, whether records are heard of or not: who
+   * says nothing for long is taken for dead. Never rejected.
+   */
+  async say(): Promise<void> {
     const keeps = this.#keeps;
-    const isTime = this.#looks++ % NOTE_LOOKS === 0;
+    const isTime = this.#said++ % NOTE_LOOKS === 0;
     // That it keeps nothing more is said at once, too.
     if (keeps.length > 0 || this.#hasKept || isTime) this.#board = await this.#post([]);
     this.#hasKept = keeps.length > 0;
+  }
+
+  /** After the records were heard of. */
+  look(): void {
+    const keeps = this.#keeps;
     const caretaker = this.#caretaker;
     if (caretaker === null) return;
     if (this.#reportLooks++ % (keeps.length > 0 ? REPORT_LOOKS_KEEPING : REPORT_LOOKS) === 0)

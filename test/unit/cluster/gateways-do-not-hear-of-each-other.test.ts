@@ -141,7 +141,7 @@ t.test("who asks for a volume waits while it is kept, and not for one that is us
   t.same(parseBoard(board.post(note(1, [7]))).wanted, [7], "who keeps it hears of it");
   await asking.askFor(7);
   t.equal(looks, 2, "it has waited until the record said so");
-  await asking.look();
+  await asking.say();
   t.equal(asking.keeperOf(7), "g1");
 });
 
@@ -174,10 +174,15 @@ t.test("nothing is opened while nobody could ask for it", async (t) => {
   const hearing = rounds(board, 1, ground, 1000);
   const off = rounds(board, 1, ground, null);
   for (; ms < 10_000; ms += 1000) {
-    await deaf.look();
-    await off.look();
+    for (const one of [deaf, off]) {
+      await one.say();
+      one.look();
+    }
   }
   t.same(kept, [], "no board answers, or the caretaker is off");
-  for (; ms < 20_000; ms += 1000) await hearing.look();
+  for (; ms < 20_000; ms += 1000) {
+    await hearing.say();
+    hearing.look();
+  }
   t.ok(kept.includes(7), "the same volume otherwise");
 });
