@@ -25,8 +25,22 @@ export class Edit {
     return changed;
   }
 
-  /** The same when its turn has come; the record as it is if that cannot be. */
-  whenDue(record: ClusterRecord): ClusterRecord {
+  /**
+   * Asks `amend` to make it when its turn comes; what that answers. Throws LaminaError: something is against it, with
+   * `record` as it is now, or with the record as it was then.
+   */
+  async made<T>(
+    record: ClusterRecord,
+    amend: (edit: (due: ClusterRecord) => ClusterRecord) => Promise<T>,
+  ): Promise<T> {
+    this.of(record);
+    const chosen = await amend((due) => this.#whenDue(due));
+    if (this.#refusal !== null) throw this.#refusal;
+    return chosen;
+  }
+
+  /** The record as it is if that cannot be. */
+  #whenDue(record: ClusterRecord): ClusterRecord {
     try {
       return this.of(record);
     } catch (error) {
@@ -34,10 +48,5 @@ export class Edit {
       this.#refusal = error;
       return record;
     }
-  }
-
-  /** Throws what was said against it when its turn had come. */
-  throwRefusal(): void {
-    if (this.#refusal !== null) throw this.#refusal;
   }
 }

@@ -206,14 +206,10 @@ export class ClusterRegistry extends RegistryBase implements VolumeRegistry, Lea
     if (held === undefined)
       return this.#chosen(await this.#options.control.change(known.record, edit), "changed");
     await inTime(name, held.ready);
-    const wanted = new Edit(edit);
-    wanted.of(held.owned.record ?? known.record);
-    const record = await inTime(
-      name,
-      held.owned.amend((now) => wanted.whenDue(now)),
+    const record = await new Edit(edit).made(held.owned.record ?? known.record, (due) =>
+      inTime(name, held.owned.amend(due)),
     );
     if (record === null) throw new LaminaError("VOLUME_ELSEWHERE", { name });
-    wanted.throwRefusal();
     this.tell({ kind: "changed", record });
     return record;
   }

@@ -2,7 +2,6 @@
 import t from "tap";
 import { Edit } from "../../../lib/cluster/edit.js";
 import { MIB } from "../../../lib/core/limits.js";
-import type { ClusterRecord } from "../../../lib/replica/owner/record.js";
 import { resized } from "../../../lib/volume/registry-base.js";
 import { FakeCluster } from "../replica/support/fake-cluster.js";
 
@@ -11,33 +10,39 @@ t.test("growing less than somebody before it is refused, and the volume goes on"
   const set = cluster.serve({ size: MIB });
   cluster.registerDown = true;
   const done: (number | null)[] = [];
-  const ask = (size: number): Edit => {
-    const wanted = new Edit((record) => resized(record, size));
-    t.doesNotThrow(() => wanted.of(set.record), "the record that is there has nothing against it");
-    set.amend(
-      (record) => wanted.whenDue(record),
-      (record) => done.push(record?.size ?? null),
+  const ask = (size: number): Promise<void> =>
+    new Edit((record) => resized(record, size)).made(
+      set.record,
+      (due) =>
+        new Promise((resolve) => {
+          set.amend(due, (record) => {
+            done.push(record?.size ?? null);
+            resolve();
+          });
+          cluster.pass(100);
+        }),
     );
-    cluster.pass(100);
-    return wanted;
-  };
   const first = ask(3 * MIB);
   const second = ask(2 * MIB);
   t.same(done, [], "both wait for a majority");
   cluster.registerUp();
   cluster.pass(500);
   t.same(done, [3 * MIB, 3 * MIB]);
-  t.doesNotThrow(() => first.throwRefusal());
-  t.throws(() => second.throwRefusal(), { code: "VOLUME_SHRINK" });
+  await t.resolves(first);
+  await t.rejects(second, { code: "VOLUME_SHRINK" });
   t.equal(set.record.size, 3 * MIB);
   t.notOk(set.over, "its owner goes on");
 });
 
 t.test("what is a mistake of the program stays one", async (t) => {
-  const broken = new Edit(() => {
-    throw new TypeError("a mistake");
+  const broken = new Edit((record) => {
+    if (record.size > MIB) throw new TypeError("a mistake");
+    return record;
   });
-  const record: ClusterRecord = new FakeCluster(1).record();
-  t.throws(() => broken.whenDue(record), TypeError);
-  t.doesNotThrow(() => broken.throwRefusal());
+  const cluster = new FakeCluster(1);
+  const [before, since] = [MIB, 2 * MIB].map((size) => ({ ...cluster.record(), size }));
+  await t.rejects(
+    broken.made(before!, async (due) => due(since!)),
+    TypeError,
+  );
 });
