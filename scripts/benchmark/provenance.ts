@@ -1,5 +1,6 @@
 /** What a result was measured with and on. */
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 
 /** The checkout, whether built or not. */
@@ -30,5 +31,11 @@ export function machine(): Record<string, string | number> {
     CPU: `${cpus().length} × ${model}`,
     memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
     Linux: release(),
+    TCP: `${congestionControl()} (${process.env["LAMINA_BENCH_NETWORK"] === "own" ? "a network namespace of its own" : "the machine's network"})`,
   };
+}
+
+/** Congestion control of new TCP connections in this network namespace. */
+export function congestionControl(): string {
+  return readFileSync("/proc/sys/net/ipv4/tcp_congestion_control", "utf8").trim();
 }

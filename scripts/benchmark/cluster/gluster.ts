@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { check, Program } from "../../../test/interop/support/process.js";
 import { pause } from "../../../test/interop/support/server.js";
 import type { FioCommand } from "../measure.js";
+import { congestionControl } from "../provenance.js";
 import { type Daemons, FioContestant } from "./contestant.js";
 
 const VOLUME = "V";
@@ -123,6 +124,9 @@ export class Gluster extends FioContestant {
     await check("ip", ["-n", name, "link", "add", "g0", "type", "veth", "peer", "name", "g1"]);
     await check("ip", ["-n", name, "addr", "add", `${ADDRESS}/24`, "dev", "g0"]);
     for (const device of ["lo", "g0", "g1"]) await check("ip", ["-n", name, "link", "set", device, "up"]);
+    // A new namespace has the machine's, not that of the one it is made in.
+    const tcp = `echo ${congestionControl()} >/proc/sys/net/ipv4/tcp_congestion_control`;
+    await check("ip", [...this.#inside(), "sh", "-c", tcp]);
   }
 
   #removeNamespace(): void {
