@@ -168,15 +168,16 @@ export class OwnedVolume implements AnswerGate, ExtentIo {
     this.#serving?.set.learn(epoch);
   }
 
-  /** Changes what people may change. Null: it was lost before. */
+  /** Changes what people may change. Null: it was lost before. Rejected with what `edit` throws. */
   amend(edit: Parameters<ReplicaSet["amend"]>[0]): Promise<ClusterRecord | null> {
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       const serving = this.#serving;
       if (serving === null) resolve(null);
       else
-        serving.set.amend(edit, (record) => {
+        serving.set.amend(edit, (record, mistake) => {
           if (record !== null) serving.volume.update(record);
-          resolve(record);
+          if (mistake === undefined) resolve(record);
+          else reject(mistake as Error);
         });
     });
   }

@@ -30,5 +30,13 @@ export type RecordEdit = Pick<ClusterRecord, "size" | "description" | "readOnly"
 
 export interface Amendment {
   readonly edit: (record: ClusterRecord) => RecordEdit;
-  readonly done: (chosen: ClusterRecord | null) => void;
+  /** Null: the owner was over before; or, with what it is, `edit` has thrown and the record is as it was. */
+  readonly done: (chosen: ClusterRecord | null, mistake?: unknown) => void;
+}
+
+/** What an amendment makes of the record, and nothing else that its edit may have touched. Throws what that throws. */
+export function editOf({ edit }: Amendment, record: ClusterRecord): RecordEdit {
+  const { size, description, readOnly, access, policy } = edit(record);
+  // Which member holds which extent depends on the number of copies.
+  return { size, description, readOnly, access, policy: { ...policy, replicas: record.policy.replicas } };
 }

@@ -30,7 +30,7 @@ import {
   SUPERVISE_MS,
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
-import type { Activated, Amendment, MemberLife } from "./owned-record.js";
+import { type Activated, type Amendment, editOf, type MemberLife, type RecordEdit } from "./owned-record.js";
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry, seatsOf } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
@@ -447,7 +447,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     });
   }
 
-  /** Changes the record between two changes of the member list. `done(null)`: the owner was over before. */
+  /** Changes the record between two changes of the member list; Amendment says what `done` is told. */
   amend(edit: Amendment["edit"], done: Amendment["done"]): void {
     if (this.ending) {
       done(null);
@@ -460,12 +460,15 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #amendNext(): void {
     const amendment = this.#amendments[0];
     if (amendment === undefined) return;
-    const { size, description, readOnly, access, policy } = amendment.edit(this.#record);
-    const change = {
-      ...{ size, description, readOnly, access },
-      // Which member holds which extent depends on it.
-      policy: { ...policy, replicas: this.#record.policy.replicas },
-    };
+    let change: RecordEdit;
+    try {
+      change = editOf(amendment, this.#record);
+    } catch (mistake) {
+      this.#amendments.shift();
+      amendment.done(null, mistake);
+      this.soon();
+      return;
+    }
     this.propose(change, (record) => {
       this.#amendments.shift();
       this.deck.recordChanged();

@@ -82,3 +82,27 @@ t.test("an owner that is over says so to whoever wants a change", async (t) => {
   want();
   t.same(told, [null, null]);
 });
+
+t.test(
+  "a change that throws is its asker's mistake: he hears of it, and those behind him have their turn",
+  async (t) => {
+    const cluster = new FakeCluster();
+    const set = cluster.serve();
+    const mistake = new TypeError("a mistake");
+    const told: unknown[] = [];
+    set.amend(
+      () => {
+        throw mistake;
+      },
+      (chosen, why) => told.push(chosen, why),
+    );
+    set.amend(
+      (record) => ({ ...record, description: "behind it" }),
+      (chosen, why) => told.push(chosen?.description, why),
+    );
+    cluster.pass(1000);
+    t.same(told, [null, mistake, "behind it", undefined]);
+    t.equal(set.record.generation, 2, "nothing was proposed for the first");
+    t.notOk(set.over);
+  },
+);
