@@ -1,11 +1,13 @@
 /** In which volumes a node may lack what it had not flushed when it lost power: the owner of each can put it right. */
+import type { NodeId } from "../replica/api.js";
 import type { ClusterRecord } from "../replica/owner/record.js";
+import type { KnownVolume } from "./catalogue.js";
 
 /** Volumes of which a node tells at a time. Further ones follow when those are well. */
 export const LOSSES_MAX = 256;
 
 export interface LossyNode {
-  readonly node: string;
+  readonly node: NodeId;
   /** The device lost power, and not everything was put right yet. */
   readonly isLossy: boolean;
   isLossyIn(volume: number): boolean;
@@ -19,10 +21,28 @@ export function lossesOf(
   const losses: number[] = [];
   // Most devices have lost no power.
   if (!isLossy) return losses;
-  for (const { id, state, members } of records) {
+  for (const record of records) {
     if (losses.length >= LOSSES_MAX) break;
-    const isSeated = state === "live" && members.some((member) => member.node === node);
-    if (isSeated && isLossyIn(id)) losses.push(id);
+    if (isSeated(node, record) && isLossyIn(record.id)) losses.push(record.id);
   }
   return losses;
+}
+
+/**
+ * Volumes of which nobody will ever ask the node what it may lack: a majority's record gives them no seat here, or calls them
+ * removed. `known` was asked for in this life of the node, so a seat that one of them gives it later begins as stale since 0:
+ * nothing that is here is believed.
+ */
+export function lossesOfNobody(
+  { node, isLossy, isLossyIn }: LossyNode,
+  known: Iterable<Pick<KnownVolume, "record" | "chosen">>,
+): number[] {
+  if (!isLossy) return [];
+  return [...known].flatMap(({ record, chosen }) =>
+    chosen && !isSeated(node, record) && isLossyIn(record.id) ? [record.id] : [],
+  );
+}
+
+function isSeated(node: NodeId, { state, members }: ClusterRecord): boolean {
+  return state === "live" && members.some((member) => member.node === node);
 }

@@ -26,7 +26,7 @@ import { encodeHeld } from "./held-extents.js";
 import type { ClusterKey } from "./key.js";
 import { linkEnvironment } from "./link-environment.js";
 import type { LinkTls } from "./link-tls.js";
-import { lossesOf } from "./losses.js";
+import { lossesOf, lossesOfNobody } from "./losses.js";
 import { addressIn, placesOf } from "./places.js";
 import { Porter } from "./prelude.js";
 import { rotOf } from "./rot.js";
@@ -267,14 +267,9 @@ export class NodeSide {
     const { clock } = this.#options.engine;
     clock.setTimer(SWEEP_MS, () => {
       if (this.#stopped) return;
-      sweep(this.#swept)
-        .then(
-          (volumes) => {
-            for (const volume of volumes) this.#options.swept(volume);
-          },
-          // No majority was heard: later.
-          () => undefined,
-        )
+      this.#sweep()
+        // No majority was heard: later.
+        .catch(() => undefined)
         .finally(() => {
           if (!this.#stopped) this.#look();
           this.#sweepLater();
@@ -282,14 +277,22 @@ export class NodeSide {
     });
   }
 
+  async #sweep(): Promise<void> {
+    for (const volume of await sweep(this.#swept)) this.#options.swept(volume);
+    // What may be lacked has to do with records also where nothing is held.
+    if (this.#options.store.identity.lossy) await this.#catalogue!.refresh();
+  }
+
   /** By the records that were heard of last. */
   #look(): void {
     const core = this.#core!;
-    const records = [...this.#catalogue!.volumes.values()].map(({ record }) => record);
+    const known = [...this.#catalogue!.volumes.values()];
     const isLossy = this.#options.store.identity.lossy;
+    const lossy = { node: this.node, isLossy, isLossyIn: (volume: number) => core.isLossyIn(volume) };
+    for (const volume of lossesOfNobody(lossy, known)) core.reconciled(volume);
     this.#losses = lossesOf(
-      { node: this.node, isLossy, isLossyIn: (volume) => core.isLossyIn(volume) },
-      records,
+      lossy,
+      known.map(({ record }) => record),
     );
   }
 

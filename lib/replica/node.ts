@@ -361,6 +361,7 @@ export class NodeCore implements LeaseClient {
     stability.prune(volume, (keptLayer, keptExtent) => hot.has(`${keptLayer}/${keptExtent}`));
   }
 
+  /** Nothing of the volume is lacked here any more, or nobody will ask for it: it has no seat here. */
   reconciled(volume: number): void {
     this.#lossyVolumes.delete(volume);
     if (this.#lossyVolumes.size === 0) this.#store.reconciled();
@@ -368,7 +369,8 @@ export class NodeCore implements LeaseClient {
 
   /**
    * Every volume that was ever let in, not only those with hot extents: an extent whose creation was lost leaves
-   * none. The promise is durable before anything is let in, so each of them has a page.
+   * none. The promise is durable before anything is let in, so each of them has a page. Those without a seat here have
+   * one too, and no owner who would ever ask; who knows the records says which they are (lib/cluster/losses.ts).
    */
   #noteLosses(): void {
     for (const volume of this.acceptor.volumes()) this.#lossyVolumes.add(volume);

@@ -3,7 +3,7 @@ import { type CopyReport, needOf } from "../../../lib/cluster/care/needs.js";
 import { NodeReports } from "../../../lib/cluster/care/reports.js";
 import { careWorkOf } from "../../../lib/cluster/care/work.js";
 import type { NodeDescription } from "../../../lib/cluster/description.js";
-import { LOSSES_MAX, lossesOf } from "../../../lib/cluster/losses.js";
+import { LOSSES_MAX, lossesOf, lossesOfNobody } from "../../../lib/cluster/losses.js";
 import type { Member } from "../../../lib/replica/owner/member.js";
 import type { ClusterRecord, MemberEntry } from "../../../lib/replica/owner/record.js";
 import { ResyncPass } from "../../../lib/replica/owner/resync-pass.js";
@@ -145,6 +145,21 @@ t.test(
     t.end();
   },
 );
+
+t.test("what is lacked of a volume without a seat here is nobody's, once a majority says so", async (t) => {
+  const record = (id: number, node: string, state = "live") =>
+    ({ id, state, members: [{ node, state: "stale", since: 0 }] }) as unknown as ClusterRecord;
+  const known = [
+    { record: record(1, "n1"), chosen: true },
+    { record: record(2, "n2"), chosen: true },
+    { record: record(3, "n2"), chosen: false },
+    { record: record(4, "n1", "removed"), chosen: true },
+    { record: record(5, "n2"), chosen: true },
+  ];
+  const lossy = { node: "n1", isLossy: true, isLossyIn: (id: number) => id !== 5 };
+  t.same(lossesOfNobody(lossy, known), [2, 4]);
+  t.same(lossesOfNobody({ ...lossy, isLossy: false }, known), []);
+});
 
 t.test("what nodes tell is of their last answer", async (t) => {
   let said: Partial<NodeDescription> | null = { rot: [{ volume: 7, blocks: 9, extents: 2 }], losses: [7, 8] };

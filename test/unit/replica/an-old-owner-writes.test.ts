@@ -130,3 +130,25 @@ t.test("LOSSY ends when the owner has reconciled every volume that was ever let 
   t.equal(session.greeting?.lossy, true);
   t.equal(bench.connect(33).session.greeting?.lossy, false);
 });
+
+t.test("LOSSY does not stay for a volume that has no seat at the node", async (t) => {
+  const bench = new NodeBench();
+  const { session } = bench.connect(11);
+  let promised = 0;
+  for (const volume of [VOLUME, VOLUME + 1])
+    session.promise(volume, { epoch: 1, owner: 11 }, ({ kind }) => {
+      if (kind === "promised") promised++;
+    });
+  bench.engine.advance(50);
+  t.equal(promised, 2);
+  bench.machine.powerLoss();
+  bench.start();
+  bench.engine.advance(10_000);
+  t.same([bench.core.isLossyIn(VOLUME), bench.core.isLossyIn(VOLUME + 1)], [true, true]);
+  bench.core.reconciled(VOLUME + 1);
+  bench.engine.advance(10_000);
+  t.equal(bench.connect(22).session.greeting?.lossy, true, "the other one has an owner who has not said it");
+  bench.core.reconciled(VOLUME);
+  bench.engine.advance(10_000);
+  t.equal(bench.connect(33).session.greeting?.lossy, false);
+});
