@@ -45,7 +45,11 @@ function reasonsOf(
 }
 
 function stateOf(member: Member): string | null {
-  if (member.session === null) return `down since ${timeOf(member.goneWall)}`;
+  if (member.session === null) {
+    const since = timeOf(member.goneWall);
+    // Nothing waits for a copy that is stale: it is what the volume could go on with.
+    return member.inSync ? `down since ${since}` : `stale and away since ${since}, resynced when it is back`;
+  }
   if (member.leaving !== null) return `is to be taken out: ${member.leaving}`;
   if (member.pass !== null) return `is resynced, ${member.pass.owed.size} extents to go`;
   if (!member.ready) return "has not promised the epoch yet";

@@ -282,6 +282,16 @@ t.test("below minReplicas nobody who may return whole is taken out; the wait has
   cluster.pass(100);
   t.equal(write.status, Status.Ok, "one that came back makes two, and the third can go");
   t.same(cluster.seen, ["n3 left: its connection is gone"]);
+  cluster.nodes[1]!.down = true;
+  cluster.nodes[1]!.kill();
+  const further = cluster.write(set, 0, 0, [6]);
+  cluster.pass(2000);
+  t.equal(further.status, -1);
+  t.match(
+    set.waiting,
+    /; n2 down since [\d:]{8}; n3 stale and away since [\d:]{8}, resynced when it is back$/,
+    "who is waited for, and who is not",
+  );
 });
 
 t.test(
