@@ -13,24 +13,19 @@ const accessRule = z.strictObject({
 
 const access = z.array(accessRule).max(ACCESS_RULES_MAX);
 
-export const createVolumeBody = z
-  .strictObject({
-    name: z.string(),
-    size: z.number(),
-    description: z.string().optional(),
-    readOnly: z.boolean().optional(),
-    replicas: z.number().optional(),
-    // Not looked at by the registry, and a record with a broken number could not be read any more.
-    minReplicas: z.number().int().min(1).optional(),
-    stripeCount: z.number().optional(),
-    stripeUnit: z.number().optional(),
-    onFull: z.enum(["wait", "enospc"]).optional(),
-    access: access.optional(),
-  })
-  .refine(({ replicas, minReplicas }) => (minReplicas ?? 0) <= (replicas ?? Number.POSITIVE_INFINITY), {
-    path: ["minReplicas"],
-    message: "writes cannot need more copies than there are",
-  });
+/** What a policy may be the registry says. */
+export const createVolumeBody = z.strictObject({
+  name: z.string(),
+  size: z.number(),
+  description: z.string().optional(),
+  readOnly: z.boolean().optional(),
+  replicas: z.number().optional(),
+  minReplicas: z.number().optional(),
+  stripeCount: z.number().optional(),
+  stripeUnit: z.number().optional(),
+  onFull: z.enum(["wait", "enospc"]).optional(),
+  access: access.optional(),
+});
 
 export const changeVolumeBody = z.strictObject({
   description: z.string().optional(),

@@ -5,8 +5,6 @@
  *
  * Invariant: what is let in fits its page whatever its numbers become, with as many members as there may be.
  */
-import { LaminaError } from "../core/errors.js";
-import { epoch, generation } from "../core/ids.js";
 import { RECORD_PAYLOAD_MAX } from "../replica/limits.js";
 import {
   type ClusterRecord,
@@ -14,21 +12,15 @@ import {
   MEMBERS_MAX,
   type MemberEntry,
 } from "../replica/owner/record.js";
+import { LONGEST_NUMBER as LONGEST, longestOf, refuseLonger } from "../volume/record-room.js";
 
-/** No number of a record has more digits. */
-const LONGEST = Number.MAX_SAFE_INTEGER;
 const SOME_NODE = "f".repeat(32);
 const LONGEST_MEMBER: MemberEntry = { node: SOME_NODE, state: "insync", since: LONGEST };
 
 /** What people have put into the record, beside the longest that may be in it otherwise. */
 function longest(record: ClusterRecord): ClusterRecord {
   return {
-    ...record,
-    state: "removed",
-    size: LONGEST,
-    epoch: epoch(LONGEST),
-    generation: generation(LONGEST),
-    version: LONGEST,
+    ...longestOf(record),
     owner: { peer: LONGEST, node: SOME_NODE, incarnation: LONGEST, released: false, settled: false },
     members: Array.from({ length: MEMBERS_MAX }, () => LONGEST_MEMBER),
     seats: MEMBERS_MAX - 1,
@@ -37,7 +29,5 @@ function longest(record: ClusterRecord): ClusterRecord {
 
 /** Throws RECORD_TOO_LARGE. */
 export function refuseTooLarge(record: ClusterRecord): void {
-  const bytes = encodeClusterRecord(longest(record)).length;
-  if (bytes > RECORD_PAYLOAD_MAX)
-    throw new LaminaError("RECORD_TOO_LARGE", { name: record.name, bytes, limit: RECORD_PAYLOAD_MAX });
+  refuseLonger(record.name, encodeClusterRecord(longest(record)).length, RECORD_PAYLOAD_MAX);
 }

@@ -16,7 +16,9 @@ import type { Pool } from "../core/pool.js";
 import type { VolumeRecord } from "../replica/record.js";
 import { decodeRecord, encodeRecord } from "../replica/record-codec.js";
 import type { Store } from "../store/api.js";
+import { RECORD_BYTES_MAX } from "../store/format.js";
 import { VolumeOwner } from "./owner.js";
+import { longestOf, refuseLonger } from "./record-room.js";
 import type { CreateVolume, OpenVolume, VolumePatch, VolumeRegistry, VolumeUsage } from "./registry-api.js";
 import {
   checkCreate,
@@ -108,6 +110,7 @@ export class DeviceRegistry extends RegistryBase implements VolumeRegistry {
       const { random, clock } = this.#environment;
       const id = drawVolumeId(random, (one) => this.#records.has(one) || this.#store.slotsOf(one) > 0);
       const record = firstRecord(spec, id, policy, clock.wall());
+      refuseTooLarge(record);
       await this.#commit(record);
       this.tell({ kind: "created", record });
       return record;
@@ -202,6 +205,7 @@ export class DeviceRegistry extends RegistryBase implements VolumeRegistry {
     return this.serially(async () => {
       const record = this.#live(name);
       const changed: VolumeRecord = { ...edit(record), version: record.version + 1 };
+      refuseTooLarge(changed);
       await this.#commit(changed);
       this.tell({ kind: "changed", record: changed });
       return changed;
@@ -227,6 +231,11 @@ export class DeviceRegistry extends RegistryBase implements VolumeRegistry {
   #refuseTaken(name: string): void {
     if (this.#byName.has(name)) throw new LaminaError("VOLUME_EXISTS", { name });
   }
+}
+
+/** Throws RECORD_TOO_LARGE. A volume can always be removed: that is not asked then. */
+function refuseTooLarge(record: VolumeRecord): void {
+  refuseLonger(record.name, encodeRecord(longestOf(record)).length, RECORD_BYTES_MAX);
 }
 
 function decode(id: number, bytes: Uint8Array): VolumeRecord {

@@ -65,6 +65,13 @@ export function completePolicy(
     });
   }
   if (replicas > nodes) throw new LaminaError("REPLICAS_TOO_MANY", { replicas, nodes });
+  const minReplicas = wanted?.minReplicas ?? Math.floor(replicas / 2) + 1;
+  if (!Number.isSafeInteger(minReplicas) || minReplicas < 1 || minReplicas > replicas) {
+    throw new LaminaError("ARGUMENT_INVALID", {
+      what: `'minReplicas' is ${minReplicas}: writes cannot need that many copies`,
+      hint: `use 1 to ${replicas}, which is how many there are`,
+    });
+  }
   const stripeCount = wanted?.stripeCount ?? 1;
   const stripeUnit = wanted?.stripeUnit ?? Math.min(STRIPE_UNIT_DEFAULT, extentBytes);
   const unitFits =
@@ -83,7 +90,7 @@ export function completePolicy(
   }
   return {
     replicas,
-    minReplicas: wanted?.minReplicas ?? Math.floor(replicas / 2) + 1,
+    minReplicas,
     stripeCount,
     stripeUnit,
     onFull: wanted?.onFull ?? "wait",

@@ -55,7 +55,7 @@ t.test("what is refused", async (t) => {
     [{ name: "v", size: 4096, minReplicas: -1 }, 400, /minReplicas/],
     [{ name: "v", size: 4096, minReplicas: 1.5 }, 400, /minReplicas/],
     [{ name: "v", size: 4096, minReplicas: 1e300 }, 400, /minReplicas/],
-    [{ name: "v", size: 4096, replicas: 1, minReplicas: 2 }, 400, /'minReplicas'.*more copies/],
+    [{ name: "v", size: 4096, replicas: 1, minReplicas: 2 }, 400, /'minReplicas' is 2.*that many copies/],
     [{ name: "v", size: 4096, stripeUnit: 5000 }, 400, /.*/],
     [{ name: "v", size: 4096, stripeCount: 1e9 }, 400, /.*/],
     [{ name: "v", size: 4096, colour: "red" }, 400, /colour/],

@@ -56,6 +56,13 @@ function registryOn(fake: ReturnType<typeof fakeStore>, seed = 1): DeviceRegistr
   });
 }
 
+/** Each is a rule that may be; together they are longer than the page of a record. */
+const TOO_MANY = Array.from({ length: 80 }, (_, i) => ({
+  kind: "address" as const,
+  value: `2001:db8:1:${i}::/64`,
+  readOnly: false,
+}));
+
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
@@ -114,6 +121,12 @@ t.test("bad input is refused with its code and changes nothing", async (t) => {
     await codeOf(registry.create({ name: "b", size: 4096, description: "x".repeat(1025) })),
     "DESCRIPTION_TOO_LONG",
   );
+  for (const minReplicas of [0, -1, 1.5, 2, Number.NaN, 1e300]) {
+    const create = registry.create({ name: "b", size: 4096, policy: { minReplicas } });
+    t.equal(await codeOf(create), "ARGUMENT_INVALID", String(minReplicas));
+  }
+  t.equal(await codeOf(registry.create({ name: "b", size: 4096, access: TOO_MANY })), "RECORD_TOO_LARGE");
+  t.equal(await codeOf(registry.update("a", { access: TOO_MANY })), "RECORD_TOO_LARGE");
   t.equal(await codeOf(registry.resize("a", 4096)), "VOLUME_SHRINK");
   t.equal(await codeOf(registry.resize("b", 4096)), "VOLUME_UNKNOWN");
   t.equal(await codeOf(registry.rename("a", "-")), "NAME_INVALID");
