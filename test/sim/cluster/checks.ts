@@ -50,6 +50,9 @@ export class ClusterChecks {
   readonly #records = new Map<string, Heard>();
   /** Per volume: the newest record that is known to be chosen. */
   readonly #chosen = new Map<number, Ordered>();
+  /** Per volume, epoch and owner: who has promised it, as in Heard; and per volume and epoch the owner who has a majority. */
+  readonly #votes = new Map<string, Set<string>>();
+  readonly #electedOf = new Map<string, number>();
   /** Per volume and version of the set of config nodes: the newest record that was chosen under it. */
   readonly #chosenUnder = new Map<number, Map<number, Ordered>>();
   readonly #voters: Voter[] = [];
@@ -186,20 +189,32 @@ export class ClusterChecks {
     if (heard.bytes !== bytes || heard.ballot.owner !== record.ballot.owner)
       throw new Violation("I11", `two records have epoch ${epoch} and generation ${record.generation}`);
     heard.acceptedBy.add(`${set}/${node}`);
-    if (!this.#hasMajority(heard, set)) return;
+    if (!this.#hasMajority(heard.acceptedBy, set)) return;
     this.#nowChosenUnder(volume, set, { epoch, generation: record.generation });
     this.#nowChosen(volume, record);
   }
 
-  #hasMajority({ acceptedBy }: Heard, set: number): boolean {
-    return [...acceptedBy].filter((one) => one.startsWith(`${set}/`)).length >= this.#majority;
+  #hasMajority(by: ReadonlySet<string>, set: number): boolean {
+    return [...by].filter((one) => one.startsWith(`${set}/`)).length >= this.#majority;
+  }
+
+  /** A config node's promise has reached its asker: of one epoch one owner has a majority, under whatever set (I10). */
+  voteAnswered(node: number, volume: number, { epoch, owner }: Ballot, set: number): void {
+    const key = `${volume}/${epoch}/${owner}`;
+    const votes = this.#votes.get(key) ?? new Set();
+    this.#votes.set(key, votes.add(`${set}/${node}`));
+    if (!this.#hasMajority(votes, set)) return;
+    const elected = this.#electedOf.get(`${volume}/${epoch}`) ?? owner;
+    this.#electedOf.set(`${volume}/${epoch}`, elected);
+    if (elected !== owner)
+      throw new Violation("I10", `epoch ${epoch} of ${volume} is promised to two owners`);
   }
 
   /** Somebody was told that his record is chosen: by a majority of one set (I10). */
   toldChosen(volume: number, { ballot: { epoch }, generation }: AcceptedRecord): void {
     const heard = this.#records.get(`${volume}/${epoch}/${generation}`);
     const sets = new Set([...(heard?.acceptedBy ?? [])].map((one) => Number.parseInt(one, 10)));
-    if (heard !== undefined && [...sets].some((set) => this.#hasMajority(heard, set))) return;
+    if (heard !== undefined && [...sets].some((set) => this.#hasMajority(heard.acceptedBy, set))) return;
     throw new Violation("I10", `${epoch}/${generation} was told as chosen, and no set has a majority for it`);
   }
 
@@ -325,9 +340,13 @@ export function watchedAcceptor(
   return {
     promise: (volume, ballot, done) => {
       const { life } = node;
+      const version = set();
       peer.promise(volume, ballot, (answer) => {
         const isSameLife = node.alive && node.life === life;
-        if (answer.kind === "promised") checks.promiseAnswered(node.index, volume, ballot, isSameLife);
+        if (answer.kind === "promised") {
+          checks.promiseAnswered(node.index, volume, ballot, isSameLife);
+          if (version > 0) checks.voteAnswered(node.index, volume, ballot, version);
+        }
         done(answer);
       });
     },

@@ -141,7 +141,7 @@ export class CopyRules {
   /** A flush was answered: what clients rely on is stable on all members in sync (I6). */
   flushed(volume: number, epoch: number): void {
     this.#underSomeRecord(volume, epoch, "I6", "a flush was answered", ({ node, seat }, { holders }) => {
-      if (node.store?.identity.lossy !== false) return true;
+      if (node.store === null) return true;
       return this.#unstable(volume, node, (extent) => holders.holds(seat, extent)) < 0;
     });
   }
