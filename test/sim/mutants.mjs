@@ -251,8 +251,8 @@ export const MUTANTS = [
   {
     name: "Redis is trusted over the store",
     file: "lib/catalog/mirror-writer.ts",
-    find: "if (!this.#isEqual(found[i]!, wanted)) writes.push(",
-    replace: "if (Object.keys(found[i]!).length === 0 && wanted.length > 0) writes.push(",
+    find: "if (!this.#isEqual(track.volume, name, found[i]!, wanted))",
+    replace: "if (Object.keys(found[i]!).length === 0 && wanted.length > 0)",
     invariant: "I20: the index that is rebuilt equals what the device has",
     fronts: "volume,nbd",
     focus: "redis",

@@ -6,7 +6,9 @@
  *  1. While an extent is worked on, nothing of the volume is in flight to it; what comes meanwhile waits.
  *  2. An extent counts as reconciled only when all members that are in sync at the end were equalised and
  *     stamped under the generation of the end. A member that left on the way would otherwise not find it.
- *  3. Resync begins when nothing is left to reconcile; an extent that comes to be in doubt meanwhile is to do
+ *  3. Of a block that differs, and that no copy can be read of, no copy is chosen: it stays undecided. It holds nothing else
+ *     up; what one copy should be able to read of it again is answered only after all of them got that.
+ *  4. Resync begins when nothing is left to reconcile; an extent that comes to be in doubt meanwhile is to do
  *     again.
  */
 import { assert } from "../../core/assert.js";
@@ -48,6 +50,8 @@ export class Background implements CopyHost, RotHost {
   readonly #host: BackgroundHost;
   readonly #reconcile = new Set<number>();
   readonly #demanded = new Set<number>();
+  /** Blocks that differ and that no copy could be read of, by extent, of those that are otherwise reconciled. */
+  readonly #undecided = new Map<number, ReadonlySet<number>>();
   /** By extent, the members that have bad blocks in it. */
   readonly #repairs = new Map<number, Set<Member>>();
   readonly #rounds: RotRounds;
@@ -72,11 +76,25 @@ export class Background implements CopyHost, RotHost {
 
   /** All in-sync members are equal in every extent, once nothing of the volume is open. */
   get isSettled(): boolean {
+    if (this.#undecided.size > 0) return false;
     return this.#reconcile.size === 0 && this.#inSync().every(({ lossy }) => !lossy);
   }
 
   isUnreconciled(extent: number): boolean {
     return this.#reconcile.has(extent);
+  }
+
+  /** Its copies may differ in some block: who comes next is to reconcile it, so it is not told to be stable. */
+  isInDoubt(extent: number): boolean {
+    return this.#reconcile.has(extent) || this.#undecided.has(extent);
+  }
+
+  /** No copy of one of these blocks was chosen yet. It may have been written since; the next reconcile sees that. */
+  isUndecided(extent: number, block: number, blocks: number): boolean {
+    if (this.#undecided.size === 0) return false;
+    for (const one of this.#undecided.get(extent) ?? [])
+      if (one >= block && one < block + blocks) return true;
+    return false;
   }
 
   /** Somebody waits for this extent. */
@@ -237,6 +255,8 @@ export class Background implements CopyHost, RotHost {
       return;
     }
     this.#reconcile.delete(extent);
+    if (copier.unreadable.size > 0) this.#undecided.set(extent, new Set(copier.unreadable));
+    else this.#undecided.delete(extent);
     host.touched(extent);
   }
 
@@ -257,7 +277,7 @@ export class Background implements CopyHost, RotHost {
       const others = this.#copiesOf(extent).filter((other) => other !== member);
       const blocks = yield* copier.repair(extent, member, others);
       if (blocks > 0) host.events.repaired(member.node, extent, blocks);
-      if (copier.unreadable > 0) this.#rounds.hopeless(member, extent);
+      if (copier.unreadable.size > 0) this.#rounds.hopeless(member, extent);
     }
     host.touched(extent);
   }
@@ -343,7 +363,7 @@ export class Background implements CopyHost, RotHost {
     const equal = yield* copier.equalise(extent, sources, [member], [member]);
     if (!equal || host.over || member.pass !== pass || host.generation !== generation) return;
     this.#stalled = false;
-    if (copier.unreadable > 0) {
+    if (copier.unreadable.size > 0) {
       pass.unreadable.set(extent, host.environment.clock.now() + UNREADABLE_RETRY_MS);
       return;
     }

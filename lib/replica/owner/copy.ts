@@ -63,7 +63,7 @@ export class Copier {
   readonly #wanted = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   readonly #found = new Uint32Array(EXTENT_OP_BLOCKS_MAX);
   /** Blocks that no source could read while the last `equalise` or `repair` ran: a target keeps what it had of them. */
-  unreadable = 0;
+  readonly unreadable = new Set<number>();
   /** The Zero that is asked for leaves blocks of zeros. */
   #noHole = false;
 
@@ -86,7 +86,8 @@ export class Copier {
 
   /**
    * Gives every target the content that the first source has, with blocks that it cannot read from the next ones;
-   * then stamps the extent on `stamped`. False: a member did not answer, and nothing is known.
+   * then stamps the extent on `stamped`. False: a member did not answer, and nothing is known. True, and the targets are equal
+   * to the first source but in `unreadable`.
    */
   *equalise(
     extent: number,
@@ -95,7 +96,7 @@ export class Copier {
     stamped: readonly Member[],
   ): Routine<boolean> {
     const { extentBlocks } = this.#host;
-    this.unreadable = 0;
+    this.unreadable.clear();
     let isEmpty = true;
     for (let block = 0; block < extentBlocks; block += EXTENT_OP_BLOCKS_MAX) {
       const blocks = Math.min(EXTENT_OP_BLOCKS_MAX, extentBlocks - block);
@@ -118,7 +119,7 @@ export class Copier {
   /** Reads everything the member has of the extent, and rewrites from the others what fails its checksum. */
   *repair(extent: number, member: Member, others: readonly Member[]): Routine<number> {
     const { extentBlocks } = this.#host;
-    this.unreadable = 0;
+    this.unreadable.clear();
     let repaired = 0;
     for (let block = 0; block < extentBlocks; ) {
       const blocks = Math.min(COPY_BLOCKS, extentBlocks - block);
@@ -213,7 +214,7 @@ export class Copier {
       if (read !== Status.Io || this.#source.op.badBlock < 0) return "gone";
     }
     if (blocks === 1) {
-      this.unreadable++;
+      this.unreadable.add(block);
       this.#host.lost(target, extent, block);
       return "lost";
     }

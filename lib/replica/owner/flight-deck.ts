@@ -43,6 +43,8 @@ export interface DeckHost {
   retryLater(): void;
   /** Members may differ in this extent. */
   doubt(extent: number): void;
+  /** Members differ in a block of these, and none could be read when it was to be chosen. */
+  isUndecided(op: ExtentOp): boolean;
 }
 
 export class FlightDeck implements FlightOwner {
@@ -386,7 +388,8 @@ export class FlightDeck implements FlightOwner {
     const host = this.#host;
     if (op.status === Status.Ok) {
       member.leaseLostAt = null;
-      this.#answer(flight, Status.Ok);
+      if (host.isUndecided(op)) this.#holdForReconcile(flight);
+      else this.#answer(flight, Status.Ok);
       return;
     }
     if (op.status === Status.Fenced) host.fencedBy(member);
@@ -399,6 +402,14 @@ export class FlightDeck implements FlightOwner {
       host.leave(member, Leaving.Failed);
     }
     if (!host.over) this.#pump(flight);
+  }
+
+  /** One copy can be read again, and another one may be tomorrow: they are to be the same before anybody is told. */
+  #holdForReconcile(flight: Flight): void {
+    flight.held = true;
+    flight.healed = false;
+    flight.badCopies = 0;
+    this.#host.doubt(flight.op.extent);
   }
 
   /**

@@ -34,9 +34,14 @@ export interface Amendment {
   readonly done: (chosen: ClusterRecord | null, mistake?: unknown) => void;
 }
 
-/** What an amendment makes of the record, and nothing else that its edit may have touched. Throws what that throws. */
-export function editOf({ edit }: Amendment, record: ClusterRecord): RecordEdit {
-  const { size, description, readOnly, access, policy } = edit(record);
-  // Which member holds which extent depends on the number of copies.
-  return { size, description, readOnly, access, policy: { ...policy, replicas: record.policy.replicas } };
+/** What an amendment makes of the record, and nothing else that its edit may have touched. Null: it has thrown, and was told. */
+export function changeOf({ edit, done }: Amendment, record: ClusterRecord): RecordEdit | null {
+  try {
+    const { size, description, readOnly, access, policy } = edit(record);
+    // Which member holds which extent depends on the number of copies.
+    return { size, description, readOnly, access, policy: { ...policy, replicas: record.policy.replicas } };
+  } catch (mistake) {
+    done(null, mistake);
+    return null;
+  }
 }

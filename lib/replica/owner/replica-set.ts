@@ -30,7 +30,7 @@ import {
   SUPERVISE_MS,
 } from "./limits.js";
 import { Leaving, Member } from "./member.js";
-import { type Activated, type Amendment, editOf, type MemberLife, type RecordEdit } from "./owned-record.js";
+import { type Activated, type Amendment, changeOf, type MemberLife } from "./owned-record.js";
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry, seatsOf } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
@@ -213,6 +213,10 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   doubt(extent: number): void {
     this.#background.doubt(extent);
+  }
+
+  isUndecided({ extent, block, blocks }: ExtentOp): boolean {
+    return this.#background.isUndecided(extent, block, blocks);
   }
 
   rotten(member: Member, extent: number): boolean {
@@ -460,12 +464,9 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #amendNext(): void {
     const amendment = this.#amendments[0];
     if (amendment === undefined) return;
-    let change: RecordEdit;
-    try {
-      change = editOf(amendment, this.#record);
-    } catch (mistake) {
+    const change = changeOf(amendment, this.#record);
+    if (change === null) {
       this.#amendments.shift();
-      amendment.done(null, mistake);
       this.soon();
       return;
     }
@@ -590,7 +591,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   #tellStable(): void {
-    const idle = this.#stable.idle(this.deck, (extent) => this.#background.isUnreconciled(extent));
+    const idle = this.#stable.idle(this.deck, (extent) => this.#background.isInDoubt(extent));
     if (idle.length === 0) return;
     const sequences = idle.map(() => this.#sequence);
     for (const member of this.members) {

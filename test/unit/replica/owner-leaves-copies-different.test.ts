@@ -96,3 +96,72 @@ t.test("nobody is given an extent that comes to be in doubt while it is waited f
   t.ok(set.members.every(({ inSync }) => inSync));
   for (const node of made.nodes) t.same(node.fills(0), first.fills(0), node.id);
 });
+
+t.test("no copy of a block that differs can be read: it is not chosen by who reads it first", async (t) => {
+  const made = new FakeCluster(2);
+  const [first, second] = made.nodes as [FakeNode, FakeNode];
+  for (const [node, fill] of [
+    [first, 1],
+    [second, 9],
+  ] as const) {
+    node.put(0, [fill, 5], 1, true);
+    node.rottenPage = -1;
+    node.extents.get(0)!.rot.add(0);
+  }
+  const set = made.serve({}, [0]);
+  made.pass(5000);
+  const lost = made.read(set, 0, 0, 1);
+  const beside = made.read(set, 0, 1, 1);
+  const flush = made.ask(set, ExtentOpKind.Flush, 0);
+  made.pass(500);
+  t.same(
+    [lost.status, beside.status, flush.status],
+    [Status.Io, Status.Ok, Status.Ok],
+    "an error of that block only",
+  );
+  t.same(
+    made.nodes.map((node) => node.extents.get(0)!.hot),
+    [true, true],
+    "the next owner is to find it in doubt",
+  );
+  const released: boolean[] = [];
+  // Either of them can be read again, and then the other one.
+  second.extents.get(0)!.rot.clear();
+  const once = made.read(set, 0, 0, 1);
+  made.pass(500);
+  t.same(once.fills, [9]);
+  first.extents.get(0)!.rot.clear();
+  for (const node of made.nodes) t.same(node.fills(0).slice(0, 2), [9, 5], node.id);
+  made.pass(5000);
+  t.same(
+    made.nodes.map((node) => node.extents.get(0)!.hot),
+    [false, false],
+  );
+  set.release((isReleased) => released.push(isReleased));
+  made.pass(500);
+  t.same(released, [true]);
+});
+
+t.test(
+  "a block that nobody can read is equal again when it was written, and stable when that was seen",
+  async (t) => {
+    const made = new FakeCluster(2);
+    made.nodes.forEach((node, i) => {
+      node.put(0, [i + 1, 5], 1, true);
+      node.rottenPage = -1;
+      node.extents.get(0)!.rot.add(0);
+    });
+    const set = made.serve({}, [0]);
+    made.pass(500);
+    const write = made.write(set, 0, 0, [7]);
+    made.pass(500);
+    t.equal(write.status, Status.Ok);
+    const read = made.read(set, 0, 0, 2);
+    made.pass(500);
+    t.same(read.fills, [7, 5]);
+    for (const node of made.nodes) t.same(node.fills(0).slice(0, 2), [7, 5]);
+    set.release(() => undefined);
+    made.pass(500);
+    t.equal(set.record.owner.settled, true);
+  },
+);
