@@ -453,11 +453,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
 
   /** Changes the record between two changes of the member list; Amendment says what `done` is told. */
   amend(edit: Amendment["edit"], done: Amendment["done"]): void {
-    if (this.ending) {
-      done(null);
-      return;
-    }
-    this.#amendments.push({ edit, done });
+    if (this.ending) done(null);
+    else this.#amendments.push({ edit, done });
     this.soon();
   }
 
