@@ -5,19 +5,24 @@
  * SimPool watches what a real pool cannot: a buffer that is given back while the disk still works on it is a
  * violation, and a buffer that was given back is overwritten, so that late users see garbage.
  */
+import { assert } from "../../lib/core/assert.js";
 import { blockSeed, type Checksums, entryOfCrc } from "../../lib/core/checksum.js";
 import { BLOCK_BYTES, BLOCK_SHIFT, MIB } from "../../lib/core/limits.js";
 import { Pool } from "../../lib/core/pool.js";
 import { crc32c } from "./crc32c.js";
 import { Violation } from "./violation.js";
 
-/** Pool of the program under test. */
+/** Pool of the program under test, of a run on one machine. */
 export const SIM_POOL_BYTES = 16 * MIB;
+/**
+ * Pools of a simulated cluster, one part for each process; only what is used takes memory. At the beginning, because a
+ * pool keeps account of every page before its end: with each life of a process that would be made anew.
+ */
+const CLUSTER_POOL_BYTES = 64 * MIB;
+/** Runs on one machine have theirs in the same place. */
+const POOLS_BYTES = Math.max(SIM_POOL_BYTES, CLUSTER_POOL_BYTES);
 /** Pages of devices; only those that are used take memory. */
 const ARENA_BYTES = 112 * MIB;
-/** Pools of simulated clusters, one part for each process; only what is used takes memory. */
-export const CLUSTER_POOL_START = SIM_POOL_BYTES + ARENA_BYTES;
-export const CLUSTER_POOL_BYTES = 64 * MIB;
 
 const POISON_FREED = 0xdb;
 const POISON_FRESH = 0xa5;
@@ -25,8 +30,10 @@ const POISON_FRESH = 0xa5;
 export interface SimMemory {
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
+  /** The same bytes, to be compared. */
+  readonly buffer: Buffer;
   readonly checksums: Checksums;
-  /** First byte after the pool. */
+  /** First byte after the pools. */
   readonly arenaStart: number;
   readonly arenaEnd: number;
 }
@@ -44,7 +51,7 @@ export function useNativeMemory(bytes: Uint8Array, checksums: Checksums): void {
   memory = describe(bytes, checksums);
 }
 
-export const SIM_MEMORY_BYTES = CLUSTER_POOL_START + CLUSTER_POOL_BYTES;
+export const SIM_MEMORY_BYTES = POOLS_BYTES + ARENA_BYTES;
 
 function plainMemory(): SimMemory {
   const bytes = new Uint8Array(SIM_MEMORY_BYTES);
@@ -53,7 +60,8 @@ function plainMemory(): SimMemory {
 
 function describe(bytes: Uint8Array, checksums: Checksums): SimMemory {
   const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2);
-  return { bytes, words, checksums, arenaStart: SIM_POOL_BYTES, arenaEnd: CLUSTER_POOL_START };
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return { bytes, words, buffer, checksums, arenaStart: POOLS_BYTES, arenaEnd: SIM_MEMORY_BYTES };
 }
 
 class PlainChecksums implements Checksums {
@@ -88,24 +96,27 @@ class PlainChecksums implements Checksums {
 }
 
 export class SimPool extends Pool {
-  /** Per page: requests of the disk that work on it. */
+  readonly #firstPage: number;
+  /** Per page of this part: requests of the disk that work on it. */
   readonly #busy: Uint8Array;
-  /** Per page: pages of the buffer that starts there. */
+  /** Per page of this part: pages of the buffer that starts there. */
   readonly #pages: Uint16Array;
 
   /** `bytes` of the simulation memory from `start` on; both are multiples of 1 MiB. */
   constructor(bytes: number, start = 0) {
     const end = start + bytes;
+    assert(end <= POOLS_BYTES, "pools lie before the pages of devices");
     super(simMemory().bytes.subarray(0, end), start, end);
-    this.#busy = new Uint8Array(end >>> BLOCK_SHIFT);
-    this.#pages = new Uint16Array(end >>> BLOCK_SHIFT);
+    this.#firstPage = start >>> BLOCK_SHIFT;
+    this.#busy = new Uint8Array(bytes >>> BLOCK_SHIFT);
+    this.#pages = new Uint16Array(bytes >>> BLOCK_SHIFT);
   }
 
   override allocate(length: number): number {
     const offset = super.allocate(length);
     if (offset < 0) return offset;
     const capacity = Pool.capacityOf(length);
-    this.#pages[offset >>> BLOCK_SHIFT] = capacity >>> BLOCK_SHIFT;
+    this.#pages[(offset >>> BLOCK_SHIFT) - this.#firstPage] = capacity >>> BLOCK_SHIFT;
     // What a fresh buffer holds must not matter; the first and last bytes are enough to show that it does.
     this.bytes.fill(POISON_FRESH, offset, offset + 64);
     this.bytes.fill(POISON_FRESH, offset + capacity - 64, offset + capacity);
@@ -113,7 +124,7 @@ export class SimPool extends Pool {
   }
 
   override free(offset: number): void {
-    const first = offset >>> BLOCK_SHIFT;
+    const first = (offset >>> BLOCK_SHIFT) - this.#firstPage;
     const pages = this.#pages[first] ?? 0;
     for (let page = first; page < first + pages; page++) {
       if (this.#busy[page] !== 0)
@@ -128,8 +139,8 @@ export class SimPool extends Pool {
 
   /** The disk begins (+1) or ends (−1) work on `length` bytes at `offset`. */
   busy(offset: number, length: number, change: 1 | -1): void {
-    const last = (offset + length - 1) >>> BLOCK_SHIFT;
-    for (let page = offset >>> BLOCK_SHIFT; page <= last; page++) {
+    const last = ((offset + length - 1) >>> BLOCK_SHIFT) - this.#firstPage;
+    for (let page = (offset >>> BLOCK_SHIFT) - this.#firstPage; page <= last; page++) {
       this.#busy[page] = this.#busy[page]! + change;
     }
   }

@@ -14,6 +14,8 @@ const ECONNRESET = -104;
 
 /** Pieces of one send; ByteStream's bound. */
 const PIECES_MAX = 512;
+/** As many as nearly every send has. */
+const PIECES_FIRST = 8;
 /** How often an end that is broken gives nothing of what had arrived before. */
 const LOST_WITH_BREAK = 0.3;
 
@@ -72,7 +74,7 @@ class IncomingHalf {
     while (room > 0 && this.#parts.length > 0) {
       const first = this.#parts[0]!;
       const count = Math.min(room, first.length);
-      pool.bytes.set(first.subarray(0, count), this.#at + moved);
+      pool.bytes.set(count === first.length ? first : first.subarray(0, count), this.#at + moved);
       moved += count;
       room -= count;
       if (count === first.length) this.#parts.shift();
@@ -83,8 +85,31 @@ class IncomingHalf {
   }
 }
 
+/** What is on its way is copied here, one part behind the other; a slab is forgotten with its last part. */
+const SLAB_BYTES = 256 * 1024;
+let slab = new ArrayBuffer(SLAB_BYTES);
+let slabUsed = 0;
+
+/** From a slab: an array buffer of its own for each part costs more than everything else that is done with it. */
+function copyOf(bytes: Uint8Array, offset: number, length: number): Uint8Array {
+  if (length > SLAB_BYTES) return bytes.slice(offset, offset + length);
+  if (slabUsed + length > SLAB_BYTES) {
+    slab = new ArrayBuffer(SLAB_BYTES);
+    slabUsed = 0;
+  }
+  const copy = new Uint8Array(slab, slabUsed, length);
+  slabUsed += length;
+  copy.set(bytes.subarray(offset, offset + length));
+  return copy;
+}
+
+/** Where the parts of a send go. */
+interface PartSink {
+  sendPart(bytes: Uint8Array): void;
+}
+
 class OutgoingHalf {
-  #pieces: Uint32Array = new Uint32Array(0);
+  #pieces = new Uint32Array(2 * PIECES_FIRST);
   #count = 0;
   #at = 0;
   #done = 0;
@@ -93,7 +118,8 @@ class OutgoingHalf {
   begin(pieces: Uint32Array, count: number, isClosing: boolean): void {
     if (this.sending || isClosing || count < 1 || count > PIECES_MAX)
       throw new Violation("CONTRACT", `a send of ${count} pieces while another, or none, may be asked for`);
-    this.#pieces = pieces.slice(0, 2 * count);
+    if (this.#pieces.length < 2 * count) this.#pieces = new Uint32Array(2 * PIECES_MAX);
+    for (let i = 0; i < 2 * count; i++) this.#pieces[i] = pieces[i]!;
     this.#count = count;
     this.#at = 0;
     this.#done = 0;
@@ -101,16 +127,13 @@ class OutgoingHalf {
   }
 
   /** Gives the next part to `sink`; true when the send has ended. */
-  take(random: Prng, partMax: number, pool: SimPool, sink: (bytes: Uint8Array) => void): boolean {
+  take(random: Prng, partMax: number, pool: SimPool, sink: PartSink): boolean {
     let room = 1 + random.below(partMax);
     while (room > 0 && this.#at < this.#count) {
       const offset = this.#pieces[2 * this.#at]! + this.#done;
       const left = this.#pieces[2 * this.#at + 1]! - this.#done;
       const count = Math.min(room, left);
-      // From a slab: an array buffer of its own for each part costs more than everything else that is done with it.
-      const part = Buffer.allocUnsafe(count);
-      part.set(pool.bytes.subarray(offset, offset + count));
-      sink(part);
+      sink.sendPart(copyOf(pool.bytes, offset, count));
       room -= count;
       this.#done += count;
       if (count === left) {
@@ -149,7 +172,7 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
   /** There is something to send: has Send happen when there is room for it. */
   protected abstract wantSend(): void;
   /** A part of a send is on its way. */
-  protected abstract sendPart(bytes: Uint8Array): void;
+  abstract sendPart(bytes: Uint8Array): void;
   /** What was received has made room. */
   protected abstract received(): void;
   protected abstract closed(): void;
@@ -219,9 +242,7 @@ export abstract class StreamEnd implements ByteStream, EventTarget {
       this.#sent(ECONNRESET);
       return;
     }
-    const isOver = this.outgoing.take(this.#random, this.partMax, this.#memory, (bytes) =>
-      this.sendPart(bytes),
-    );
+    const isOver = this.outgoing.take(this.#random, this.partMax, this.#memory, this);
     if (isOver) this.#sent(0);
     else this.wantSend();
   }

@@ -48,7 +48,7 @@ export class SimStream extends StreamEnd {
     this.post(StreamEvent.Send);
   }
 
-  protected sendPart(bytes: Uint8Array): void {
+  sendPart(bytes: Uint8Array): void {
     this.#onBytes?.(bytes);
   }
 

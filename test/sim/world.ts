@@ -36,6 +36,8 @@ export class SimWorld {
   readonly #batchMax: number;
   #hashLow = 0x811c9dc5 | 0;
   #hashHigh = 0x01234567 | 0;
+  /** Since tasks were run last, some process has asked for the end of the batch. */
+  tasksAsked = false;
   /** Those that run now; one, but in a simulated cluster. */
   #processes: SimProcess[] = [];
 
@@ -71,7 +73,10 @@ export class SimWorld {
     if (!this.#deliver()) return false;
     let left = this.#batchMax === 1 ? 0 : this.#batching.below(this.#batchMax);
     while (left-- > 0 && this.queue.nextTime <= this.nowUs + BATCH_WINDOW_US) this.#deliver();
-    for (const process of this.#processes) process.runTasks();
+    if (this.tasksAsked) {
+      this.tasksAsked = false;
+      for (const process of this.#processes) process.runTasks();
+    }
     return true;
   }
 
@@ -157,6 +162,7 @@ export class SimProcess implements Clock, Ticker, Random {
 
   atTickEnd(task: TickTask): void {
     this.#tasks.push(task);
+    this.world.tasksAsked = true;
   }
 
   /** Runs what asked for the end of the batch, and what those asked for, until nothing is left. */

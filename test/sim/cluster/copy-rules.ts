@@ -13,11 +13,26 @@ import { type Holding, type Holdings, UNKNOWN, ZEROS } from "./holdings.js";
 import { EXTENT_BLOCKS, type NodeHost } from "./node-host.js";
 import { VOLUME_EXTENTS, type VolumeRegisters } from "./registers.js";
 
+/** Which seats hold an extent, computed once for a record: the rules ask for every register. */
+class HeldExtents {
+  /** By extent, a bit for each seat. */
+  readonly #masks: Uint8Array;
+
+  constructor(record: ClusterRecord) {
+    const holders = new Holders(record);
+    this.#masks = Uint8Array.from({ length: VOLUME_EXTENTS }, (_, extent) => holders.mask(extent));
+  }
+
+  holds(seat: number, extent: number): boolean {
+    return ((this.#masks[extent]! >>> seat) & 1) === 1;
+  }
+}
+
 /** A record that was chosen, with the nodes that it calls in sync. */
 interface Chosen {
   readonly epoch: number;
   readonly record: ClusterRecord;
-  readonly holders: Holders;
+  readonly holders: HeldExtents;
   readonly inSync: readonly { readonly node: NodeHost; readonly seat: number }[];
   /** By node, how often it had lost its power when this came to be known. */
   readonly boots: readonly number[];
@@ -49,7 +64,7 @@ export class CopyRules {
   chosen(volume: number, { ballot, bytes }: AcceptedRecord): void {
     if (!this.#registers.has(volume)) return;
     const record = decodeClusterRecord(bytes);
-    const holders = new Holders(record);
+    const holders = new HeldExtents(record);
     const inSync = record.members.flatMap(({ node: id, state }, seat) => {
       const node = this.#nodes.find((one) => one.id === id);
       return state === "insync" && node !== undefined ? [{ node, seat }] : [];
@@ -182,9 +197,12 @@ export class CopyRules {
   #unstable(volume: number, { index }: NodeHost, holds: (extent: number) => boolean): number {
     const registers = this.#registers.get(volume)!;
     const { stable } = this.holdings.of(index, volume)!;
-    for (let register = 0; register < stable.length; register++) {
-      if (!holds(Math.floor(register / EXTENT_BLOCKS)) || stable[register] === UNKNOWN) continue;
-      if (!registers.isStillGood(register, stable[register]!)) return register;
+    for (let extent = 0; extent < VOLUME_EXTENTS; extent++) {
+      if (!holds(extent)) continue;
+      for (let register = extent * EXTENT_BLOCKS; register < (extent + 1) * EXTENT_BLOCKS; register++) {
+        if (stable[register] === UNKNOWN) continue;
+        if (!registers.isStillGood(register, stable[register]!)) return register;
+      }
     }
     return -1;
   }
@@ -224,9 +242,7 @@ export class CopyRules {
       if (open.has(extent)) continue;
       const copies = this.#copiesOf(chosen, extent, volume);
       for (let i = extent * EXTENT_BLOCKS; i < (extent + 1) * EXTENT_BLOCKS; i++) {
-        const shown = new Set(copies.map(({ holding }) => holding.shows[i]!));
-        shown.delete(UNKNOWN);
-        if (shown.size <= 1) continue;
+        if (!isShownTwice(copies, i)) continue;
         const each = copies.map(({ node, holding }) => `${holding.shows[i]} on node ${node.index}`);
         throw new Violation(invariant, `${when}, and register ${i} is ${each.join(", ")}`);
       }
@@ -289,6 +305,18 @@ export class CopyRules {
       throw new Violation("I19", `extent ${extent} cools on node ${index}: ${what} and ${other}`);
     }
   }
+}
+
+/** Whether two copies surely show different writes in the register. */
+function isShownTwice(copies: readonly { readonly holding: Holding }[], register: number): boolean {
+  let known = UNKNOWN;
+  for (const { holding } of copies) {
+    const shown = holding.shows[register]!;
+    if (shown === UNKNOWN || shown === known) continue;
+    if (known !== UNKNOWN) return true;
+    known = shown;
+  }
+  return false;
 }
 
 /** First register of the extent that `other` shows something older of; −1: there is none. */

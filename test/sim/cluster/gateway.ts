@@ -104,6 +104,10 @@ export class Gateway {
   get serving(): boolean {
     return this.volumes.some(({ serving }) => serving);
   }
+  /** It wants a volume that it does not own yet. */
+  get isActivating(): boolean {
+    return this.volumes.some(({ activating }) => activating);
+  }
   get epoch(): number {
     return Math.max(...this.volumes.map(({ epoch }) => epoch));
   }

@@ -21,6 +21,12 @@ export const UNKNOWN = -1;
 /** Nothing that clients rely on: power was lost, and it had to be copied again. */
 export const LACKING = -2;
 
+/** What a node had when a Flush began; used again, for there are many. */
+class Snapshot {
+  readonly shows = new Float64Array(REGISTERS);
+  readonly changed = new Float64Array(REGISTERS);
+}
+
 /** What one node has of one volume. */
 export class Holding {
   /** By register: number of the write that it shows. */
@@ -35,6 +41,8 @@ export class Holding {
   /** 1: a power loss may have taken what it had last. */
   readonly #lost = new Uint8Array(REGISTERS);
   #changes = 0;
+  /** Free for the next Flush. */
+  readonly #snapshots: Snapshot[] = [];
 
   #set(register: number, shows: number): void {
     this.shows[register] = shows;
@@ -43,7 +51,8 @@ export class Holding {
 
   /** The operation's blocks may have been changed, or not. */
   doubt(op: ExtentOp): void {
-    for (const register of registersOf(op)) this.#set(register, UNKNOWN);
+    const end = endOf(op);
+    for (let register = firstOf(op); register < end; register++) this.#set(register, UNKNOWN);
   }
 
   /** `isOld`: whether a write of this number was stable before, so that it can only be a copy. */
@@ -51,7 +60,8 @@ export class Holding {
     const { words } = simMemory();
     const { kind } = op;
     const first = firstOf(op);
-    for (const register of registersOf(op)) {
+    const end = endOf(op);
+    for (let register = first; register < end; register++) {
       this.under[register] = Math.max(this.under[register]!, op.generation);
       if (kind === ExtentOpKind.Stamp) continue;
       const at = op.memory + (register - first) * BLOCK_BYTES;
@@ -69,14 +79,17 @@ export class Holding {
 
   /** A Flush begins; what is to be called when it was done. */
   flush(): () => void {
-    const shows = this.shows.slice();
-    const changed = this.#changed.slice();
+    const before = this.#snapshots.pop() ?? new Snapshot();
+    before.shows.set(this.shows);
+    before.changed.set(this.#changed);
     return () => {
+      const { shows, changed } = before;
       for (let register = 0; register < REGISTERS; register++) {
         if (changed[register]! < this.#stableChange[register]!) continue;
         this.stable[register] = shows[register]!;
         this.#stableChange[register] = changed[register]!;
       }
+      this.#snapshots.push(before);
     };
   }
 
@@ -97,10 +110,9 @@ function isOfAll({ kind }: ExtentOp): boolean {
   return kind === ExtentOpKind.Free || kind === ExtentOpKind.Stamp;
 }
 
-function* registersOf(op: ExtentOp): Iterable<number> {
-  const first = firstOf(op);
-  const end = first + (isOfAll(op) ? EXTENT_BLOCKS : op.blocks);
-  for (let register = first; register < end; register++) yield register;
+/** First register behind the operation's. */
+function endOf(op: ExtentOp): number {
+  return firstOf(op) + (isOfAll(op) ? EXTENT_BLOCKS : op.blocks);
 }
 
 function isChange({ kind }: ExtentOp): boolean {

@@ -292,7 +292,7 @@ class SimEnd extends StreamEnd {
     this.post(StreamEvent.Send);
   }
 
-  protected sendPart(bytes: Uint8Array): void {
+  sendPart(bytes: Uint8Array): void {
     this.#path.push(bytes);
     this.#pathBytes += bytes.length;
     this.#postArrival();

@@ -29,7 +29,7 @@ import {
 import type { Arena } from "../arena.js";
 import { SimDevice } from "../device.js";
 import type { DeviceImage } from "../device-pages.js";
-import { CLUSTER_POOL_START, SimPool, simMemory } from "../memory.js";
+import { SimPool, simMemory } from "../memory.js";
 import type { SimProcess, SimWorld } from "../world.js";
 import { type ClusterChecks, type Voter, withOther } from "./checks.js";
 import type { Server, SimNetwork } from "./network.js";
@@ -63,7 +63,7 @@ export interface NodeHostOptions {
 
 /** Pool number `station` of a run. */
 export function stationPool(station: number): SimPool {
-  return new SimPool(STATION_POOL_BYTES, CLUSTER_POOL_START + station * STATION_POOL_BYTES);
+  return new SimPool(STATION_POOL_BYTES, station * STATION_POOL_BYTES);
 }
 
 export function deviceIdOfNode(index: number): Uint8Array {

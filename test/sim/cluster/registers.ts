@@ -50,6 +50,8 @@ export class VolumeRegisters {
   readonly #kept = new Float64Array(REGISTERS);
   /** Highest number that was acknowledged, of what a flush makes stable. */
   readonly #acked = new Float64Array(REGISTERS);
+  /** Free for what the next flush covers. */
+  readonly #snapshots: Float64Array[] = [];
   readonly #invoked = new Float64Array(REGISTERS);
   /** Highest number whose content is zeros. */
   readonly #zeroed = new Float64Array(REGISTERS);
@@ -88,9 +90,11 @@ export class VolumeRegisters {
 
   /** A flush is asked for: what it makes stable when it is answered. */
   beginFlush(): () => void {
-    const acked = this.#acked.slice();
+    const acked = this.#snapshots.pop() ?? new Float64Array(REGISTERS);
+    acked.set(this.#acked);
     return () => {
       for (let i = 0; i < REGISTERS; i++) this.#raise(this.#floor, i, acked[i]!);
+      this.#snapshots.push(acked);
       this.flushes++;
     };
   }

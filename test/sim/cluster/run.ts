@@ -322,12 +322,16 @@ class ClusterRun implements Stage {
 
   /** Somebody else wants a volume: whoever serves it has not long to go. */
   #isWanted(): boolean {
-    return this.#faults.volumes().some(({ activating }) => activating);
+    for (const owner of this.owners)
+      if (owner instanceof Gateway && owner.process.alive && owner.isActivating) return true;
+    return false;
   }
 
   #isServed(): boolean {
     if (this.clients.length === 0) return this.owners.some((owner) => owner?.serving === true);
-    return this.clients.every((_, index) => this.#served(index) !== undefined);
+    for (let index = 0; index < this.clients.length; index++)
+      if (this.#served(index) === undefined) return false;
+    return true;
   }
 
   /** Somebody sees that a device has failed, and starts its node anew. */
@@ -402,7 +406,9 @@ class ClusterRun implements Stage {
 
   #isWhole(): boolean {
     if (this.clients.length === 0) return this.owners.some((owner) => (owner as ProbeOwner | null)?.isWhole);
-    return this.clients.every((_, index) => this.#served(index)?.isWhole === true);
+    for (let index = 0; index < this.clients.length; index++)
+      if (this.#served(index)?.isWhole !== true) return false;
+    return true;
   }
 
   #waits(): string {
@@ -446,8 +452,11 @@ class ClusterRun implements Stage {
     for (const owner of this.owners)
       if (owner instanceof Gateway) for (const volume of owner.volumes) volume.quiet = true;
     const isIdle = (): boolean => {
-      const volumes = this.#servedVolumes();
-      return volumes.length === this.clients.length && volumes.every((one) => one.isWhole && one.isIdle);
+      for (let index = 0; index < this.clients.length; index++) {
+        const volume = this.#served(index);
+        if (volume === undefined || !volume.isWhole || !volume.isIdle) return false;
+      }
+      return true;
     };
     if (!this.#stepUntil(isIdle, PEACE_MS * 1000)) throw new Violation("I23", `not at rest${this.#waits()}`);
     if (this.plan.sickness === "rot") this.#scrub(isIdle);
