@@ -127,7 +127,9 @@ export class SimProcess implements Clock, Ticker, Random {
   pausedUntilUs = 0;
   /** Clock rate of this machine, a few per cent around 1: nobody may rely on exact rates. */
   readonly #rate: number;
+  /** The first so many of the list are asked for; what is behind them is of batches before. */
   #tasks: TickTask[] = [];
+  #taskCount = 0;
   #running: TickTask[] = [];
 
   constructor(world: SimWorld, random: Prng) {
@@ -139,7 +141,7 @@ export class SimProcess implements Clock, Ticker, Random {
   /** kill −9: nothing of this process happens any more. */
   kill(): void {
     this.alive = false;
-    this.#tasks = [];
+    this.#taskCount = 0;
   }
 
   now(): number {
@@ -161,17 +163,18 @@ export class SimProcess implements Clock, Ticker, Random {
   }
 
   atTickEnd(task: TickTask): void {
-    this.#tasks.push(task);
+    this.#tasks[this.#taskCount++] = task;
     this.world.tasksAsked = true;
   }
 
   /** Runs what asked for the end of the batch, and what those asked for, until nothing is left. */
   runTasks(): void {
-    while (this.#tasks.length > 0 && this.alive) {
+    while (this.#taskCount > 0 && this.alive) {
       const tasks = this.#tasks;
+      const count = this.#taskCount;
       this.#tasks = this.#running;
-      for (let i = 0; i < tasks.length && this.alive; i++) tasks[i]!.tick();
-      tasks.length = 0;
+      this.#taskCount = 0;
+      for (let i = 0; i < count && this.alive; i++) tasks[i]!.tick();
       this.#running = tasks;
     }
   }

@@ -9,6 +9,7 @@ import type { AcceptedRecord, AcceptorPeer, Ballot, LeasePeer } from "../../../l
 import type { Stability } from "../../../lib/store/api.js";
 import { Violation } from "../violation.js";
 import type { CopyRules } from "./copy-rules.js";
+import { textOf } from "./record-text.js";
 
 /** Layer of operations that nobody may execute: they carry something wrong. */
 export const FORGED_LAYER = 99;
@@ -180,7 +181,7 @@ export class ClusterChecks {
     this.accepts++;
     const { epoch } = record.ballot;
     const key = `${volume}/${epoch}/${record.generation}`;
-    const bytes = Buffer.from(record.bytes).toString("base64");
+    const bytes = textOf(record.bytes);
     let heard = this.#records.get(key);
     if (heard === undefined) {
       heard = { ballot: record.ballot, bytes, acceptedBy: new Set() };

@@ -16,6 +16,7 @@ import { SimNetwork } from "./network.js";
 import { NodeHost, SCRUB_PACE, stationPool } from "./node-host.js";
 import { planOf, type RunPlan } from "./plan.js";
 import { ProbeOwner, probeNameOf, Registers } from "./probe-owner.js";
+import { rememberedNames } from "./record-text.js";
 import { VolumeRegisters } from "./registers.js";
 import { type SceneName, Scenes } from "./scenes.js";
 import { Stranger } from "./stranger.js";
@@ -130,7 +131,7 @@ class ClusterRun implements Stage {
     this.#sets = configChanges ? new KnownSets(plan.configNodes) : null;
     const host = {
       configNodes: plan.configNodes,
-      nameOf: isProbed ? probeNameOf : nameUnlessDecision(clusterNameOf),
+      nameOf: isProbed ? probeNameOf : rememberedNames(nameUnlessDecision(clusterNameOf)),
       ...(this.#sets === null ? {} : { firstSet: this.#sets.first }),
       inventoryPage: plan.inventoryPage,
       volumes,
@@ -215,7 +216,9 @@ class ClusterRun implements Stage {
   }
 
   get #writes(): number {
-    return this.#sum(({ writes }) => writes) + this.probed.writes;
+    let { writes } = this.probed;
+    for (const one of this.clients) writes += one.writes;
+    return writes;
   }
 
   #step(): void {

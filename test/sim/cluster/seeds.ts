@@ -81,6 +81,8 @@ export function runShare(share: Share, clock: WallClock, tell: (result: ShareRes
   if (result.seeds > 0) tell(result);
 }
 
+/** There is a worker for each core: V8's helper threads would only take time from the other workers. */
+const WORKER_FLAGS = ["--single-threaded"];
 const WORKER = fileURLToPath(new URL("worker.js", import.meta.url));
 
 /** The same on several processes, until all seeds are run, the time is over or one has failed. */
@@ -111,7 +113,7 @@ export async function runOnProcesses(
 
 function oneWorker(share: Share, tell: (result: ShareResult) => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = fork(WORKER, [], { stdio: "inherit" });
+    const child = fork(WORKER, [], { stdio: "inherit", execArgv: [...process.execArgv, ...WORKER_FLAGS] });
     child.on("message", (result: ShareResult | null) => {
       if (result !== null) tell(result);
     });
