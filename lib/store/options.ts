@@ -12,11 +12,6 @@ export interface StoreTunables {
   readonly cacheBytes: number;
   /** Free slots whose hot bit is set in advance, so that allocation waits for no sync. */
   readonly preHotSlots: number;
-  /**
-   * Extents behind the one that a sequential writer begins that are made hot with it, so that he does not wait at each.
-   * Alone on a device only: a member's extent that nobody writes is called stable by nobody, and would not cool.
-   */
-  readonly heatAheadExtents: number;
   /** Live slots that may be hot. Above, the longest idle cool early: bounds what a crash leaves to settle. */
   readonly hotSlotsMax: number;
   /** A slot that saw no write for this long is cooled. */
@@ -43,7 +38,6 @@ export interface StoreTunables {
 export const STORE_DEFAULTS: StoreTunables = {
   cacheBytes: 64 * MIB,
   preHotSlots: 64,
-  heatAheadExtents: 8,
   hotSlotsMax: 4096,
   coolAfterMs: 5000,
   syncIntervalMs: 1000,
@@ -71,12 +65,9 @@ export interface OpenStoreOptions extends StoreOptions, Partial<StoreTunables> {
   readonly upgradeSteps?: UpgradeSteps;
 }
 
-export function tunablesOf(
-  options: Partial<StoreTunables> & Pick<OpenStoreOptions, "soleMember">,
-): StoreTunables {
+export function tunablesOf(options: Partial<StoreTunables>): StoreTunables {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const alone = options.soleMember === true ? {} : { heatAheadExtents: 0 };
-  const all = { ...STORE_DEFAULTS, ...given, ...alone } as StoreTunables;
+  const all = { ...STORE_DEFAULTS, ...given } as StoreTunables;
   assert(all.preHotSlots >= 1, "allocation needs a slot whose hot bit is set in advance");
   assert(all.hotSlotsMax >= 1 && all.checkpointBatch >= 1 && all.freeingBatch >= 1, "batches are not empty");
   assert(all.checkpointBelow <= all.checkpointAbove && all.checkpointAbove < 1, "checkpoint thresholds");

@@ -11,7 +11,6 @@ import type { Disk, DiskListener } from "../core/disk.js";
 import { ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import { Status } from "../core/status.js";
-import { heatAhead } from "./heat-ahead.js";
 import { type Job, JobPool } from "./job.js";
 import type { Loader } from "./loader.js";
 import type { Maintenance } from "./maintenance.js";
@@ -112,7 +111,6 @@ export class RequestCore {
     if (this.parts.hot.isHot(slot)) return true;
     this.waiting.forHotBit(slot, op);
     this.parts.hot.request(slot);
-    heatAhead(this.parts, op, slot);
     return false;
   }
 

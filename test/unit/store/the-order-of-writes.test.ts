@@ -1,9 +1,8 @@
 /** What must be on the disk before what: asserted on the order in which the disk was asked. */
 import t from "tap";
 import { ExtentFlag, ExtentOpKind } from "../../../lib/core/extent-io.js";
-import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
+import { BLOCK_BYTES } from "../../../lib/core/limits.js";
 import type { Layout } from "../../../lib/store/index.js";
-import { type OpenStoreOptions, tunablesOf } from "../../../lib/store/options.js";
 import { Machine } from "./support/machine.js";
 import type { DiskEvent } from "./support/memory-disk.js";
 
@@ -219,32 +218,4 @@ t.test("never two writes in flight to one block: zeroing of a slot touches only 
   );
   t.same(machine.read(1, 0, 1), [2]);
   machine.stop();
-});
-
-/** Syncs of the hot bitmap that a write to the beginning of each of these extents, which are there and cool, takes. */
-function hotSyncs(extents: readonly number[], open: Partial<OpenStoreOptions>): number {
-  const machine = new Machine({ sizeBytes: 8 * MIB, open: { preHotSlots: 1, ...open } }).start();
-  for (let extent = 0; extent < 64; extent++) machine.write(extent, 0, [1]);
-  machine.stop();
-  machine.start();
-  let hot = 0;
-  for (const extent of extents) {
-    const from = machine.disk.events.length;
-    machine.write(extent, 0, [2]);
-    hot += order(machine, from).filter((area) => area === "hot").length;
-    for (let block = 1; block < 16; block++) machine.write(extent, block, [2]);
-  }
-  machine.engine.advance(20_000);
-  t.equal(machine.store.stats().hotSlots, 0, "what was heated for nothing cools too");
-  machine.stop();
-  return hot / 2;
-}
-
-t.test("who writes through cool extents waits for a sync at every ninth, who jumps at each", async (t) => {
-  const inOrder = Array.from({ length: 38 }, (_, extent) => extent);
-  t.equal(hotSyncs(inOrder, {}), 1 + Math.ceil(37 / 9));
-  t.equal(hotSyncs(inOrder, { heatAheadExtents: 0 }), 38);
-  const jumping = inOrder.map((extent) => (extent * 23) % 64);
-  t.equal(hotSyncs(jumping.slice(0, 13), {}), 13, "no two of them beside each other");
-  t.equal(tunablesOf({ heatAheadExtents: 8 }).heatAheadExtents, 0, "not where others have to call it stable");
 });
