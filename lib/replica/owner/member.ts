@@ -47,6 +47,11 @@ export class Member {
   goneWall = 0;
   leaseLostAt: number | null = null;
   leaving: Leaving | null = null;
+  /** Clock.now when `leaving` was said. */
+  leavingAt = 0;
+  /** Clock.now when it was last asked for its promise, and when it was asked for the last one that it gave. */
+  askedAt = Number.NEGATIVE_INFINITY;
+  heardAt = Number.NEGATIVE_INFINITY;
   /** Background work cannot go on without it. */
   wanted = false;
   pass: ResyncPass | null = null;

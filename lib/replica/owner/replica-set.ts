@@ -34,8 +34,9 @@ import { type Activated, type Amendment, changeOf, type MemberLife } from "./own
 import { type ClusterRecord, encodeClusterRecord, type MemberEntry, seatsOf } from "./record.js";
 import { PassStage } from "./resync-pass.js";
 import { type SeatAnswer, SeatChanges, type SeatHost } from "./seat-changes.js";
-import { planRecord } from "./shrink.js";
+import { type MemberChange, planRecord } from "./shrink.js";
 import { StableTracker } from "./stable.js";
+import { listSurplus } from "./surplus.js";
 import { waitText } from "./wait-text.js";
 
 export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, BackgroundHost, SeatHost, TickTask {
@@ -56,6 +57,8 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #record: ClusterRecord;
   #sequence: number;
   #proposal: Asking | null = null;
+  /** Members are to be taken out when those that stay have said that they are there. */
+  #hearing = false;
   #over = false;
   #supervisor: Timer | null = null;
   readonly #timers = new Set<Timer>();
@@ -318,16 +321,22 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   #askPromise(member: Member, session: ReplicaSession): void {
-    session.promise(this.volume, this.#ballot, (answer) => {
-      if (member.session !== session || this.#over) return;
-      if (answer.kind === "promised") this.#promised(member, session);
-      else if (answer.kind === "refused") this.#end(`epoch ${answer.promised.epoch} has taken over`);
-      else this.#later(PROMISE_RETRY_MS, () => this.#askAgain(member, session));
-    });
+    this.#ask(member, session, () => this.#promised(member, session));
   }
 
-  #askAgain(member: Member, session: ReplicaSession): void {
-    if (member.session === session && !this.#over) this.#askPromise(member, session);
+  /** Also asked of one that has promised: its answer says that it is there, in the same life. */
+  #ask(member: Member, session: ReplicaSession, promised: () => void): void {
+    if (member.session !== session || this.#over) return;
+    const askedAt = this.environment.clock.now();
+    member.askedAt = askedAt;
+    session.promise(this.volume, this.#ballot, (answer) => {
+      if (member.session !== session || this.#over) return;
+      if (answer.kind === "promised") {
+        member.heardAt = askedAt;
+        promised();
+      } else if (answer.kind === "refused") this.#end(`epoch ${answer.promised.epoch} has taken over`);
+      else this.#later(PROMISE_RETRY_MS, () => this.#ask(member, session, promised));
+    });
   }
 
   #promised(member: Member, session: ReplicaSession): void {
@@ -346,31 +355,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     this.soon();
   }
 
-  /**
-   * What a node knew to be stable it has forgotten with the session before: its hot extents are told again. What it has of
-   * extents that are others' now is found. A list that ends too early is read again at the next look.
-   */
   #list(member: Member): void {
-    const { session } = member;
-    member.surplus = null;
-    member.listing = null;
-    if (session === null || !member.ready) return;
-    const surplus = new Set<number>();
-    member.listing = surplus;
-    session.inventory(
-      this.volume,
-      this.epoch,
-      ({ extent, hot }) => {
-        if (!member.holds(extent)) surplus.add(extent);
-        else if (hot) this.touched(extent);
-      },
-      (complete) => {
-        if (member.listing !== surplus || this.#over) return;
-        member.listing = null;
-        if (complete) member.surplus = surplus;
-        this.soon();
-      },
-    );
+    listSurplus(this, member, ({ extent, hot }, surplus) => {
+      if (!member.holds(extent)) surplus.add(extent);
+      else if (hot) this.touched(extent);
+    });
   }
 
   sessionLost(session: ReplicaSession): void {
@@ -388,8 +377,11 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   }
 
   leave(member: Member, why: Leaving): void {
-    if (member.leaving !== null) return;
+    const { leaving } = member;
+    if (leaving !== null && (why !== Leaving.Replaced || leaving === why || leaving === Leaving.Rebooted))
+      return;
     member.leaving = why;
+    member.leavingAt = this.environment.clock.now();
     this.soon();
   }
 
@@ -428,15 +420,22 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
     const plan = planRecord(this.members.slice(0, seatsOf(this.#record)), {
       forChanges: membersForChanges(this.#record),
       forAll: this.membersForAll,
+      isInDoubt: this.#background.toReconcile > 0,
     });
-    if (plan.kind === "lost") {
-      this.#end("every copy came back without what it had not flushed");
-      return;
-    }
-    if (plan.kind === "none") {
-      this.#amendNext();
-      return;
-    }
+    if (plan.kind === "lost") this.#end("every copy came back without what it had not flushed");
+    else if (plan.kind === "none") this.#amendNext();
+    else if (plan.kind === "change") this.#proposeMembers(plan);
+    this.#hearing = plan.kind === "ask";
+    if (plan.kind === "ask") for (const member of plan.members) this.#hear(member, plan.since);
+  }
+
+  /** It is to say that it is there. One without a session, or that is to promise anyway, is heard then. */
+  #hear(member: Member, since: number): void {
+    if (member.session === null || !member.ready || member.askedAt >= since) return;
+    this.#ask(member, member.session, () => this.soon());
+  }
+
+  #proposeMembers(plan: MemberChange): void {
     const next = generationOf(this.#record.generation + 1);
     for (const member of plan.joining) member.pass!.stage = PassStage.Proposed;
     const members = this.members.map((member): MemberEntry => {
@@ -569,7 +568,7 @@ export class ReplicaSet implements ExtentIo, SessionListener, DeckHost, Backgrou
   #lookAt(member: Member, now: number): void {
     const { session } = member;
     member.paused = false;
-    if (this.#proposal === null && member.inSync) member.tryAgain();
+    if (this.#proposal === null && !this.#hearing && member.inSync) member.tryAgain();
     if (session !== null && session.silentSince !== null && now - session.silentSince >= SILENCE_MAX_MS) {
       if (member.inSync) this.leave(member, Leaving.Silent);
       session.close();

@@ -53,6 +53,7 @@ function stateOf(member: Member): string | null {
   if (member.leaving !== null) return `is to be taken out: ${member.leaving}`;
   if (member.pass !== null) return `is resynced, ${member.pass.owed.size} extents to go`;
   if (!member.ready) return "has not promised the epoch yet";
+  if (member.inSync && member.lossy) return "has lost power, and may lack what the others have";
   return null;
 }
 

@@ -36,4 +36,12 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 695_920_759_247, subject: "volume" },
     was: "the simulator's own: the record of an owner that was fenced and had not noticed said whose copies are equal",
   },
+  {
+    options: { seed: 695_933_641_492, subject: "volume" },
+    was: "an owner went on without a member whose process was gone, with one whose host had lost its power",
+  },
+  {
+    options: { seed: 695_933_643_039, subject: "volume" },
+    was: "the same, in a calm cluster: one loss of power took what was acknowledged",
+  },
 ];

@@ -7,6 +7,17 @@ import { FakeCluster } from "./support/fake-cluster.js";
 const HOLD = (): "hold" => "hold";
 const isChange = (kind: number): boolean => kind !== ExtentOpKind.Read && kind !== ExtentOpKind.Map;
 
+/** Two copies of which one is enough. */
+function pair(): FakeCluster {
+  const cluster = new FakeCluster(2);
+  const { record } = cluster;
+  cluster.record = (change) => {
+    const made = record.call(cluster, change);
+    return { ...made, policy: { ...made.policy, minReplicas: 1 } };
+  };
+  return cluster;
+}
+
 t.test("answered only when all in-sync members have answered", async (t) => {
   const cluster = new FakeCluster();
   const set = cluster.serve();
@@ -55,6 +66,51 @@ t.test("gone past the grace: taken out before the answer, and the others get it 
   t.same(cluster.nodes[0]!.log, ["write 0 g1", "write 0 g2"]);
   t.same(cluster.seen, ["n3 left: its connection is gone"]);
   t.equal(set.waiting, null);
+});
+
+t.test("gone, and the other one has no power: it stays, for it alone has what was answered", async (t) => {
+  const cluster = pair();
+  const [whole, dark] = [cluster.nodes[0]!, cluster.nodes[1]!];
+  const set = cluster.serve();
+  const first = cluster.write(set, 0, 0, [5]);
+  cluster.engine.settle();
+  t.equal(first.status, Status.Ok);
+  dark.dark = true;
+  whole.down = true;
+  whole.kill();
+  const second = cluster.write(set, 0, 1, [6]);
+  cluster.pass(4000);
+  t.equal(cluster.chosen.length, 1, "whoever stays must have said that it is there");
+  t.equal(second.status, -1);
+  whole.down = false;
+  cluster.pass(100);
+  dark.powerLoss();
+  cluster.pass(100);
+  t.equal(second.status, Status.Ok);
+  t.match(cluster.seen, [/^n2 left: it came back/]);
+  t.same(whole.fills(0).slice(0, 2), [5, 6]);
+});
+
+t.test("gone, and the other one lost power before and was not given back everything: it stays", async (t) => {
+  const cluster = pair();
+  const [whole, lossy] = [cluster.nodes[0]!, cluster.nodes[1]!];
+  whole.put(0, [9], 1, true);
+  lossy.put(0, [1], 1, true);
+  lossy.lossy = true;
+  whole.script = HOLD;
+  const set = cluster.serve({}, [0]);
+  whole.down = true;
+  whole.kill();
+  const write = cluster.write(set, 0, 1, [6]);
+  cluster.pass(4000);
+  t.equal(cluster.chosen.length, 1);
+  t.equal(write.status, -1);
+  t.match(set.waiting, /n1 down since .*; n2 has lost power, and may lack what the others have$/);
+  whole.script = () => null;
+  whole.down = false;
+  cluster.pass(2000);
+  t.equal(write.status, Status.Ok);
+  for (const node of [whole, lossy]) t.same(node.fills(0).slice(0, 2), [9, 6]);
 });
 
 t.test("nobody waits for a member that is gone: it stays in sync", async (t) => {

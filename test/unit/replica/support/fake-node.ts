@@ -47,6 +47,8 @@ export class FakeNode {
   script: Script = () => null;
   /** Sessions cannot be opened. */
   down = false;
+  /** It has no power: it says nothing, and its connections look as before. */
+  dark = false;
   session: FakeSession | null = null;
   /** What it executed, as words. */
   readonly log: string[] = [];
@@ -71,6 +73,7 @@ export class FakeNode {
 
   /** Power loss: what was not flushed is gone. */
   powerLoss(): void {
+    this.dark = false;
     this.kill();
     this.bootId += "+";
     this.lossy = true;
@@ -254,7 +257,7 @@ export class FakeSession implements ReplicaSession {
     if ((op.flags & ExtentFlag.Entries) !== 0 && !bringsEntries) throw new Error("entries of what has none");
     this.#open.add(op);
     const said = this.#lost ? Status.LinkLost : this.#fake.script(op);
-    if (said === "hold") return;
+    if (said === "hold" || this.#fake.dark) return;
     this.#fake.engine.complete(() => this.#answer(op, said));
   }
 
@@ -368,6 +371,7 @@ export class FakeSession implements ReplicaSession {
   #ask(lost: () => void, answer: () => void): void {
     if (this.#asked.size === 0) this.#heardAt = this.#fake.engine.now();
     this.#asked.add(lost);
+    if (this.#fake.dark) return;
     this.#fake.engine.complete(() => {
       if (!this.#asked.delete(lost)) return;
       this.#heardAt = this.#fake.engine.now();
