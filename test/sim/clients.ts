@@ -125,6 +125,11 @@ export class SimClient {
     return this.kind !== OpKind.Read && this.kind !== OpKind.Map && this.kind !== OpKind.Flush;
   }
 
+  /** It has asked for bytes, or for where there are none, and has no answer yet. */
+  get reading(): boolean {
+    return this.busy && (this.kind === OpKind.Read || this.kind === OpKind.Map);
+  }
+
   #invokeWrite(zeroChance: number): void {
     const { history, config, world } = this.#host;
     const register = this.firstRegister;

@@ -27,6 +27,8 @@ import { simMemory } from "./memory.js";
 export interface LifeFront extends Front {
   /** Takes what the operation needs to be alone on its blocks; false when somebody else has it. */
   admit(client: SimClient): boolean;
+  /** Gives it back: the operation does not begin. */
+  dismiss(client: SimClient): void;
 }
 
 /** Clients that use the store as a volume's owner does. */
@@ -58,6 +60,10 @@ export class StoreFront implements LifeFront, ExtentListener {
     }
     for (let block = first; block < end; block++) this.#locks[block]! += shared ? 1 : -1;
     return true;
+  }
+
+  dismiss(client: SimClient): void {
+    this.#release(client);
   }
 
   #release(client: SimClient): void {
@@ -142,6 +148,8 @@ export class VolumeFront implements LifeFront, VolumeListener {
     const volume = this.volumes[client.volume];
     return volume !== null && volume !== undefined;
   }
+
+  dismiss(): void {}
 
   issue(client: SimClient): void {
     const request = this.#requests[client.number]!;

@@ -37,6 +37,12 @@ const STABLE = 2;
 export const Taint = { None: 0, Rotten: 1, Lost: 2, Unknown: 3 } as const;
 export type Taint = (typeof Taint)[keyof typeof Taint];
 
+/**
+ * Granules written without a flush, after which one is asked for even in a run that leaves flushes out: any of
+ * their values may survive a power loss, so the checker keeps them all, and its time grows with them.
+ */
+const UNFLUSHED_GRANULES_MAX = 100_000;
+
 /** The write that every register begins with: zeros, stable. */
 const INITIAL_WRITE = 0;
 
@@ -86,9 +92,9 @@ export class History {
     return this.#live;
   }
 
-  /** Granules written since the latest flush that was answered: what the checker cannot forget yet. */
-  get unflushed(): number {
-    return this.#unflushed;
+  /** So much was written since the latest flush that was answered that there should be another. */
+  get flushDue(): boolean {
+    return this.#unflushed > UNFLUSHED_GRANULES_MAX;
   }
 
   /** Moves time; the new one is the time of the invocation or response that the caller is about to tell. */

@@ -136,6 +136,8 @@ export class NbdFront implements LifeFront {
     return true;
   }
 
+  dismiss(): void {}
+
   issue(client: SimClient): void {
     const link = this.#linkOf[client.number]!;
     link.ask(client);

@@ -72,4 +72,8 @@ export const REGRESSIONS: readonly Regression[] = [
     options: { seed: 695881608735, front: "nbd" },
     was: "a rotten block kept the entry of zeros that it had once held: zeros of a stray read matched it",
   },
+  {
+    options: { seed: 886000932, front: "volume" },
+    was: "the simulator's own: what was free of the pool lay in pieces that were too small for a client's buffer",
+  },
 ];

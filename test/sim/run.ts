@@ -52,11 +52,6 @@ const POOL_BYTES: Record<FrontKind, readonly number[]> = {
 };
 /** Clients leave this much of the pool to the program, so that what it needs itself is always there. */
 const CLIENT_POOL_RESERVE = MIB / 2;
-/**
- * Granules written without a flush, after which one is asked for even in a run that leaves flushes out: any of
- * their values may survive a power loss, so the checker keeps them all, and its time grows with them.
- */
-const UNFLUSHED_GRANULES_MAX = 100_000;
 /** Share of lives that find a device of an older format, and events in which its upgrade may be cut short. */
 const OLD_FORMAT_SHARE = 0.3;
 const OLD_FORMAT_EVENTS = 400;
@@ -613,12 +608,14 @@ class Run implements ClientHost, EventTarget, StoreEvents, FaultHost, AtRestHost
   }
 
   done(client: SimClient): void {
-    this.#answers++;
     let oldest = Number.POSITIVE_INFINITY;
-    for (const other of this.#clients) if (other.busy && other.invokedAt < oldest) oldest = other.invokedAt;
+    for (const other of this.#clients)
+      if (other.reading && other.invokedAt < oldest) oldest = other.invokedAt;
     this.history.oldestReadAt = oldest;
-    if (this.#front === null) return;
+    // What the janitor does is no progress of those for whom it does it.
     if (client === this.#janitor) return;
+    this.#answers++;
+    if (this.#front === null) return;
     if (this.#operationsLeft > 0) this.#wake(client);
   }
 
@@ -629,23 +626,27 @@ class Run implements ClientHost, EventTarget, StoreEvents, FaultHost, AtRestHost
 
   #clientEvent(client: SimClient): void {
     if (this.#operationsLeft <= 0 || client.busy || this.#failed !== null) return;
-    const flush = this.history.unflushed > UNFLUSHED_GRANULES_MAX;
-    this.#workload.draw(client, (volume) => this.volumes.blocks(volume), flush);
+    this.#workload.draw(client, (volume) => this.volumes.blocks(volume), this.history.flushDue);
     // As a gateway would, a client that finds no memory waits before it takes a lock.
     const room = this.#pool!.freeBytes > CLIENT_POOL_RESERVE;
     if (!room || !this.volumes.usable(client.volume) || !this.#front!.admit(client)) {
       this.#retry(client);
       return;
     }
-    if (client.start(this.#front!, this.#workload.zeroChance)) this.#operationsLeft--;
-    else throw new Violation("I23", "the pool has no room for a client's buffer");
+    if (client.start(this.#front!, this.#workload.zeroChance)) {
+      this.#operationsLeft--;
+      return;
+    }
+    // What is free lies in pieces that are too small for it.
+    this.#front!.dismiss(client);
+    this.#retry(client);
   }
 
   #retry(client: SimClient): void {
     this.world.at(100 + this.#random.below(4000), this, this.#process, EVENT_CLIENT, client.number);
   }
 
-  /** Frees extents while writes wait for space: somebody has to. */
+  /** Frees extents while writes wait for space: somebody has to. All clients may wait, so it flushes for them too. */
   #janitorEvent(): void {
     if (!this.#full || this.#front === null) return;
     this.world.at(2000, this, this.#process, EVENT_JANITOR, 0);
@@ -654,7 +655,9 @@ class Run implements ClientHost, EventTarget, StoreEvents, FaultHost, AtRestHost
     const volume = this.#random.below(this.config.volumes);
     const extents = Math.floor(this.volumes.blocks(volume) / this.config.extentBlocks);
     const perExtent = this.config.extentBlocks * this.granulesPerBlock;
-    client.want(OpKind.Free, volume, this.#random.below(extents) * perExtent, perExtent);
+    const first = this.#random.below(extents) * perExtent;
+    if (this.history.flushDue) client.want(OpKind.Flush, volume, 0, 0);
+    else client.want(OpKind.Free, volume, first, perExtent);
     if (!this.volumes.usable(volume) || !this.#front.admit(client)) return;
     client.start(this.#front, 0);
   }
