@@ -6,6 +6,7 @@
  *     its hot bit is set; the zeros are durable; then FREED is logged and the slot is free (invariant 17).
  *  2. A free slot that is found hot at the opening is zeroed again: a lost ALLOC may have had data.
  */
+import { assert } from "../core/assert.js";
 import { type Routine, type Start, startRoutine } from "../core/routine.js";
 import { DeviceFailure, isFull, pause } from "./device.js";
 import { SlotState } from "./directory.js";
@@ -118,6 +119,7 @@ export class Freeing {
     yield* sync.syncThrough(Math.max(...batch.map(({ sequence }) => sequence)));
     for (const { slot } of batch) hot.request(slot);
     if (batch.some(({ slot }) => !hot.isHot(slot))) yield* hot.drain();
+    for (const { slot } of batch) assert(hot.isHot(slot), "only a hot slot is zeroed");
     for (const { slot } of batch) yield* this.#zeroSlot(slot);
     yield* sync.sync();
     for (const { slot } of batch) this.#zeroed.push(slot);

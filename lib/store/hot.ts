@@ -8,6 +8,8 @@
  *     its page that begins afterwards.
  *  3. At most one write is in flight per page, and the two copies are never in flight together. Reading ORs
  *     them, so a torn copy or one of two ages can only name too many slots.
+ *  4. A bit that was asked for becomes durable, whatever becomes of its slot meanwhile: only what is hot is cleared. So
+ *     who needs a slot hot may ask for it when somebody else has, and `drain`.
  */
 import { type Routine, startRoutine } from "../core/routine.js";
 import type { Device } from "./device.js";

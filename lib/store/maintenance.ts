@@ -350,8 +350,8 @@ export class Maintenance {
     const { times, device } = this.#parts;
     const { coolAfterMs, hotSlotsMax } = device.tunables;
     const surplus = slots.length - hotSlotsMax;
-    const byAge = slots.sort((a, b) => times.lastWrite(a) - times.lastWrite(b));
-    return byAge.filter((slot, i) => i < surplus || now - times.lastWrite(slot) >= coolAfterMs);
+    const byAge = slots.sort((a, b) => times.lastUse(a) - times.lastUse(b));
+    return byAge.filter((slot, i) => i < surplus || now - times.lastUse(slot) >= coolAfterMs);
   }
 
   #dirtyTablesOf(slots: readonly number[]): Table[] {

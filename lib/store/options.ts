@@ -12,6 +12,11 @@ export interface StoreTunables {
   readonly cacheBytes: number;
   /** Free slots whose hot bit is set in advance, so that allocation waits for no sync. */
   readonly preHotSlots: number;
+  /**
+   * Extents after the one that a sequential writer begins that are made hot with it, so that he does not wait at each.
+   * Alone on a device only: a member's extent that nobody writes is called stable by nobody, and would not cool.
+   */
+  readonly heatAheadExtents: number;
   /** Live slots that may be hot. Above, the longest idle cool early: bounds what a crash leaves to settle. */
   readonly hotSlotsMax: number;
   /** A slot that saw no write for this long is cooled. */
@@ -38,6 +43,7 @@ export interface StoreTunables {
 export const STORE_DEFAULTS: StoreTunables = {
   cacheBytes: 64 * MIB,
   preHotSlots: 64,
+  heatAheadExtents: 8,
   hotSlotsMax: 4096,
   coolAfterMs: 5000,
   syncIntervalMs: 1000,
@@ -65,10 +71,15 @@ export interface OpenStoreOptions extends StoreOptions, Partial<StoreTunables> {
   readonly upgradeSteps?: UpgradeSteps;
 }
 
-export function tunablesOf(options: Partial<StoreTunables>): StoreTunables {
+export function tunablesOf(
+  options: Partial<StoreTunables> & Pick<OpenStoreOptions, "soleMember" | "stability">,
+): StoreTunables {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const all = { ...STORE_DEFAULTS, ...given } as StoreTunables;
+  const alone = options.soleMember === true;
+  assert(!alone || options.stability === undefined, "alone, there is nobody to call an extent stable");
+  const all = { ...STORE_DEFAULTS, ...given, ...(alone ? {} : { heatAheadExtents: 0 }) } as StoreTunables;
   assert(all.preHotSlots >= 1, "allocation needs a slot whose hot bit is set in advance");
+  assert(all.heatAheadExtents >= 0, "a count of extents");
   assert(all.hotSlotsMax >= 1 && all.checkpointBatch >= 1 && all.freeingBatch >= 1, "batches are not empty");
   assert(all.checkpointBelow <= all.checkpointAbove && all.checkpointAbove < 1, "checkpoint thresholds");
   assert(all.reserveShare >= 0 && all.reserveShare < 1, "the reserve is a share of the slots");

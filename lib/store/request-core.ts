@@ -11,6 +11,7 @@ import type { Disk, DiskListener } from "../core/disk.js";
 import { ExtentFlag, type ExtentOp, ExtentOpKind } from "../core/extent-io.js";
 import { BLOCK_BYTES } from "../core/limits.js";
 import { Status } from "../core/status.js";
+import { heatAhead } from "./heat-ahead.js";
 import { type Job, JobPool } from "./job.js";
 import type { Loader } from "./loader.js";
 import type { Maintenance } from "./maintenance.js";
@@ -110,7 +111,10 @@ export class RequestCore {
   isHot(op: ExtentOp, slot: number): boolean {
     if (this.parts.hot.isHot(slot)) return true;
     this.waiting.forHotBit(slot, op);
-    this.parts.hot.request(slot);
+    if (this.parts.hot.isCool(slot)) {
+      this.parts.hot.request(slot);
+      heatAhead(this.parts, op, slot, this.now);
+    }
     return false;
   }
 

@@ -5,7 +5,10 @@
  * Invariants
  *  1. Every slot in here is Free: durably zero, and nothing is in flight to it (invariant 17).
  *  2. A slot leaves only hot.
+ *  3. What is in here is hot, or cool, or its bit was asked for here (`#heating`) and by nobody else: a slot whose bit is
+ *     being set because somebody writes to it, or will, is live or on its way to being free, and comes here hot.
  */
+import { assert } from "../core/assert.js";
 import type { HotBits } from "./hot.js";
 
 class SlotStack {
@@ -56,6 +59,7 @@ export class SlotPool {
   /** A slot that has become free, hot or cool. */
   put(slot: number): void {
     if (!this.#hot.isHot(slot)) {
+      assert(this.#hot.isCool(slot), "nobody is setting the bit of a slot that comes back");
       this.#cool.push(slot);
     } else if (this.#ready.count < this.#target) {
       this.#ready.push(slot);
@@ -67,6 +71,7 @@ export class SlotPool {
 
   /** A slot of this pool has become hot. */
   heated(slot: number): void {
+    assert(this.#heating > 0, "the bit of a free slot was asked for here");
     this.#heating--;
     this.#ready.push(slot);
   }

@@ -384,6 +384,7 @@ export class ExtentStore implements MemberStore {
     return this.#stability.isStable(directory.volume[slot]!, directory.layer[slot]!, directory.extent[slot]!);
   }
 
+  /** Of a free slot that is not on its way the pool has asked; of any other who writes to it, or frees it. */
   #slotIsHot(slot: number): void {
     if (this.#parts.directory.state[slot] === SlotState.Free && !this.#freeing.has(slot)) {
       this.#slots.heated(slot);

@@ -380,6 +380,7 @@ function tunablesOf(random: Prng): Partial<StoreTunables> {
     freeingBatch: random.pick([1, 4, 64]),
     punchBytesMin: random.pick([1, 4, 16]) * BLOCK_BYTES,
     spaceRetryMs: random.pick([1, 20]),
+    heatAheadExtents: random.pick([0, 1, 8]),
   };
 }
 

@@ -1,9 +1,10 @@
 /** What must be on the disk before what: asserted on the order in which the disk was asked. */
 import t from "tap";
 import { ExtentFlag, ExtentOpKind } from "../../../lib/core/extent-io.js";
-import { BLOCK_BYTES } from "../../../lib/core/limits.js";
+import { BLOCK_BYTES, MIB } from "../../../lib/core/limits.js";
 import type { Layout } from "../../../lib/store/index.js";
-import { Machine } from "./support/machine.js";
+import { type OpenStoreOptions, STORE_DEFAULTS, tunablesOf } from "../../../lib/store/options.js";
+import { Machine, VOLUME } from "./support/machine.js";
 import type { DiskEvent } from "./support/memory-disk.js";
 
 type Area = "hot" | "log" | "table" | "slot" | "directory" | "anchor" | "superblock" | "sync" | "record";
@@ -218,4 +219,146 @@ t.test("never two writes in flight to one block: zeroing of a slot touches only 
   );
   t.same(machine.read(1, 0, 1), [2]);
   machine.stop();
+});
+
+/** Twelve extents that are there and cool, and the store opened again. */
+function coolExtents(open: Partial<OpenStoreOptions> = {}, extents = 12): Machine {
+  const machine = new Machine({ sizeBytes: 8 * MIB, open: { preHotSlots: 1, ...open } }).start();
+  for (let extent = 0; extent < extents; extent++) machine.write(extent, 0, [1]);
+  machine.stop();
+  return machine.start();
+}
+
+/** Rounds of the hot bitmap that were written since event `from`; each writes two copies. */
+function hotRounds(machine: Machine, from: number): number {
+  return order(machine, from).filter((area) => area === "hot").length / 2;
+}
+
+/** Rounds that a write to the beginning of each of these extents, which are there and cool, takes. */
+function roundsOfWriter(extents: readonly number[], open: Partial<OpenStoreOptions>): number {
+  const machine = coolExtents(open, 64);
+  let rounds = 0;
+  for (const extent of extents) {
+    const from = machine.disk.events.length;
+    machine.write(extent, 0, [2]);
+    rounds += hotRounds(machine, from);
+    for (let block = 1; block < 16; block++) machine.write(extent, block, [2]);
+  }
+  machine.engine.advance(20_000);
+  t.equal(machine.store.stats().hotSlots, 0, "what was heated for nothing cools too");
+  machine.stop();
+  return rounds;
+}
+
+t.test("who writes through cool extents waits for a sync at every ninth, who jumps at each", async (t) => {
+  const inOrder = Array.from({ length: 38 }, (_, extent) => extent);
+  t.equal(roundsOfWriter(inOrder, {}), 1 + Math.ceil(37 / 9));
+  t.equal(roundsOfWriter(inOrder, { heatAheadExtents: 0 }), 38);
+  const jumping = inOrder.map((extent) => (extent * 23) % 64);
+  t.equal(roundsOfWriter(jumping.slice(0, 13), {}), 13, "no two of them beside each other");
+});
+
+t.test("nothing is heated ahead where others have to call it stable", async (t) => {
+  t.equal(tunablesOf({ soleMember: true }).heatAheadExtents, 8);
+  t.equal(tunablesOf({ heatAheadExtents: 8 }).heatAheadExtents, 0);
+  const stability = { isStable: () => true };
+  t.equal(tunablesOf({ stability, heatAheadExtents: 8 }).heatAheadExtents, 0);
+  t.throws(() => tunablesOf({ stability, soleMember: true }), /nobody to call an extent stable/);
+  const machine = coolExtents({ stability });
+  for (let extent = 0; extent < 2; extent++) machine.write(extent, 0, [2]);
+  t.equal(machine.store.stats().hotSlots, 2);
+  machine.stop();
+});
+
+t.test(
+  "what is heated ahead costs no round of its own, and stays hot as long as what is written",
+  async (t) => {
+    const machine = coolExtents();
+    machine.write(0, 0, [2]);
+    machine.disk.frozen = true;
+    const from = machine.disk.events.length;
+    // The first asks for the bit, the second comes while it is being written.
+    const middle = machine.submit(machine.writing(1, 8, [3]));
+    machine.engine.settle();
+    const first = machine.submit(machine.writing(1, 0, [3]));
+    machine.engine.settle();
+    machine.disk.thaw();
+    machine.engine.settle();
+    t.ok(machine.answered(middle) && machine.answered(first));
+    t.equal(hotRounds(machine, from), 1, "a page on its way is not written once more for it");
+    t.equal(machine.store.stats().hotSlots, 2);
+    for (const op of [middle, first]) machine.engine.pool.free(op.memory);
+    machine.write(2, 0, [3]);
+    t.equal(machine.store.stats().hotSlots, 11);
+    machine.engine.advance(STORE_DEFAULTS.coolAfterMs - 1000);
+    t.equal(machine.store.stats().hotSlots, 11, "the next tick does not undo it");
+    machine.engine.advance(3000);
+    t.equal(machine.store.stats().hotSlots, 0);
+    machine.stop();
+  },
+);
+
+/** A drop of the volume, begun; returns what becomes of it. */
+function dropping(machine: Machine): { error: unknown } {
+  const outcome: { error: unknown } = { error: "not yet" };
+  machine.store.dropVolume(VOLUME, (error) => {
+    outcome.error = error;
+  });
+  return outcome;
+}
+
+t.test("slots that are freed while they are heated ahead are zeroed, then used again", async (t) => {
+  const begun: boolean[] = [];
+  // From "asked for" to "both copies written".
+  for (let steps = 0; steps < 6; steps++) {
+    const machine = coolExtents();
+    const { slots } = machine.layout;
+    machine.write(0, 0, [2]);
+    machine.disk.frozen = true;
+    const from = machine.disk.events.length;
+    const write = machine.submit(machine.writing(1, 0, [3]));
+    machine.engine.settle();
+    for (let step = 0; step < steps; step++) machine.disk.step();
+    const wasHot = order(machine, from).includes("slot");
+    begun.push(wasHot);
+    const dropped = dropping(machine);
+    machine.engine.settle();
+    machine.disk.thaw();
+    machine.engine.settle();
+    t.equal(dropped.error, null);
+    t.ok(machine.answered(write));
+    machine.engine.pool.free(write.memory);
+    t.same(machine.read(1, 0, 2), [wasHot ? 0 : 3, 0], "a write that still waits makes an extent of its own");
+    t.match(machine.store.stats(), { freeingSlots: 0 });
+    const statuses = Array.from({ length: slots }, (_, extent) => machine.write(extent, 1, [4]));
+    t.ok(statuses.every((status) => status === 0));
+    t.match(machine.store.stats(), { freeSlots: 0, liveSlots: slots });
+    t.same(machine.read(2, 0, 2), [0, 4], "of the extent before nothing is left");
+    machine.stop();
+    t.same(machine.fsck(), []);
+  }
+  t.ok(begun.includes(true) && begun.includes(false), "before and after the bits are set");
+});
+
+t.test("who waits for a slot gets it when one is zero, however long that takes", async (t) => {
+  const { slots } = new Machine({ sizeBytes: 8 * MIB }).layout;
+  const machine = coolExtents({}, slots);
+  machine.write(0, 0, [2]);
+  machine.disk.frozen = true;
+  const write = machine.submit(machine.writing(1, 0, [3]));
+  machine.engine.settle();
+  const free = machine.submit(machine.op(ExtentOpKind.Free, 3, 0, 16));
+  const waiting = machine.submit(machine.writing(slots, 0, [5]));
+  machine.engine.settle();
+  while (machine.disk.held?.kind !== "zero") machine.disk.step();
+  t.ok(machine.answered(write) && machine.answered(free));
+  machine.engine.advance(50_000);
+  t.notOk(machine.answered(waiting), "the bytes of another are still there");
+  machine.disk.thaw();
+  machine.engine.settle();
+  t.ok(machine.answered(waiting) && waiting.status === 0);
+  for (const op of [write, waiting]) machine.engine.pool.free(op.memory);
+  t.same(machine.read(slots, 0, 2), [5, 0]);
+  machine.stop();
+  t.same(machine.fsck(), []);
 });

@@ -49,7 +49,7 @@ export class Machine implements ExtentListener {
   constructor(options: MachineOptions = {}) {
     const sizeBytes = options.sizeBytes ?? 4 * MIB;
     this.#grain = options.zeroGrainBytes ?? BLOCK_BYTES;
-    this.open = { soleMember: true, reserveShare: 0, preHotSlots: 2, ...options.open };
+    this.open = { reserveShare: 0, preHotSlots: 2, ...options.open };
     this.disk = new MemoryDisk(this.engine, sizeBytes, { zeroGrainBytes: this.#grain });
     const format: FormatOptions = {
       deviceId: DEVICE_ID,
@@ -90,7 +90,9 @@ export class Machine implements ExtentListener {
   }
 
   start(): this {
-    this.#store = this.engine.run(openStore(this.environment(), { path: "disk", ...this.open }));
+    const soleMember = this.open.stability === undefined;
+    const options = { path: "disk", soleMember, ...this.open };
+    this.#store = this.engine.run(openStore(this.environment(), options));
     this.engine.settle();
     return this;
   }

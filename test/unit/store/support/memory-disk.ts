@@ -29,7 +29,7 @@ export class MemoryDisk implements Disk {
   leads: (offset: number) => number = (offset) => offset;
   /** Completions are held back while true. */
   frozen = false;
-  readonly #held: (() => void)[] = [];
+  readonly #held: { readonly event: DiskEvent; readonly run: () => void }[] = [];
   readonly #engine: Engine;
   readonly #dirty = new Set<number>();
 
@@ -103,7 +103,18 @@ export class MemoryDisk implements Disk {
   /** Lets everything that was held back happen. */
   thaw(): void {
     this.frozen = false;
-    for (const run of this.#held.splice(0)) this.#engine.complete(run);
+    for (const { run } of this.#held.splice(0)) this.#engine.complete(run);
+  }
+
+  /** What was held back first and has not happened yet. */
+  get held(): DiskEvent | null {
+    return this.#held[0]?.event ?? null;
+  }
+
+  /** Lets it happen, and what comes of it. */
+  step(): void {
+    this.#engine.complete(this.#held.shift()!.run);
+    this.#engine.settle();
   }
 
   /** What a disk holds after a power loss: each un-synced sector old or new, as `keep` decides. */
@@ -134,7 +145,7 @@ export class MemoryDisk implements Disk {
       const error = this.fault(event);
       listener.diskDone(tag, error < 0 ? error : happen());
     };
-    if (this.frozen) this.#held.push(run);
+    if (this.frozen) this.#held.push({ event, run });
     else this.#engine.complete(run);
   }
 }
