@@ -279,7 +279,7 @@ export class CopyRules {
     if (chosen === undefined) return;
     const wanted = new Set(extents);
     for (const { node, seat } of chosen.inSync) {
-      if (!node.serving || !isOfThen(node)) continue;
+      if (!node.serving || node.isImpostor || !isOfThen(node)) continue;
       node.store!.inventory(volume, (_layer, extent, under) => {
         if (!wanted.has(extent) || !chosen.holders.holds(seat, extent) || under >= generation) return;
         throw new Violation("I15", `node ${node.index} has extent ${extent} of ${under} after ${generation}`);

@@ -167,6 +167,11 @@ export class NodeHost implements Voter {
     return this.alive && this.core !== null;
   }
 
+  /** What runs is not on the device that the cluster knows, though on the same host. */
+  get isImpostor(): boolean {
+    return this.#truth !== null;
+  }
+
   #environment(process: SimProcess, pool: SimPool): StoreEnvironment {
     return {
       disk: this.device.open(process, pool),

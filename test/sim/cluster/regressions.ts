@@ -44,4 +44,8 @@ export const CLUSTER_REGRESSIONS: readonly ClusterRegression[] = [
     options: { seed: 695_933_643_039, subject: "volume" },
     was: "the same, in a calm cluster: one loss of power took what was acknowledged",
   },
+  {
+    options: { seed: 695_936_807_022, subject: "volume" },
+    was: "the simulator's own: what an old backup has was taken for what its node had reconciled",
+  },
 ];
