@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A network of the benchmark's own: its loopback alone, with TCP as Linux sets it up by default. What the machine's
 # administrator has chosen for real networks, BBR say, moves bulk rows over loopback by a third from run to run
-# (docs/profile.md), for every server.
+# (docs/profile.md), whatever the server.
 
 # Linux's default (CONFIG_DEFAULT_TCP_CONG).
 BENCH_CONGESTION_CONTROL=cubic

@@ -8,12 +8,12 @@ const HOLD = (): "hold" => "hold";
 const isChange = (kind: number): boolean => kind !== ExtentOpKind.Read && kind !== ExtentOpKind.Map;
 
 /** Two copies of which one is enough. */
-function pair(): FakeCluster {
-  const cluster = new FakeCluster(2);
+function pair(nodes = 2): FakeCluster {
+  const cluster = new FakeCluster(nodes);
   const { record } = cluster;
   cluster.record = (change) => {
     const made = record.call(cluster, change);
-    return { ...made, policy: { ...made.policy, minReplicas: 1 } };
+    return { ...made, policy: { ...made.policy, replicas: 2, minReplicas: 1 }, replicasMin: 2 };
   };
   return cluster;
 }
@@ -112,6 +112,58 @@ t.test("gone, and the other one lost power before and was not given back everyth
   t.equal(write.status, Status.Ok);
   for (const node of [whole, lossy]) t.same(node.fills(0).slice(0, 2), [9, 6]);
 });
+
+t.test("its device fails, and the other one lost power before: what one copy answers goes on", async (t) => {
+  const cluster = pair();
+  const [failing, lossy] = [cluster.nodes[0]!, cluster.nodes[1]!];
+  for (const node of [failing, lossy]) node.put(0, [9], 1, true);
+  lossy.lossy = true;
+  failing.script = ({ kind }) => (kind === ExtentOpKind.Write ? Status.Io : "hold");
+  const set = cluster.serve({}, [0]);
+  t.ok(set.work.reconcile > 0);
+  const write = cluster.write(set, 1, 0, [6]);
+  cluster.pass(1000);
+  t.equal(write.status, Status.Ok);
+  t.same(cluster.seen, ["n1 left: its device fails"]);
+});
+
+t.test("gone, and people replace it: the other one is enough although it lost power before", async (t) => {
+  const cluster = pair(3);
+  const [gone, lossy, fresh] = [cluster.nodes[0]!, cluster.nodes[1]!, cluster.nodes[2]!];
+  gone.put(0, [9], 1, true);
+  lossy.put(0, [1], 1, true);
+  lossy.lossy = true;
+  gone.script = HOLD;
+  const set = cluster.serve({ members: cluster.record().members.slice(0, 2) }, [0]);
+  gone.down = true;
+  gone.kill();
+  const write = cluster.write(set, 0, 1, [6]);
+  cluster.pass(4000);
+  t.equal(cluster.chosen.length, 1, "nobody decides that by himself");
+  let refusal: string | null | undefined;
+  set.replace(gone.id, fresh.id, (said) => {
+    refusal = said;
+  });
+  cluster.pass(5000);
+  t.equal(refusal, null);
+  t.equal(write.status, Status.Ok);
+  for (const node of [lossy, fresh]) t.same(node.fills(0).slice(0, 2), [1, 6]);
+});
+
+t.test(
+  "full, and the others are slow to say that they are there: it is taken out all the same",
+  async (t) => {
+    const cluster = new FakeCluster();
+    const set = cluster.serve();
+    cluster.pass(300);
+    for (const node of cluster.nodes) node.answerMs = 600;
+    cluster.nodes[2]!.script = ({ kind }) => (isChange(kind) ? Status.NoSpace : null);
+    const write = cluster.write(set, 0, 0, [5]);
+    cluster.pass(3000);
+    t.equal(write.status, Status.Ok);
+    t.same(cluster.seen[0], "n3 left: its device is full");
+  },
+);
 
 t.test("nobody waits for a member that is gone: it stays in sync", async (t) => {
   const cluster = new FakeCluster();
