@@ -150,21 +150,6 @@ t.test("gone, and people replace it: the other one is enough although it lost po
   for (const node of [lossy, fresh]) t.same(node.fills(0).slice(0, 2), [1, 6]);
 });
 
-t.test(
-  "full, and the others are slow to say that they are there: it is taken out all the same",
-  async (t) => {
-    const cluster = new FakeCluster();
-    const set = cluster.serve();
-    cluster.pass(300);
-    for (const node of cluster.nodes) node.answerMs = 600;
-    cluster.nodes[2]!.script = ({ kind }) => (isChange(kind) ? Status.NoSpace : null);
-    const write = cluster.write(set, 0, 0, [5]);
-    cluster.pass(3000);
-    t.equal(write.status, Status.Ok);
-    t.same(cluster.seen[0], "n3 left: its device is full");
-  },
-);
-
 t.test("nobody waits for a member that is gone: it stays in sync", async (t) => {
   const cluster = new FakeCluster();
   const set = cluster.serve();
